@@ -114,7 +114,7 @@ def size_of(checkpoint: Checkpoint) -> tuple[int, int]:
 
 
 def time_all(bundles: dict[str, Path], backend: str, rounds: int) -> dict[str, list[float]]:
-    """Seconds of one forecast of each bundle, round by round in turn."""
+    """Seconds of one forecast of each bundle, round by round, interleaved."""
     seconds: dict[str, list[float]] = {name: [] for name in bundles}
     with ExitStack() as stack:
         opened = {}

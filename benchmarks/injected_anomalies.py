@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--threshold", type=float, default=TriggerOptions().threshold, help="of the alarm; default: svg-live's")
     parser.add_argument("--seed", type=int, default=0, help="of the anomalies; default: 0")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the forecasts there, and take those that are there")
-    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    parser.add_argument("--json", type=Path, help="write all numbers to this file")
     options = parser.parse_args()
     files = static_clips(options.clips, options.index)
     with ExitStack() as stack:

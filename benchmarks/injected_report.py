@@ -49,7 +49,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Result:
-    """All figures.
+    """All numbers.
 
     Attributes:
         rows: of each kind, and of all together, each signal.
@@ -73,7 +73,7 @@ def by_signal(values: Sequence[SignalValues | None]) -> dict[str, Values]:
 def measure(
     normal: Sequence[dict[str, Values]], anomalies: Sequence[Anomaly], interval_s: float, options: TriggerOptions
 ) -> Result:
-    """All figures.
+    """All numbers.
 
     Args:
         normal: of each clip the signals of its normal frames after those in which they settle.

@@ -1,7 +1,7 @@
 """Latency of `svg-live` on a 640x480 video of 30 frames a second in real time, stage by stage:
 `python benchmarks/live_latency.py [--model BUNDLE] [--clip FILE] [--seconds 30] [--json FILE]`
 
-Runs svg-live as a process of its own, with a video as its output, and prints the stages of its statistics and these figures:
+Runs svg-live as a process of its own, with a video as its output, and prints the stages of its statistics and these numbers:
 
     dropped       pictures that were never shown because the outputs were slower; none is left out before the model
     behind        how much longer the run took than the video: the forecasts were slower
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0, help="length of the video that is made; default: 30")
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--threads", type=int, help="of the model; default: as svg-live decides")
-    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    parser.add_argument("--json", type=Path, help="write all numbers to this file")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         clip = options.clip or write_clip(Path(folder) / "clip.mp4", options.seconds)

@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="of each way in each round; default: 5")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--way", action="append", choices=WAYS, help="one of the ways, repeated for more; default: all")
-    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    parser.add_argument("--json", type=Path, help="write all numbers to this file")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:

@@ -1,7 +1,7 @@
 """The page of `svg-live` under load:
 `python -m benchmarks.page_load [--rounds 6] [--seconds 10] [--json FILE] [-- OPTIONS OF SVG-LIVE]`
 
-Runs svg-live with its page as a process of its own, as fast as it can on the synthetic camera, and prints these figures; fails
+Runs svg-live with its page as a process of its own, as fast as it can on the synthetic camera, and prints these numbers; fails
 with exit code 1 where one does not hold:
 
     slow clients   forecast rate with ten page clients that read 20 kB/s each, over the rate with none; rounds of both
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6, help="of each kind of client")
     parser.add_argument("--seconds", type=float, default=10.0, help="of a round")
     parser.add_argument("--hostile", type=int, default=HOSTILE, help="hostile requests")
-    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    parser.add_argument("--json", type=Path, help="write all numbers to this file")
     parser.add_argument("live", nargs="*", help=f"options of svg-live, after --, in place of: {' '.join(DIGITS)}")
     options = parser.parse_args()
     os.environ["SVG_EDGE_TOKEN"] = TOKEN

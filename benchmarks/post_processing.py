@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=10, help="futures per forecast; default: 10")
     parser.add_argument("--horizon", type=int, default=10, help="forecast frames; default: 10")
     parser.add_argument("--sequences", type=int, default=12, help="forecasts of each clip that are measured; default: 12")
-    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    parser.add_argument("--json", type=Path, help="write all numbers to this file")
     options = parser.parse_args()
     ways = [Way(name, settings and PostProcessor(settings)) for name, settings in WAYS.items()]
     repeat, clips = PixelAccumulator(), []

@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--horizon", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    parser.add_argument("--json", type=Path, help="write all numbers to this file")
     options = parser.parse_args()
     times = measure(options)
     ratios = {name: statistics.median(np.divide(times[name], times[HERE])) for name in FORMS}

@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--backend", action="append", choices=("cpu", "openvino"), help="default: both")
-    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    parser.add_argument("--json", type=Path, help="write all numbers to this file")
     options = parser.parse_args()
     machine = {**hardware(), "versions": versions()}
     print(f"{machine['cpu']}, {machine['cores_usable']} cores, load {machine['load_average']}")

@@ -6,7 +6,7 @@
     measure    the processor's time of a training step of each family, and so how many steps it gets (OUT/steps.json)
     train      each with one thread, some at once; a run that was interrupted is continued
     evaluate   held-out scenes: best of the samples and average sample, PSNR and SSIM, as svg-eval does
-    time       forecasts of all, exported, in turn on this machine (families.py)
+    time       forecasts of all, exported, interleaved on this machine (families.py)
 
 A model trains for a number of steps, not for a time, so that other work on the machine changes nothing. Families that are done
 are not trained again: run the command as often as it takes. Reading the table: `digits` has 10 forecast frames and best of 10;
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=1, help="families that train at the same time, each on one core")
     parser.add_argument("--sequences", type=int, default=256, help="held-out sequences to evaluate on")
     parser.add_argument("--rounds", type=int, default=20, help="of the timed forecasts")
-    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    parser.add_argument("--json", type=Path, help="write all numbers to this file")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     names = [name for name in FAMILIES if options.only is None or name in options.only]

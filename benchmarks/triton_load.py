@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--horizon", type=int, default=HORIZON)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each way in each round; default: 5")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    parser.add_argument("--json", type=Path, help="write all numbers to this file")
     options = parser.parse_args()
     machine = {**hardware(), "versions": versions()}
     print(f"{machine['cpu']}, {machine['cores_usable']} cores, load {machine['load_average']}", flush=True)

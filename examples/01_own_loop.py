@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
+
 from svg_common.digits import digit_stream
+from svg_common.frames import fit_frame
 from svg_runtime import Forecaster
 from svg_runtime.bundle.reader import find_model
 
@@ -21,8 +24,10 @@ def main() -> None:
     model = find_model(sys.argv[1] if len(sys.argv) > 1 else "embedded")
     with Forecaster.open(model, samples=8, horizon=10, seed=0) as forecaster:
         print(forecaster.description)
+        spec = forecaster.manifest.frame
         for _ in range(FRAMES):
-            frame = camera()[..., None]  # (64, 64, 1) float32 in [0, 1]
+            picture = (255 * camera()).astype(np.uint8)  # of any size, gray or RGB
+            frame = fit_frame(picture, spec.height, spec.width, spec.channels).astype(np.float32) / 255
             seen = forecaster.observe(frame)
             line = f"frame {seen.index:2}"
 
@@ -38,7 +43,7 @@ def main() -> None:
 
             # Samples differ where the future is open.
             if forecaster.ready:
-                futures = forecaster.forecast()  # (8, 10, 64, 64, 1)
+                futures = forecaster.forecast()  # (samples, horizon, H, W, C) float32 in [0, 1]
                 line += f"  spread {futures[:, LEAD - 1].std(axis=0).mean():.3f}"
             print(line)
 

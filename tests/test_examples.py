@@ -57,8 +57,9 @@ def forecast(bundle: Path, frames: np.ndarray, context_noise: np.ndarray, noise:
         return forecaster.forecast(noise=noise, context_noise=context_noise)
 
 
-def test_forecasting_a_video_writes_a_strip_of_truth_and_samples(tmp_path):
-    assert "forecast.png" in run_example("00_forecast_video.py", tmp_path)
+@pytest.mark.parametrize("arguments", [[], ["--model", "camera"]], ids=["digits", "camera"])
+def test_forecasting_a_video_writes_a_strip_of_truth_and_samples(tmp_path, arguments):
+    assert "forecast.png" in run_example("00_forecast_video.py", tmp_path, *arguments)
     strip = cv2.imread(str(tmp_path / "forecast.png"))
     assert strip.shape == (5 * 64, 10 * 64, 3)
     assert all(strip[row * 64 : (row + 1) * 64].max() > 200 for row in range(5))  # a digit in every row
@@ -75,11 +76,13 @@ def test_a_video_that_is_too_short_is_refused_in_one_line(tmp_path):
     assert done.stderr == "short.avi has 6 frames at the model's rate\n  expected at least 15\n"
 
 
-def test_the_own_loop_reports_surprise_quality_and_spread(tmp_path):
-    lines = run_example("01_own_loop.py", tmp_path).splitlines()[1:]
+@pytest.mark.parametrize(("arguments", "first_surprise"), [([], 1), (["camera"], 6)], ids=["digits", "camera"])
+def test_the_own_loop_reports_surprise_quality_and_spread(tmp_path, arguments, first_surprise):
+    """A model that predicts frames from frames has a surprise once it has a usual error."""
+    lines = run_example("01_own_loop.py", tmp_path, *arguments).splitlines()[1:]
     assert len(lines) == 40
-    assert "surprise" not in lines[0]
-    assert all("surprise" in line for line in lines[1:])
+    assert not any("surprise" in line for line in lines[:first_surprise])
+    assert all("surprise" in line for line in lines[first_surprise:])
     assert all("spread" in line for line in lines[4:])
     assert all("forecast 5 frames ago" in line for line in lines[9:])
 

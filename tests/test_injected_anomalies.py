@@ -1,4 +1,4 @@
-"""The benchmark of injected anomalies: what each injection does to the pictures, figures by hand, and the command."""
+"""The benchmark of injected anomalies: what each injection does to the pictures, numbers by hand, and the command."""
 
 from __future__ import annotations
 

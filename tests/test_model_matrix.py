@@ -41,7 +41,7 @@ TINY = {"nf": 2, "g_dim": 8, "rnn_size": 12, "n_past": N_PAST}
 
 
 def layers(index: int, prior: str) -> dict[str, int]:
-    """1, 2 or 3 LSTM layers in every part that the model has, in turn."""
+    """1, 2 or 3 LSTM layers in every part that the model has, one part after the other."""
     parts = {"learned": ("predictor", "posterior", "prior"), "fixed": ("predictor", "posterior"), "none": ("predictor",)}[prior]
     return {f"{part}_layers": 1 + (index + offset) % 3 for offset, part in enumerate(parts)}
 

@@ -113,7 +113,9 @@ def _adapt_in(request: Adaptation, lock: FolderLock) -> dict[str, Any]:
             progress=display,
         )
         # 4) export, if it is worth it
-        bundle = None if comparison.reasons_against else _export(out, display)
+        bundle = out / f"{out.resolve().name}.svgb"
+        if not comparison.reasons_against:
+            _export(out, bundle, display)
     # 5) report
     return _report(request, comparison, bundle)
 
@@ -149,7 +151,7 @@ def _configuration(request: Adaptation) -> Config:
         {"model": start.config.model.model_dump()}, load_recipe(request.recipe), {"data": data}, request.overrides
     )
     if config.data.name != "video":
-        raise UsageError(f"--data {config.data.name} is no recording\n  adapt a model to videos: --source or --data-root")
+        raise UsageError(f"--data {config.data.name} is not a recording\n  adapt a model to videos: --source or --data-root")
     return config
 
 
@@ -244,7 +246,7 @@ def _shown(source: SourceOptions) -> str:
 
 
 def _refuse_slow_clips(config: Config) -> None:
-    """As of a camera: a model cannot be trained at an interval at which there are no pictures."""
+    """As for a camera: a model cannot be trained at an interval at which there are no pictures."""
     wanted_s = config.data.frame_interval_s
     own_s = open_data(config, "test", _evaluated(config)).frame_interval_s
     if wanted_s is not None and own_s is not None and own_s > wanted_s * (1 + SAME_RATE):
@@ -291,8 +293,7 @@ def _refuse_other_settings(saved: Config, given: Config, out: Path) -> None:
 # ---- 4) and 5) export and report ----
 
 
-def _export(out: Path, display: ProgressDisplay) -> Path:
-    bundle = out / f"{out.resolve().name}.svgb"
+def _export(out: Path, bundle: Path, display: ProgressDisplay) -> None:
     write_bundle(
         checkpoint=load_checkpoint(out / BEST),
         checkpoint_sha256=file_sha256(out / BEST),
@@ -300,10 +301,9 @@ def _export(out: Path, display: ProgressDisplay) -> Path:
         fp16=False,
         progress=display,
     )
-    return bundle
 
 
-def _report(request: Adaptation, comparison: Comparison, bundle: Path | None) -> dict[str, Any]:
+def _report(request: Adaptation, comparison: Comparison, bundle: Path) -> dict[str, Any]:
     out, record = request.out, request.record
     facts = read_facts(out / RECORDING) if record is not None else None
     checkpoint = load_checkpoint(out / BEST)
@@ -312,7 +312,7 @@ def _report(request: Adaptation, comparison: Comparison, bundle: Path | None) ->
             as_text(comparison),
             verdict(
                 comparison=comparison,
-                bundle=out / f"{out.resolve().name}.svgb",
+                bundle=bundle,
                 checkpoint=out / BEST,
                 start=_start_advice(request),
                 source=_source_argument(request),
@@ -322,7 +322,7 @@ def _report(request: Adaptation, comparison: Comparison, bundle: Path | None) ->
     )
     values = {
         **comparison.as_json(),
-        "bundle": None if bundle is None else str(bundle),
+        "bundle": None if comparison.reasons_against else str(bundle),
         "checkpoint": str(out / BEST),
         "step": checkpoint.step,
         "recording": None if facts is None else facts.model_dump(),

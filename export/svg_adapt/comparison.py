@@ -82,7 +82,7 @@ def compare(adapted: Path, start: Path, start_name: str, settings: Settings, pro
     Args:
         adapted: checkpoint; it knows its data.
         start: checkpoint that it started from.
-        start_name: of that one, for people.
+        start_name: of that one, as it is displayed.
         settings: how much to evaluate.
         progress: receives the progress.
 

@@ -8,7 +8,7 @@ from svg_common.errors import UsageError
 
 
 def set_niceness(nice: int) -> None:
-    """Give way to other programs: 0 is usual, 19 takes only what nobody else wants.
+    """Give way to other programs: 0 is usual, 19 runs only when the CPU is otherwise idle.
 
     It applies to this thread and to those that it starts from now on, and so comes before the libraries that start some.
 

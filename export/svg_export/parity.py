@@ -119,8 +119,9 @@ def check_fp32(model: VideoModel, contents: Mapping[str, bytes], tolerance: floa
             "the exported fp32 graphs do not compute what the model computes:\n  " + "\n  ".join(failed)
             + "\n  nothing was published"
         )  # fmt: skip
-    envelope_values = tuple(float(f"{value:.3e}") for value in envelope)
-    return _report("pytorch", model.config, gate.found, tolerance=tolerance, rounding=envelope_values)
+    observed = max(each.max() for name, each in rounding.items() if not _is_forecast(name))
+    recorded = tuple(float(f"{value:.3e}") for value in np.maximum(envelope, observed))  # it excuses the largest error of all
+    return _report("pytorch", model.config, gate.found, tolerance=tolerance, rounding=recorded)
 
 
 def compare_fp16(model: VideoModel, fp32: Mapping[str, bytes], fp16: Mapping[str, bytes]) -> ParityReport:

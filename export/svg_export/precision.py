@@ -104,7 +104,7 @@ def load_held_out(checkpoint: Checkpoint, given: Mapping[str, Any], fp16: bool, 
 
     Args:
         checkpoint: of the model.
-        given: as of `find_held_out`.
+        given: as for `find_held_out`.
         fp16: whether fp16 is requested.
         bf16: whether bf16 is requested.
 
@@ -266,7 +266,7 @@ def compare(
 def compare_drawn(
     models: Sequence[EvaluatedModel], computed_by: list[str], drawn: DrawnFrames, progress: ProgressListener
 ) -> list[DivergenceReport]:
-    """Divergence reports of all `models` except the first, the fp32 model; arguments and errors as of `compare`."""
+    """Divergence reports of all `models` except the first, the fp32 model; arguments and errors: as for `compare`."""
     scores = _score(models, drawn, progress, with_truth=False)
     fp32, *reduced = [own.diversity() for own in scores]
     return [

@@ -74,7 +74,7 @@ def stamped(model: onnx.ModelProto, graph_name: str, bundle_id: str) -> bytes:
     """The bytes of a graph, with its name and bundle in the metadata.
 
     Raises:
-        onnx.checker.ValidationError: it is no valid graph.
+        onnx.checker.ValidationError: it is not a valid graph.
     """
     onnx.helper.set_model_props(model, {"svg_bundle_id": bundle_id, "svg_graph": graph_name})
     onnx.checker.check_model(model, full_check=True)

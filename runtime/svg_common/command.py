@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import importlib.util
 import io
 import os
@@ -25,6 +26,7 @@ from svg_common.signals import handle_stop_signals_as_sigint, was_interrupted
 from svg_common.streams import drop_unwritable_messages, flush_results, open_closed_streams
 
 _MIN_COLUMNS = 20
+_LIBRARIES = {"cv2": "opencv-python", "av": "av"}  # that every installation has: module -> package
 _WITHOUT_VALUE = re.compile(r"--[a-z0-9-]+=")
 
 
@@ -100,6 +102,8 @@ def _report(error: Exception) -> int | None:
     """Print the message of an error, and return its code; None of a bug."""
     if isinstance(error, SvgError):
         return _fail(str(error), error.exit_code)
+    if isinstance(error, ImportError) and (broken := next(filter(_is_broken, _LIBRARIES), None)) is not None:
+        return _fail(_describe_import_error(broken, error), ExitCode.BACKEND_MISSING)
     if isinstance(error, OSError):
         return _fail(_describe_os_error(error), ExitCode.ERROR)
     if is_out_of_memory(error):
@@ -145,6 +149,21 @@ def _refuse_empty_arguments(arguments: Sequence[str]) -> None:
             f"an argument is empty: {given}\n"
             "  expected a value, such as . for the current folder; is it a shell variable that is not set?"
         )
+
+
+def _is_broken(module: str) -> bool:
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        return True
+    return False
+
+
+def _describe_import_error(module: str, error: ImportError) -> str:
+    return (
+        f"cannot import {module}: {str(error).partition(chr(10))[0]}\n"
+        f"  look closer with svg-doctor, or install it anew: pip install --force-reinstall {_LIBRARIES[module]}"
+    )
 
 
 def _describe_os_error(error: OSError) -> str:

@@ -8,6 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from svg_common.arguments import check_count
+from svg_common.errors import UsageError
+
 Image = NDArray[np.uint8]
 
 
@@ -28,7 +31,11 @@ def fit_frame(image: Image, height: int, width: int, channels: int) -> Image:
 
     Returns:
         (height, width, channels) uint8.
+
+    Raises:
+        UsageError: `image` is no such picture, or the size or the channels are not possible.
     """
+    _check_fit(image, height, width, channels)
     scale = max(height / image.shape[0], width / image.shape[1])
     size = max(width, round(image.shape[1] * scale)), max(height, round(image.shape[0] * scale))
     if scale != 1.0:
@@ -42,6 +49,18 @@ def fit_frame(image: Image, height: int, width: int, channels: int) -> Image:
     if channels == 1:
         return _uint8(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[:, :, None]
     return _uint8(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_GRAY2RGB))
+
+
+def _check_fit(image: object, height: int, width: int, channels: int) -> None:
+    check_count("height", height)
+    check_count("width", width)
+    if channels not in (1, 3):
+        raise UsageError(f"channels is {channels!r}\n  expected 3 for RGB, or 1 for gray")
+    expected = "(H, W, 3) RGB or (H, W) gray, uint8"
+    if not isinstance(image, np.ndarray):
+        raise UsageError(f"the picture is of type {type(image).__name__}\n  expected an array, {expected}")
+    if image.dtype != np.uint8 or image.shape[2:] not in ((), (1,), (3,)) or image.ndim < 2 or not image.size:
+        raise UsageError(f"the picture is {image.shape} {image.dtype}\n  expected {expected}")
 
 
 def _uint8(image: NDArray[Any]) -> Image:

@@ -19,7 +19,7 @@ def stderr_is_journal() -> bool:
     """Whether systemd connected stderr to its journal: $JOURNAL_STREAM names the device and the inode of it."""
     try:
         found = os.fstat(sys.stderr.fileno())
-    except (OSError, ValueError, AttributeError):  # closed, or replaced by something that is no file
+    except (OSError, ValueError, AttributeError):  # closed, or replaced by something that is not a file
         return False
     return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 

@@ -23,7 +23,7 @@ _RAW_BYTES = range(0xDC80, 0xDD00)  # how Python keeps undecodable bytes (PEP 38
 def printable(name: str | os.PathLike[str]) -> str:
     r"""Return `name` with undecodable bytes as `\xff`, other lone surrogates as `\ud800`, control characters as `\x1b`.
 
-    Text without any of these is returned unchanged. The result is for people: it does not open the file.
+    Text without any of these is returned unchanged. The result is for display only: it does not open the file.
     """
     text = os.fspath(name).encode("utf-8", _ERRORS).decode("utf-8")
     return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)

@@ -20,7 +20,7 @@ def parse_duration(text: str) -> float:
     """Seconds of a duration such as 90s, 20m, 2h, 1d or 1h30m. A number needs its unit: 20 could be anything.
 
     Raises:
-        ValueError: it is no duration above 0; the message has examples.
+        ValueError: it is not a duration above 0; the message has examples.
     """
     found = _DURATION.fullmatch(text.strip())
     seconds = sum(float(number) * unit for number, unit in zip(found.groups(), _SECONDS, strict=True) if number) if found else 0
@@ -33,7 +33,7 @@ def parse_size(text: str) -> int:
     """Bytes of a size such as 500MB or 2G, in powers of 1000.
 
     Raises:
-        ValueError: it is no size; the message has examples.
+        ValueError: it is not a size; the message has examples.
     """
     found = _SIZE.fullmatch(text.strip())
     if found is None:

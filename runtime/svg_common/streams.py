@@ -29,7 +29,7 @@ def drop_unwritable_messages() -> None:
     stream = sys.stderr
     try:
         number = stream.fileno()
-    except (OSError, ValueError):  # a program has replaced it by something that is no file
+    except (OSError, ValueError):  # a program has replaced it by something that is not a file
         return
     buffer = io.BufferedWriter(_Messages(number, "w", closefd=False))
     sys.stderr = io.TextIOWrapper(buffer, encoding=stream.encoding, errors=stream.errors, line_buffering=True)

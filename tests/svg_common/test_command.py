@@ -33,6 +33,7 @@ def main(what: str, number: int = typer.Option(0)):
     elif what == "parity": raise PartError("not the same")
     elif what == "printed": print("result", end=""); raise PartError("not the same")
     elif what == "extra": require_modules("this part", "train", "json", "no_such_module_at_all")
+    elif what.startswith("import "): exec(what)
     elif what == "missing file": open("/no/such/file")
     elif what == "full": open("/dev/full", "w").write("x" * 10**6)
     elif what == "exit": raise typer.Exit(5)
@@ -89,6 +90,23 @@ def test_errors_have_a_message_and_a_code_and_no_traceback(argument, code, messa
     assert message in err
     assert "Traceback" not in err
     assert out == ("result\n" if argument == "fine" else "")
+
+
+@pytest.mark.parametrize(("module", "package"), [("cv2", "opencv-python"), ("av", "av")])
+def test_a_library_that_does_not_load_is_named_with_what_to_run(module, package, tmp_path, monkeypatch):
+    (tmp_path / f"{module}.py").write_text("raise ImportError('libGL.so.1: cannot open shared object file\\nmore')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    _, err = (process := start(f"import {module}")).communicate(timeout=30)
+    assert process.returncode == ExitCode.BACKEND_MISSING
+    assert err == (
+        f"error: cannot import {module}: libGL.so.1: cannot open shared object file\n"
+        f"  look closer with svg-doctor, or install it anew: pip install --force-reinstall {package}\n"
+    )
+
+
+def test_another_import_that_fails_is_a_bug():
+    _, err = (process := start("import no_such_module_at_all")).communicate(timeout=30)
+    assert (process.returncode, "Traceback" in err) == (1, True)
 
 
 @pytest.mark.parametrize(

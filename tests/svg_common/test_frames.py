@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from svg_common.errors import UsageError
 from svg_common.frames import fit_frame
 
 
@@ -60,3 +61,28 @@ def test_shrinking_averages_instead_of_picking():
     image = np.zeros((640, 640, 3), np.uint8)
     image[::2] = 255
     assert np.abs(fit_frame(image, 64, 64, 3).astype(int) - 127).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("image", "given"),
+    [
+        (None, "of type NoneType"),
+        ([[1, 2], [3, 4]], "of type list"),
+        (np.zeros((9, 9, 3), np.float32), r"\(9, 9, 3\) float32"),
+        (np.zeros((9, 9, 4), np.uint8), r"\(9, 9, 4\) uint8"),
+        (np.zeros((2, 9, 9, 3), np.uint8), r"\(2, 9, 9, 3\) uint8"),
+        (np.zeros(9, np.uint8), r"\(9,\) uint8"),
+        (np.zeros((0, 9, 3), np.uint8), r"\(0, 9, 3\) uint8"),
+    ],
+    ids=["None", "list", "float", "RGBA", "frames", "line", "empty"],
+)
+def test_what_is_no_picture_is_refused(image, given):
+    with pytest.raises(UsageError, match=rf"^the picture is {given}\n  expected .*\(H, W, 3\) RGB or \(H, W\) gray, uint8"):
+        fit_frame(image, 8, 8, 3)
+
+
+@pytest.mark.parametrize("name", ["height", "width", "channels"])
+@pytest.mark.parametrize("value", [0, 2.5, "3", -1])
+def test_impossible_shapes_are_refused(name, value):
+    with pytest.raises(UsageError, match=rf"^{name} is {value!r}\n  expected "):
+        fit_frame(np.zeros((9, 9, 3), np.uint8), **{"height": 8, "width": 8, "channels": 3, name: value})

@@ -21,7 +21,7 @@ from svg_common.errors import UsageError
 from svg_export.bundle_writer import ContractError, refuse_foreign, write_bundle
 from svg_export.families import FamilyExport, svg
 from svg_export.families.svg import fold, fused_graphs, separate_graphs
-from svg_export.parity import ParityError, check_fp32, compare_fp16
+from svg_export.parity import ParityError, _Gate, check_fp32, compare_fp16
 from svg_export.to_onnx import export_graph, read_interface
 from svg_runtime.bundle.reader import Bundle
 from svg_train.checkpoint import load_checkpoint, save_checkpoint
@@ -166,6 +166,19 @@ def test_gate_allows_the_rounding_of_float32_before_and_in_the_loop_and_no_more(
     for part in ("observe", "forecast"):
         with pytest.raises(ParityError, match=part):
             check_fp32(tiny_model, contents, tolerance=1e-9)
+
+
+def test_rounding_before_the_loop_that_excuses_an_error_is_recorded(tiny_model, contents, monkeypatch):
+    def run(gate: _Gate) -> None:
+        run_gate(gate)
+        for differences in (gate.found["observe.posterior.mu"], gate.rounding["observe.posterior.mu"]):
+            differences.max_abs[1] = 0.5 * differences.largest
+
+    run_gate = _Gate.run
+    monkeypatch.setattr(_Gate, "run", run)
+    report = check_fp32(tiny_model, contents)
+    assert (report.max_error, max(report.rounding)) == (0.5, 0.5)
+    assert len(report.rounding) == 10
 
 
 def test_fp16_graphs_that_overflow_are_refused(tiny_model, contents):

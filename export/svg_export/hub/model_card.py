@@ -74,7 +74,7 @@ def has_licence_alone(card: str) -> bool:
 
 def _metadata(manifest: Manifest, licence: str | None) -> str:
     tags = ["svg-edge", "video-prediction", "video-forecasting", "onnx", f"family-{manifest.model.family}"]
-    stated = [f'license: "{licence}"'] if licence else []  # in quotes: to YAML, some words and numbers are no text
+    stated = [f'license: "{licence}"'] if licence else []  # in quotes: to YAML, some words and numbers are not text
     lines = ["library_name: svg-edge", *stated, "tags:", *(f"- {tag}" for tag in tags)]
     return "\n".join(["---", *lines, "---"])
 

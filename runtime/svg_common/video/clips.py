@@ -171,7 +171,7 @@ def _clips_of_folder(folder: Path, nested: bool, seen: set[Path]) -> list[Clip]:
 
 
 def _without_copies(clips: Sequence[Clip], seen: set[Path]) -> list[Clip]:
-    """Those with a file that was not seen before. Sequences come first: a link to one of their pictures is no clip."""
+    """Those with a file that was not seen before. Sequences come first: a link to one of their pictures is not a clip."""
     by_length = sorted(clips, key=lambda clip: -len(clip.paths))
     new = [sum(_is_new(path, seen) for path in clip.paths) for clip in by_length]
     kept = {id(clip) for clip, count in zip(by_length, new, strict=True) if count}

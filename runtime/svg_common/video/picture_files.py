@@ -61,7 +61,7 @@ class PictureFiles:
         """Whether all samples in a file are 0, at the depth that it has.
 
         Raises:
-            PictureError: as of `read`.
+            PictureError: as for `read`.
         """
         return not _decode(path).any()
 
@@ -92,7 +92,7 @@ def decode_picture(content: NDArray[np.uint8]) -> NDArray[Any]:
     """Decode the bytes of a picture file to (H, W, 3) BGR, uint8 or uint16, upright.
 
     Raises:
-        PictureError: it is no picture, one of several, or its samples are neither 8- nor 16-bit.
+        PictureError: it is not a picture, it is one of several, or its samples are neither 8- nor 16-bit.
     """
     if not content.size:
         raise PictureError("not a readable image: the file is empty")

@@ -207,7 +207,7 @@ class VideoReader:
                     damage.sending(packet)
                     self._read_to = max(self._read_to, (packet.pos or 0) + packet.size)
                 frames = (packet or _end_of(stream)).decode()
-            except IndexError:  # as of JoinedPackets
+            except IndexError:  # as in JoinedPackets
                 self._another_stream = True
             except av.EOFError:
                 pass  # the decoder was flushed already

@@ -124,7 +124,7 @@ def _read_stamps(container: Any, stream: Any, decode_times: bool) -> tuple[list[
             size += packet.size
             if pictures > _MEASURED_PICTURES or size > _MEASURED_BYTES:
                 break
-    except (av.FFmpegError, IndexError):  # as of JoinedPackets
+    except (av.FFmpegError, IndexError):  # as in JoinedPackets
         pass  # damage is reported when the pictures are decoded
     return stamps, pictures
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from svg_common.arguments import check_count, check_flag
 from svg_common.command import is_installed
 from svg_common.progress import NullListener, ProgressListener
 from svg_runtime.backends.base import Backend
 from svg_runtime.backends.gpu_options import GpuOptions, no_effect
-from svg_runtime.bundle.manifest import Manifest, Precision
+from svg_runtime.bundle.manifest import PRECISIONS, Manifest, Precision
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendMissingError, BundleError, UsageError
 
@@ -20,6 +21,7 @@ NVIDIA = (*ORT_NVIDIA, *TENSORRT)  # on NVIDIA GPUs only
 BACKENDS = ("cpu", "openvino", *NVIDIA)
 WITH_ENGINES = ("ort-tensorrt", *TENSORRT)  # backends that build engines, in folders of their names in the cache
 COMPUTE_BF16 = ("openvino",)  # backends that can compute in bf16
+_THREADS_LIMIT = 256
 
 
 def open_backend(
@@ -55,11 +57,16 @@ def open_backend(
         lanes: on a CPU, how many graphs can run at the same time, if there are so many threads; they share them equally.
 
     Raises:
-        UsageError: no such backend, or options that have no effect with it.
+        UsageError: no such backend, an invalid value, or options that have no effect with it.
         BackendMissingError: the backend, its library, the device, the precision or the decoder is not available.
     """
     if name not in ("auto", *BACKENDS):
         raise UsageError(f"unknown backend '{name}'\n  expected auto or one of: {', '.join(BACKENDS)}")
+    if not isinstance(bundle, Bundle):
+        raise UsageError(f"bundle is {bundle!r}\n  expected an opened one: Bundle.open(path)")
+    check_options(precision=precision, threads=threads, gpu=gpu, progress=progress, shuffled=shuffled)
+    check_count("samples", samples)
+    check_count("lanes", lanes)
     gpu_options = gpu or GpuOptions()
     if name in NVIDIA:
         return _open_nvidia(
@@ -85,6 +92,29 @@ def open_backend(
     return _open_cpu(
         bundle=bundle, device=device, precision=precision, threads=threads, shuffled=shuffled, lanes=lanes
     )  # fmt: skip
+
+
+def check_options(
+    precision: Precision | None,
+    threads: int | None,
+    gpu: GpuOptions | None,
+    progress: ProgressListener | None,
+    shuffled: bool | None,
+) -> None:
+    """Refuse what no backend can do, see `open_backend`.
+
+    Raises:
+        UsageError: an invalid value.
+    """
+    if precision not in (None, *PRECISIONS):
+        raise UsageError(f"unknown precision '{precision}'\n  expected one of: {', '.join(PRECISIONS)}")
+    if threads is not None:
+        check_count("threads", threads, _THREADS_LIMIT)
+    if not isinstance(gpu, (GpuOptions, type(None))):
+        raise UsageError(f"gpu is {gpu!r}\n  expected a GpuOptions, or None")
+    if progress is not None and not callable(getattr(progress, "progress", None)):
+        raise UsageError(f"progress is {progress!r}\n  expected an object with a method progress(task, share), or None")
+    check_flag("shuffled", shuffled, or_none=True)
 
 
 def engine_stamps(bundle: Bundle, samples: int) -> list[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from svg_common.arguments import check_flag
 from svg_runtime.errors import EngineNotBuiltError, UsageError
 
 
@@ -19,6 +21,9 @@ class GpuOptions:
         workspace_gib: GPU memory for temporary results while building; None lets the library choose.
         build_engines: whether engines that are neither in the bundle nor in the cache are built, for minutes; else they are an
             error.
+
+    Raises:
+        UsageError: an invalid value.
     """
 
     cuda_graph: bool | None = None
@@ -26,6 +31,16 @@ class GpuOptions:
     cache_dir: str | None = None
     workspace_gib: float | None = None
     build_engines: bool = True
+
+    def __post_init__(self) -> None:
+        check_flag("cuda_graph", self.cuda_graph, or_none=True)
+        check_flag("cpu_fallback", self.cpu_fallback)
+        check_flag("build_engines", self.build_engines)
+        if not isinstance(self.cache_dir, (str, os.PathLike, type(None))):
+            raise UsageError(f"cache_dir is {self.cache_dir!r}\n  expected a folder, or None")
+        size = self.workspace_gib
+        if size is not None and (isinstance(size, bool) or not isinstance(size, (int, float)) or not 0 < size < float("inf")):
+            raise UsageError(f"workspace_gib is {size!r}\n  expected a number above 0, or None")
 
     @property
     def given(self) -> list[str]:

@@ -51,7 +51,7 @@ class Calibration:
         """Keep a decision that was measured on another machine of the same kind, if it opens here.
 
         Raises:
-            UsageError: the file is no decision, or one for another bundle or other forecasts.
+            UsageError: the file is not a decision, or one for another bundle or other forecasts.
             BackendMissingError, MissingExtraError, BundleError, BackendError: it does not open here.
         """
         decision, made_for = read_decision(file)
@@ -91,7 +91,7 @@ def read_decision(file: Path) -> tuple[Decision, dict[str, Any]]:
     """A decision from a file of `svg-bench --calibrate --json`, and what it was made for.
 
     Raises:
-        UsageError: it is no such file.
+        UsageError: it is not such a file.
     """
     try:
         refuse_pipe(file)

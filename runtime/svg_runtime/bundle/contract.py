@@ -84,7 +84,7 @@ class _Names:
     primed: frozenset[str]  # of prime
     states: frozenset[str]  # that step carries
     step: frozenset[str]  # all that step gives
-    shown: frozenset[str]  # of it, what is no state
+    shown: frozenset[str]  # of it, what is not a state
     decoded: frozenset[str]  # what decode reads
     shared: frozenset[str]  # of prime, what is the same for all samples
 

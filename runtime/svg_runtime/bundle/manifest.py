@@ -159,7 +159,7 @@ class ParityReport(Frozen):
     forecast: int
     samples: int
     tolerance: float | None = None  # gate: largest difference allowed, relative to max(1, the tensor's largest value)
-    rounding: tuple[float, ...] | None = None  # error of float32 arithmetic in the reference itself, per forecast step
+    rounding: tuple[float, ...] | None = None  # error of float32 arithmetic in the reference, up to each forecast step
     max_error: float  # largest difference, relative to max(1, the tensor's largest value)
     curves: dict[str, ErrorCurve]  # tensor -> per step; "observe.h", "forecast.frame", "forecast.prior.state", ...
 
@@ -328,7 +328,7 @@ class ModelSpec(Frozen):
     z_dim: SizeOrNone  # size of the flat vector of noise per sample and step; 0 without a prior
     settings: Annotated[
         dict[_ShortText, Setting], BeforeValidator(_few)
-    ]  # of the family, as it was trained; for people who read it
+    ]  # of the family, as it was trained; for readers of the file
 
     @model_validator(mode="before")
     @classmethod

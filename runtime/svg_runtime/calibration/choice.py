@@ -37,10 +37,10 @@ def wanted(calibrate: Calibrate | None) -> Calibrate:
     Raises:
         UsageError: neither is one of `CALIBRATE`.
     """
-    asked = calibrate or os.environ.get(VARIABLE) or "ready"
+    asked = (os.environ.get(VARIABLE) or "ready") if calibrate is None else calibrate
     known: dict[str, Calibrate] = {**{name: name for name in CALIBRATE}, "0": "no", "1": "ready"}
-    if asked not in known:
-        where = "calibrate" if calibrate else VARIABLE
+    if not isinstance(asked, str) or asked not in known:
+        where = VARIABLE if calibrate is None else "calibrate"
         raise UsageError(f"{where} is '{asked}'\n  expected one of: {', '.join(CALIBRATE)}")
     return known[asked]
 

@@ -190,27 +190,27 @@ class _Contest:
 
         Returns whether the challenger won: it took less than `share` of the champion's time.
         """
-        champion = self.champion
+        champions = [] if self.champion is None else [self.champion]
         try:
-            with _closed_on_error(*([champion.runner] if champion else []), unless=(SvgError, MemoryError)):
+            with _closed_on_error(*(each.runner for each in champions), unless=(SvgError, MemoryError)):
                 runner = self.open_way(row.way)
                 with self._spending(), _closed_on_error(runner):
                     row.reason = self._difference(runner, row.way)
                     if not row.reason:
-                        times = _race([runner, *([champion.runner] if champion else [])], self._short_task)
+                        times = _race([runner, *(each.runner for each in champions)], self._short_task)
         except (SvgError, MemoryError) as error:
             row.reason = _first_line(error)
             return False
         if not row.reason:
-            for racer, seconds in zip([row, *([champion.row] if champion else [])], times, strict=True):
+            for racer, seconds in zip([row, *(each.row for each in champions)], times, strict=True):
                 racer.seconds += seconds
                 racer.steps = None if self.steps == len(self.task.noise) else self.steps
         # Load only ever adds time, so the fastest rounds are compared.
-        if row.reason or (champion is not None and min(times[0]) >= share * min(times[1])):
+        if row.reason or (champions and min(times[0]) >= share * min(times[1])):
             runner.close()
             return False
-        if champion is not None:
-            champion.runner.close()
+        for each in champions:
+            each.runner.close()
         self.champion = _Racer(row, runner)
         return True
 
@@ -285,7 +285,7 @@ def _timed_steps(horizon: int, seconds: float) -> int:
 
 
 def _race(runners: Sequence[Runner], task: Task) -> list[list[float]]:
-    """Time all in turn, until it is clear which one is faster or the time is over; the seconds of each one's rounds."""
+    """Time all, interleaved, until it is clear which one is faster or the time is over; the seconds of each one's rounds."""
     times: list[list[float]] = [[] for _ in runners]
     until = time.perf_counter() + _RACE_S
     for number in range(_MAX_ROUNDS):

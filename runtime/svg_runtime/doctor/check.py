@@ -32,6 +32,7 @@ class Check:
         arguments: for its function `check`.
         limit_s: when it is given up.
         advice: what to do when it crashes or hangs.
+        label: what it looks at, where neither arguments nor title say it.
     """
 
     title: str
@@ -39,11 +40,12 @@ class Check:
     arguments: tuple[str, ...] = ()
     limit_s: float = 60.0
     advice: str = ""
+    label: str = ""
 
     @property
     def name(self) -> str:
         """What it looks at, for the report of a check that gives no answer."""
-        return " ".join(self.arguments) or self.title.lower()
+        return self.label or " ".join(self.arguments) or self.title.lower()
 
     def run(self) -> list[Finding]:
         """Run it in another process; what fails there is a finding, too."""

@@ -1,4 +1,4 @@
-"""`svg-doctor`: looks at this machine and prints a report that a bug report wants."""
+"""`svg-doctor`: looks at this machine and prints what belongs in a bug report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from svg_common.version import VersionOption
 from svg_runtime.doctor.check import Check, stop_checks
 from svg_runtime.doctor.finding import Finding
 from svg_runtime.doctor.privacy import anonymous, private_names
-from svg_runtime.doctor.report import BACKENDS, Report, as_json, can_run, text_lines
+from svg_runtime.doctor.report import BACKENDS, INSTALLED, Report, as_json, can_run, text_lines
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
@@ -36,7 +36,7 @@ def doctor(json: JsonOption = None, version: VersionOption = False) -> None:
 
     Nothing is changed, and nothing is sent anywhere. Paste the output into a bug report: it has no user or host names.
 
-    Exit codes: 0 svg-live can run, 1 error, 2 usage, 4 no backend works, 130 Ctrl-C.
+    Exit codes: 0 svg-live can run, 1 error, 2 usage, 4 it cannot, 130 Ctrl-C.
     """
     check_outputs({"--json": json})
     report = _examine(all_checks())
@@ -52,9 +52,9 @@ def all_checks() -> list[Check]:
     from svg_runtime.backends import BACKENDS as NAMES
 
     return [
-        Check("Installed", "installed"),
-        Check("Installed", "opencv", advice="pip install --force-reinstall opencv-python"),
-        Check("Installed", "pyav", advice="pip install --force-reinstall av"),
+        Check(INSTALLED, "installed"),
+        Check(INSTALLED, "opencv", advice="pip install --force-reinstall opencv-python", label="import cv2"),
+        Check(INSTALLED, "pyav", advice="pip install --force-reinstall av", label="import av"),
         Check("Machine", "machine"),
         *(Check(BACKENDS, "backend", (name,), limit_s=120.0, advice=f"do not use --backend {name}") for name in NAMES),
         Check("Cameras", "cameras", limit_s=20.0, advice="unplug the camera, and plug it in again"),

@@ -1,4 +1,4 @@
-"""The report, for people and for programs."""
+"""The report, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from svg_runtime.doctor.finding import Finding
 
 Report = dict[str, list[Finding]]  # heading -> findings
 
-BACKENDS = "Backends"  # the heading that decides whether svg-live can run
+INSTALLED, BACKENDS = "Installed", "Backends"  # the headings that decide whether svg-live can run
+_NEEDED = ("import cv2", "import av")
+_ONNXRUNTIME = ("onnxruntime", "onnxruntime-gpu")
 _COLUMNS = 80
 _MARKS = {"ok": "ok", "untried": " ?", "missing": "--", "problem": "!!", "info": "  "}
 _NAME_WIDTH = 18
@@ -20,8 +22,8 @@ _ADVICE_INDENT = 6
 
 
 def can_run(report: Report) -> bool:
-    """Whether one backend at least works, or has all that it needs."""
-    return any(finding.state in ("ok", "untried") for finding in report.get(BACKENDS, []))
+    """Whether one backend at least works, or has all that it needs, and what every run needs can be imported."""
+    return _broken(report) is None and any(finding.state in ("ok", "untried") for finding in report.get(BACKENDS, []))
 
 
 def working_backends(report: Report) -> list[str]:
@@ -31,14 +33,26 @@ def working_backends(report: Report) -> list[str]:
 
 def verdict(report: Report) -> str:
     """One sentence: whether svg-live can run."""
-    working = working_backends(report)
+    broken, working = _broken(report), working_backends(report)
     untried = [finding.name for finding in report.get(BACKENDS, []) if finding.state == "untried"]
+    if broken is not None:
+        return f"svg-live cannot run here: {broken.name} fails. Start with: {broken.advice}"
     if not working and untried:
         return f"svg-live may run here, when engines are built: {', '.join(untried)} not tried."
     if not working:
-        return "svg-live cannot run here: no backend works. Start with: pip install 'svg-edge[cpu]'"
+        return f"svg-live cannot run here: no backend works. Start with: pip install {_first_package(report)}"
     verb = "works" if len(working) == 1 else "work"
     return f"svg-live can run here: {', '.join(working)} {verb}."
+
+
+def _broken(report: Report) -> Finding | None:
+    return next((one for one in report.get(INSTALLED, []) if one.name in _NEEDED and one.state == "problem"), None)
+
+
+def _first_package(report: Report) -> str:
+    """What pip is to install; one that is there and does not work would be left as it is."""
+    there = [one.name for one in report.get(INSTALLED, []) if one.name in _ONNXRUNTIME]
+    return f"--force-reinstall {there[0]}" if there else "'svg-edge[cpu]'"
 
 
 def text_lines(report: Report) -> Iterable[str]:

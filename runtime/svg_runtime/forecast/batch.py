@@ -14,8 +14,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
+from svg_common.arguments import check_count, check_flag
 from svg_common.fork import fork_problem, keep_in_children
-from svg_common.progress import NullListener, ProgressListener
+from svg_common.progress import ProgressListener
 from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.bundle.manifest import FrameSpec, Manifest, Precision
 from svg_runtime.calibration.decisions import Decision
@@ -23,10 +24,8 @@ from svg_runtime.errors import CamerasError, ContextNotReadyError, ForecastError
 from svg_runtime.forecast.camera_group import Camera, CameraGroup
 from svg_runtime.forecast.checks import (
     COUNT_LIMIT,
-    check_count,
     check_counts,
     check_finite,
-    check_flag,
     check_pairs_of_counts,
     checked_frame,
     checked_futures,
@@ -156,8 +155,11 @@ class BatchForecaster:
         check_counts(samples, horizon)
         if cameras * samples > COUNT_LIMIT:
             raise UsageError(f"{cameras} cameras with {samples} samples\n  expected at most {COUNT_LIMIT} samples together")
+        check_flag("scored", scored)
+        if isinstance(post_process, str):  # to Python, a sequence of letters
+            check_flag("post_process", post_process)
         corrects = list(post_process) if isinstance(post_process, Sequence) else [post_process] * int(cameras)
-        for each in corrects:  # of a text, the letters
+        for each in corrects:
             check_flag("post_process", each)
         if len(corrects) != cameras:
             raise UsageError(f"post_process has {len(corrects)} values\n  expected one for each of {cameras} cameras")
@@ -166,7 +168,7 @@ class BatchForecaster:
         rows, count = int(cameras * samples), int(cameras)
         options = OpenOptions(
             backend=backend, device=device, precision=precision, samples=rows, horizon=horizon, fused=None,
-            shuffled=None, threads=threads, gpu=gpu, progress=progress or NullListener(), calibrate=calibrate, lanes=count,
+            shuffled=None, threads=threads, gpu=gpu, progress=progress, calibrate=calibrate, lanes=count,
         )  # fmt: skip
         return open_model(
             path,

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import ArrayLike
 
+from svg_common.arguments import check_count
 from svg_runtime.bundle.manifest import FrameSpec
 from svg_runtime.errors import ForecastError, FrameError, UsageError
 from svg_runtime.forecast.noise import FloatArray
 
 COUNT_LIMIT = 1 << 16  # of samples and of horizon: larger values are more likely typing errors
-THREADS_LIMIT = 256
 _ROUNDING = 1e-3  # beyond [0, 1]: a resized white picture has 1.0000001; bytes that were never divided by 255 are far off
 
 
@@ -109,27 +109,6 @@ def check_pairs_of_counts(pairs: Iterable[tuple[int, int]]) -> None:
         raise UsageError(f"counts is {pairs!r}\n  expected pairs (samples, horizon), such as [(4, 10)]") from error
     for samples, horizon in checked:
         check_counts(samples, horizon)
-
-
-def check_count(name: str, value: object, most: int | None = None) -> None:
-    """Refuse what counts nothing; True is a whole number to Python.
-
-    Raises:
-        UsageError: a value is not a whole number from 1 to `most`, which None leaves open.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1 or (most is not None and value > most):
-        expected = "of at least 1" if most is None else f"from 1 to {most}"
-        raise UsageError(f"{name} is {value!r}\n  expected a whole number {expected}")
-
-
-def check_flag(name: str, value: object) -> None:
-    """Refuse what only looks like yes or no: to Python, the text "no" is true.
-
-    Raises:
-        UsageError: a value is not True or False.
-    """
-    if not isinstance(value, (bool, np.bool_)):
-        raise UsageError(f"{name} is {value!r}\n  expected True or False")
 
 
 def check_finite(values: FloatArray | float, problem: str) -> None:

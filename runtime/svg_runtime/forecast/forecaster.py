@@ -14,8 +14,9 @@ from typing import ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
+from svg_common.arguments import check_flag
 from svg_common.fork import fork_problem, keep_in_children
-from svg_common.progress import NullListener, ProgressListener
+from svg_common.progress import ProgressListener
 from svg_runtime.backends.base import Backend
 from svg_runtime.backends.computed import ComputedIn
 from svg_runtime.backends.gpu_options import GpuOptions
@@ -26,7 +27,6 @@ from svg_runtime.errors import BackendError, ContextNotReadyError, ForecastError
 from svg_runtime.forecast.checks import (
     check_counts,
     check_finite,
-    check_flag,
     check_pairs_of_counts,
     checked_frame,
     checked_frames,
@@ -179,7 +179,7 @@ class Forecaster:
         check_flag("post_process", post_process)
         options = OpenOptions(
             backend=backend, device=device, precision=precision, samples=samples, horizon=horizon, fused=fused,
-            shuffled=shuffled, threads=threads, gpu=gpu, progress=progress or NullListener(), calibrate=calibrate,
+            shuffled=shuffled, threads=threads, gpu=gpu, progress=progress, calibrate=calibrate,
         )  # fmt: skip
         return open_model(
             path,

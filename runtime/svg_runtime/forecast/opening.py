@@ -8,11 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from svg_common.progress import ProgressListener
-from svg_runtime.backends import open_backend
+from svg_common.arguments import check_flag
+from svg_common.progress import NullListener, ProgressListener
+from svg_runtime.backends import check_options, open_backend
 from svg_runtime.backends.base import Backend
 from svg_runtime.backends.gpu_options import GpuOptions
-from svg_runtime.bundle.manifest import PRECISIONS, Precision
+from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.calibration.choice import Choice, wanted
 from svg_runtime.calibration.decisions import Decision
@@ -27,7 +28,6 @@ from svg_runtime.errors import (
     MissingExtraError,
     UsageError,
 )
-from svg_runtime.forecast.checks import THREADS_LIMIT, check_count
 from svg_runtime.forecast_options import Calibrate
 
 _MadeT = TypeVar("_MadeT")
@@ -46,7 +46,7 @@ class OpenOptions:
     shuffled: bool | None
     threads: int | None
     gpu: GpuOptions | None
-    progress: ProgressListener
+    progress: ProgressListener | None
     calibrate: Calibrate | None
     lanes: int = 1  # see `open_backend`; what is timed has one, with as many threads as are fastest for it
 
@@ -56,16 +56,10 @@ class OpenOptions:
         Raises:
             UsageError: an invalid value.
         """
-        if self.threads is not None:
-            check_count("threads", self.threads, THREADS_LIMIT)
-        for name in ("fused", "shuffled"):
-            value = getattr(self, name)
-            if value not in (None, True, False):
-                raise UsageError(f"{name} is {value!r}\n  expected True, False or None")
-        if not isinstance(self.gpu, (GpuOptions, type(None))):
-            raise UsageError(f"gpu is {self.gpu!r}\n  expected a GpuOptions, or None")
-        if self.precision not in (None, *PRECISIONS):
-            raise UsageError(f"unknown precision '{self.precision}'\n  expected one of: {', '.join(PRECISIONS)}")
+        check_flag("fused", self.fused, or_none=True)
+        check_options(
+            precision=self.precision, threads=self.threads, gpu=self.gpu, progress=self.progress, shuffled=self.shuffled
+        )
         if self.fused and self.shuffled:
             raise UsageError("both fused and shuffled are True, but the fused graphs contain the plain decoder\n  expected one")
         if self.calibrate is not None and self.backend != "auto":
@@ -114,7 +108,7 @@ def open_model(
         return replace(measured, **changed, lanes=1)
 
     decision = choice.decide(
-        lambda way: _open(bundle, as_way(way), make_timed), options.progress, again=mode != "ready"
+        lambda way: _open(bundle, as_way(way), make_timed), options.progress or NullListener(), again=mode != "ready"
     )  # fmt: skip
     if decision is None:
         return rule_of_thumb()

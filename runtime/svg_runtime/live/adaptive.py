@@ -68,7 +68,7 @@ class AdaptiveCounts:
         return self._levels[self._level]
 
     def add(self, busy_ms: float) -> None:
-        """Take in how long the loop was busy with one picture, from taking it to being ready for the next."""
+        """Record how long the loop was busy with one picture, from taking it to being ready for the next."""
         self._shares.append(busy_ms / 1e3 / self._interval_s)
         self._since_change += 1
         self._reduced_frames += self._level > 0

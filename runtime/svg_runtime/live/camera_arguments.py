@@ -64,7 +64,7 @@ def alarms_of_all(cameras: Sequence[Values]) -> list[AlarmOptions]:
     """The alarms of each camera. Options of alarms may be there for the others alone, where one camera has none.
 
     Raises:
-        UsageError: as of `alarm_options`.
+        UsageError: as for `alarm_options`.
     """
     some = any(values["alarm"] for values in cameras)
     return [_alarms(values) if values["alarm"] or not some else AlarmOptions() for values in cameras]

@@ -16,7 +16,7 @@ def is_name(name: str) -> bool:
 
 
 def name_problems(names: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Names that are no names of folders and topics, or that differ by case alone, each with what is wrong with it."""
+    """Names that cannot be names of folders and topics, or that differ by case alone, each with what is wrong with it."""
     seen: dict[str, str] = {}
     for name in names:
         if not is_name(name):

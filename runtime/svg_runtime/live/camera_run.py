@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from svg_common.video.sampling import MAX_HOLD_S
 from svg_runtime.bundle.manifest import Manifest
 from svg_runtime.errors import ForecastError, SvgError
 from svg_runtime.forecast.forecaster import Observation
@@ -74,6 +75,8 @@ class CameraRun:
         self._picture_check = PictureCheck(caption.interval_s, stats.events)
         self._empty: EmptyPicture | None = None  # what is wrong with the present picture
         self._clip: int | None = None
+        self._tick = 0  # of the present picture
+        self._steps = 1  # from the picture before it
         self._in_clip = 0  # pictures since it began
         self._longest_clip = 0
         self._observed = 0  # frames since the context last started
@@ -84,7 +87,7 @@ class CameraRun:
         """Ask for the next picture, unless one is asked for already, or this camera has shown `max_frames`."""
         if self._asked:
             return
-        if max_frames is not None and self.stats.seen >= max_frames:
+        if max_frames is not None and self.stats.taken >= max_frames:
             self.end("--max-frames")
         else:
             self._asked = True
@@ -103,7 +106,7 @@ class CameraRun:
         stats.captured = self.reader.captured
         stats.dropped = self.reader.dropped
         if picture is not None:
-            stats.seen += 1
+            stats.taken += 1
             stats.held += picture.held
         return picture
 
@@ -130,7 +133,7 @@ class CameraRun:
         if part is None:
             self.view.frame = None
             return None
-        self._empty = self.stats.count_empty(self._picture_check.add(part))
+        self._empty = self.stats.count_empty(self._picture_check.add(part, self._steps))
         self.view.trouble = self._empty
         frame = self._preprocessor.fit(part)
         self.view.frame = frame
@@ -138,6 +141,7 @@ class CameraRun:
 
     def observed(self, source_frame: SourceFrame, frame: NDArray[np.float32], observation: Observation) -> None:
         """Note what the model says of a frame: surprise, scores of earlier forecasts, signals."""
+        self.stats.seen += 1
         self._observed = observation.index + 1
         surprise = observation.surprise
         self.view.surprise.append(surprise)
@@ -145,10 +149,12 @@ class CameraRun:
             self.stats.surprise.add(surprise)
         self.stats.scores.add(observation.scores)
         if self.view.trouble is None:  # a covered lens says nothing about the model
-            self.stats.fit.add(frame, observation.scores)
+            self.stats.fit.add(frame, observation.scores, self._steps)
         else:
             self.stats.fit.cut()
-        self.stats.alarms.add(source_frame, frame, observation, self._empty)
+        self.stats.alarms.add(
+            source_frame=source_frame, frame=frame, observation=observation, empty=self._empty, steps=self._steps
+        )
         self.view.signal.append(self.stats.alarms.value)
 
     def forecast_made(self) -> None:
@@ -224,10 +230,12 @@ class CameraRun:
         self.stats.resets += 1
 
     def _note_cut(self, source_frame: SourceFrame) -> bool:
-        """Whether earlier pictures are no context for this one, which is reported."""
+        """Whether earlier pictures cannot be context for this one, which is reported."""
         events, clip = self.stats.events, self._clip
         self._clip = source_frame.clip
         cut = clip is not None and clip != source_frame.clip
+        self._steps = 1 if clip is None or cut else self._steps_since(source_frame)
+        self._tick = source_frame.tick
         self._in_clip = 1 if cut else self._in_clip + 1
         if source_frame.again:
             self._warn_if_too_short()
@@ -240,6 +248,12 @@ class CameraRun:
         elif cut:
             events.add("new_clip", f"{self._description}: a new video begins; the context is reset")
         return cut
+
+    def _steps_since(self, source_frame: SourceFrame) -> int:
+        """Model steps since the picture before; at most a second of them, as long as a picture is held: the loop may stall."""
+        if source_frame.file_s is not None:
+            return 1  # a file lacks no picture: a gap in its ticks is a rate below the model's
+        return min(source_frame.tick - self._tick, max(1, round(MAX_HOLD_S / self.tick_s)))
 
     def _warn_if_too_short(self) -> None:
         """A file that begins anew without a forecast will never have one."""
@@ -266,7 +280,7 @@ class CameraRun:
         try:
             region = self._preprocessor.region(picture)
         except RegionOutsideError as error:
-            if self.stats.seen == 1:
+            if self.stats.taken == 1:
                 raise
             if changed:
                 reason = str(error).partition("\n")[0]
@@ -288,6 +302,7 @@ class CameraRun:
         view.waiting = max(0, self._n_past - self._observed)
         view.latency_ms = stats.timer.last_ms("observe") + (stats.timer.last_ms("forecast") if futures is not None else 0.0)
         view.fps = stats.fps
+        view.number = stats.taken - 1
         view.seen = stats.seen
         view.dropped = stats.dropped
         view.misfit = stats.fit.reasons

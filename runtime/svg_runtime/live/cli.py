@@ -158,7 +158,10 @@ AdaptiveOption = Annotated[
     ),
 ]
 ReconnectOption = Annotated[
-    float, typer.Option(min=0.0, metavar="SECONDS", help="How long to wait for a lost camera to come back.")
+    float,
+    typer.Option(
+        min=0.0, metavar="SECONDS", help="How long to wait for a camera that is lost, or for a network camera at the start."
+    ),
 ]
 JsonOption = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Write statistics: latency, frames, surprise, forecast scores.")
@@ -243,7 +246,7 @@ def live(
     of_camera = {key: value for key, value in locals().items() if key in CAMERA_KEYS}
     if arguments.args:
         raise UsageError(
-            f"without an option before it: {' '.join(map(printable, arguments.args))}\n"
+            f"unexpected arguments: {' '.join(map(printable, arguments.args))}\n"
             "  expected --source before each; the shell makes many of *.mp4: give their folder with --source FOLDER/"
         )
     if list_cameras:
@@ -256,6 +259,7 @@ def live(
     with defer_interrupts():  # heavy imports: OpenCV and the inference engine
         from svg_runtime.live import camera_arguments
         from svg_runtime.live.loop import LiveOptions, run_cameras
+        from svg_runtime.live.outputs.image_folder import SUFFIXES
         from svg_runtime.live.outputs.recording_options import recording_options
         from svg_runtime.live.page.options import serve_options
         from svg_runtime.live.roi import parse_roi
@@ -282,7 +286,8 @@ def live(
             "  add --output FILE, --record DIR, --json FILE, --alarm, --serve PORT or --max-frames N"
         )
     shown = not headless or output is not None or recording.shows_display or page is not None
-    overlays, display_wh = _display(overlay, display_size, shown)
+    is_video = recording.shows_display or (output is not None and output.suffix.lower() not in SUFFIXES)
+    overlays, display_wh = _display(overlay, display_size, shown, is_video)
     console = stderr_console()
     if len(sources) == 1 and sources[0].camera is None and sources[0].source is None:
         console.print("svg-live: no --camera and no --source: using the synthetic camera, synthetic://digits", markup=False)
@@ -303,7 +308,7 @@ def live(
     )
 
 
-def _display(overlay: str | None, size: str | None, shown: bool) -> tuple[tuple[str, ...], tuple[int, int]]:
+def _display(overlay: str | None, size: str | None, shown: bool, is_video: bool) -> tuple[tuple[str, ...], tuple[int, int]]:
     """Overlays and size of the display in pixels; either is refused where nothing is displayed."""
     from svg_runtime.live.overlay.names import DEFAULT, DEFAULT_WH, parse_display_size, parse_overlays
 
@@ -314,7 +319,7 @@ def _display(overlay: str | None, size: str | None, shown: bool) -> tuple[tuple[
         )
     return (
         DEFAULT if overlay is None else parse_overlays(overlay),
-        DEFAULT_WH if size is None else parse_display_size(size),
+        DEFAULT_WH if size is None else parse_display_size(size, is_video),
     )
 
 

@@ -31,7 +31,7 @@ class PictureCheck:
     """Says of every picture whether it carries nothing, and reports when that begins and when it is over.
 
     Args:
-        interval_s: seconds between two pictures.
+        interval_s: seconds per model step.
         events: gets `blank_picture` or `frozen_picture`, and then `picture_back`.
     """
 
@@ -43,23 +43,29 @@ class PictureCheck:
         self._blank_s = 0.0
         self._reported: EmptyPicture | None = None
 
-    def add(self, picture: Picture) -> EmptyPicture | None:
-        """Check the next picture, (H, W, 3) or (H, W) uint8.
+    def add(self, picture: Picture, steps: int = 1) -> EmptyPicture | None:
+        """Check the next picture.
 
         "blank" is known at once, "frozen" only after `FROZEN_AFTER_S`. A picture that is both is blank.
+
+        Args:
+            picture: (H, W, 3) or (H, W) uint8.
+            steps: model steps since the picture before it; 1 after a cut.
         """
         rows = np.ascontiguousarray(picture[:: max(1, picture.nbytes // _CHECKED_BYTES)])
-        self._note_change(rows)
+        passed_s = steps * self._interval_s
+        self._note_change(rows, passed_s)
         blank = _is_blank(rows)
-        self._blank_s = self._blank_s + self._interval_s if blank else 0.0
+        passed_blank_s = passed_s if self._blank_s else self._interval_s  # what was before the first one is not known to be
+        self._blank_s = self._blank_s + passed_blank_s if blank else 0.0
         found: EmptyPicture | None = "blank" if blank else "frozen" if self._same_s >= FROZEN_AFTER_S else None
         self._report(found)
         return found
 
-    def _note_change(self, rows: Picture) -> None:
+    def _note_change(self, rows: Picture, passed_s: float) -> None:
         code = zlib.crc32(rows.data, rows.shape[0])
         if code in self._seen:
-            self._same_s += self._interval_s
+            self._same_s += passed_s
         else:
             self._seen.append(code)
             self._same_s = 0.0

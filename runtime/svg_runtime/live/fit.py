@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from svg_runtime.live.events import EventLog
 if TYPE_CHECKING:
     from svg_runtime.forecast.scores import ForecastScore
 
+_Value = TypeVar("_Value")
+
 # 1) forecasts: the mean over samples and over all leads, against repeating the last frame
 _SCORES_S = 60.0  # the last minute
 _ENOUGH_SCORES_S = 10.0  # of it, before anything is said
@@ -26,11 +28,43 @@ _INVISIBLE_MSE = 1e-4  # 40 dB: where both errors are smaller, as in a scene whe
 # 2) frames: averages over a window no shorter than the training sequences, so that they scatter no more than those
 _FRAMES_S = 5.0
 _NEAR = {"brightness": 0.05, "contrast": 0.03, "motion": 0.02, "moving": 0.05, "colour": 0.03}  # always near enough
-_NO_LOWER_LIMIT: tuple[Statistic, ...] = ("motion", "moving")  # a scene that rests for a while is no other scene
+_NO_LOWER_LIMIT: tuple[Statistic, ...] = ("motion", "moving")  # a scene that rests for a while is not another scene
 
 # 3) when it is checked, and how long nothing must be wrong until the model fits again
 _CHECK_S = 1.0
 _CLEAR_S = 10.0
+
+
+class _Window(Generic[_Value]):
+    """The values of the last steps.
+
+    Args:
+        most: steps that they reach back.
+        least: values that are kept even if they reach back further, as where frames are dropped.
+    """
+
+    def __init__(self, most: int, least: int = 1) -> None:
+        self._most = most
+        self._least = least
+        self._kept: deque[tuple[int, _Value]] = deque()
+        self.steps = 0  # that it holds
+
+    @property
+    def values(self) -> list[_Value]:
+        """The oldest first."""
+        return [value for _, value in self._kept]
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it reaches back as far as it should."""
+        return self.steps >= self._most and len(self._kept) >= self._least
+
+    def add(self, value: _Value, steps: int) -> None:
+        """Add a value that stands for so many steps, and forget what is older than needed."""
+        self._kept.append((steps, value))
+        self.steps += steps
+        while len(self._kept) > self._least and self.steps - self._kept[0][0] >= self._most:
+            self.steps -= self._kept.popleft()[0]
 
 
 class FitMonitor:
@@ -46,27 +80,35 @@ class FitMonitor:
         self._training_data = training_data
         self._interval_s = interval_s
         self._events = events
-        self._errors: deque[tuple[float, float]] = deque(maxlen=self._steps(_SCORES_S))  # mean forecast, repeated frame
-        window = max(self._steps(_FRAMES_S), training_data.frames if training_data else 1)
-        self._frames: deque[Mapping[Statistic, float]] = deque(maxlen=window)
+        self._errors = _Window[tuple[float, float]](self._steps(_SCORES_S))  # mean forecast, repeated frame
+        least = training_data.frames if training_data else 1
+        self._frames = _Window[Mapping[Statistic, float]](max(self._steps(_FRAMES_S), least), least)
         self._before: NDArray[np.float32] | None = None
-        self._observed = 0
+        self._observed = 0  # steps
         self._good_checks = 0  # in a row
         self._misfit_steps = 0
         self.reasons: tuple[str, ...] = ()  # why the model does not fit, the most important first; empty: nothing speaks for it
 
-    def add(self, frame: NDArray[np.float32], scores: Iterable[ForecastScore]) -> None:
-        """Take in one observed frame (H, W, C) in [0, 1], and the scores of earlier forecasts of it."""
-        self._frames.append(frame_statistics(frame, self._before))
+    def add(self, frame: NDArray[np.float32], scores: Iterable[ForecastScore], steps: int = 1) -> None:
+        """Ingest one observed frame.
+
+        Args:
+            frame: (H, W, C) in [0, 1].
+            scores: of earlier forecasts of it.
+            steps: model steps since the picture before it; 1 after a cut.
+        """
+        self._frames.add(frame_statistics(frame, self._before), steps)
         self._before = frame
         errors = [(score.mse_model, score.mse_repeat) for score in scores]
         if errors:
             forecast, repeat = np.mean(errors, axis=0).tolist()
-            self._errors.append((forecast, repeat))
-        self._observed += 1
-        self._misfit_steps += bool(self.reasons)
-        if self._observed % self._steps(_CHECK_S) == 0:
-            self._check()
+            self._errors.add((forecast, repeat), steps)
+        self._misfit_steps += steps if self.reasons else 0
+        checked = self._observed // self._steps(_CHECK_S)
+        self._observed += steps
+        due = self._observed // self._steps(_CHECK_S) - checked
+        if due:
+            self._check(due)
 
     def cut(self) -> None:
         """Forget the last frame: the next one does not continue its motion."""
@@ -74,14 +116,14 @@ class FitMonitor:
 
     def gain_db(self) -> float | None:
         """PSNR of the model's mean forecast above that of repeating the last frame, in dB; None until enough was scored."""
-        if len(self._errors) < self._steps(_ENOUGH_SCORES_S):
+        if self._errors.steps < self._steps(_ENOUGH_SCORES_S):
             return None
-        forecast, repeat = np.mean(self._errors, axis=0).tolist()
+        forecast, repeat = np.mean(self._errors.values, axis=0).tolist()
         return psnr(max(forecast, _INVISIBLE_MSE)) - psnr(max(repeat, _INVISIBLE_MSE))
 
     def statistics(self) -> dict[Statistic, float] | None:
         """Statistics of the newest frames; None until there are enough."""
-        return mean_statistics(self._frames) if len(self._frames) == self._frames.maxlen else None
+        return mean_statistics(self._frames.values) if self._frames.is_full else None
 
     def summary(self) -> dict[str, Any]:
         """Return the verdict and what it rests on, as plain JSON values; `fits` is None where nothing could be judged."""
@@ -95,10 +137,11 @@ class FitMonitor:
             "statistics": None if seen is None else {name: round(value, 4) for name, value in seen.items()},
         }
 
-    def _check(self) -> None:
+    def _check(self, due: int) -> None:
+        """One check stands for all that were due since the frame before."""
         far = self._frame_reasons()
         reasons = (*self._forecast_reasons(), *far)
-        self._good_checks = 0 if reasons else self._good_checks + 1
+        self._good_checks = 0 if reasons else self._good_checks + due
         if reasons:
             self.reasons = reasons
             self._events.once("misfit", self._message(are_far=bool(far)))

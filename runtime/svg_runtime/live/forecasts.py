@@ -24,16 +24,16 @@ class CameraForecasts(Protocol):
 
     @property
     def description(self) -> str:
-        """As of the Forecaster."""
+        """See `Forecaster`."""
         ...
 
     @property
     def surprise_unit(self) -> SurpriseUnit | None:
-        """As of the Forecaster."""
+        """See `Forecaster`."""
         ...
 
     def warm_up(self, counts: Sequence[tuple[int, int]] = ()) -> None:
-        """As of the Forecaster."""
+        """See `Forecaster`."""
         ...
 
     def observe(self, frames: Mapping[int, NDArray[np.float32]]) -> dict[int, Observation]:
@@ -67,32 +67,32 @@ class OneCamera:
 
     @property
     def description(self) -> str:
-        """As of the Forecaster."""
+        """See `Forecaster`."""
         return self._forecaster.description
 
     @property
     def surprise_unit(self) -> SurpriseUnit | None:
-        """As of the Forecaster."""
+        """See `Forecaster`."""
         return self._forecaster.surprise_unit
 
     def warm_up(self, counts: Sequence[tuple[int, int]] = ()) -> None:
-        """As of the Forecaster."""
+        """See `Forecaster`."""
         self._forecaster.warm_up(counts)
 
     def observe(self, frames: Mapping[int, NDArray[np.float32]]) -> dict[int, Observation]:
-        """As of `CameraForecasts`."""
+        """See `CameraForecasts`."""
         return {camera: self._forecaster.observe(frame) for camera, frame in frames.items()}
 
     def forecast(
         self, cameras: Sequence[int], samples: int | None = None, horizon: int | None = None
     ) -> dict[int, NDArray[np.float32]]:
-        """As of `CameraForecasts`."""
+        """See `CameraForecasts`."""
         return {camera: self._forecaster.forecast(samples, horizon) for camera in cameras}
 
     def ready(self, camera: int) -> bool:
-        """As of `CameraForecasts`."""
+        """See `CameraForecasts`."""
         return self._forecaster.ready
 
     def reset(self, camera: int) -> None:
-        """As of `CameraForecasts`."""
+        """See `CameraForecasts`."""
         self._forecaster.reset()

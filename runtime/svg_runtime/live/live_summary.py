@@ -42,9 +42,11 @@ def _summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
             )
     if summary["score"]:
         last = summary["score"][-1]
+        reduced = summary.get("adaptive", {}).get("reduced_s", 0) > 0  # not every forecast had all samples
+        best = "best sample" if reduced else f"best of {summary['samples']}"
         rows.append((
             f"PSNR at +{last['seconds']:g} s",
-            f"{last['psnr_best']:.1f} dB best of {summary['samples']}, {last['psnr_mean']:.1f} mean forecast, "
+            f"{last['psnr_best']:.1f} dB {best}, {last['psnr_mean']:.1f} mean forecast, "
             f"{last['psnr_repeat']:.1f} repeating the last frame",
         ))  # fmt: skip
     rows += _adaptive_rows(summary)

@@ -140,11 +140,11 @@ def run_cameras(cameras: Sequence[LiveOptions], console: Console) -> list[LiveSt
             )  # fmt: skip
         except Exception as error:
             _complete(run, opened, wall)
-            if run.seen > 0 and not isinstance(error, UsageError):  # that is of the first picture: there is nothing to keep
+            if run.taken > 0 and not isinstance(error, UsageError):  # that is of the first picture: there is nothing to keep
                 _save_what_is_known(options, run, opened, console)
             raise
         _complete(run, opened, wall)
-        if stop.signalled and run.seen == 0:
+        if stop.signalled and run.taken == 0:
             raise KeyboardInterrupt
         _finish(options, run, console)
         _raise_if_all_ended(opened)
@@ -207,6 +207,8 @@ def _open_camera(
 ) -> CameraRun:  # fmt: skip
     """Open one camera. One of several that may take long to connect does so in its own thread, and runs when it is there.
 
+    A network camera that is alone is waited for here.
+
     The error of one that cannot be opened goes to `failures`; its thread meets it again, and it ends as one that dies later.
     """
     manifest, source = setup.forecasts.manifest, options.source
@@ -223,7 +225,8 @@ def _open_camera(
         return open_with_retries(partial(open_now, stop), source.reconnect_s, stop, events)
 
     late = None if options.name is None else camera_name(source)
-    reader = SourceReader(open_now if late is None else open_late, setup.stop, interval_s if source.is_paced else 0.0)
+    may_be_away = late is not None or source.is_network
+    reader = SourceReader(open_late if may_be_away else open_now, setup.stop, interval_s if source.is_paced else 0.0)
     setup.resources.callback(reader.close)
     opened: Source | None = None
     if late is None:
@@ -424,7 +427,7 @@ def _save_what_is_known(options: LiveOptions, run: RunStats, cameras: Sequence[C
 def _finish(options: LiveOptions, run: RunStats, console: Console) -> None:
     """Write the statistics and print the summary."""
     summary, written = run.summary(), []
-    if options.output is not None and run.seen > 0:
+    if options.output is not None and run.taken > 0:
         written.append(str(options.output))
     try:
         if options.json is not None:
@@ -434,7 +437,7 @@ def _finish(options: LiveOptions, run: RunStats, console: Console) -> None:
         raise OutputError(Path(str(options.json)), error) from error
     finally:  # what is not written can be read at least
         print_summary(console, summary, written)
-        if run.seen > 0 and run.forecast == 0:
+        if run.taken > 0 and run.forecast == 0:
             console.print("svg-live: no forecast was made: the run ended before the model had seen enough frames", markup=False)
 
 

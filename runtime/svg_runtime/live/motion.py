@@ -21,7 +21,7 @@ class Motion:
     Which way things move does not count.
 
     Args:
-        interval_s: seconds between frames.
+        interval_s: seconds per model step.
     """
 
     def __init__(self, interval_s: float) -> None:
@@ -37,10 +37,10 @@ class Motion:
         """Forget the last frame: the next one does not follow it."""
         self._last: _Floats | None = None
 
-    def of(self, frame: _Floats) -> float | None:
+    def of(self, frame: _Floats, steps: int = 1) -> float | None:
         """1 + squared speed over the usual one since the last frame (H, W, C), where that is largest.
 
-        None for the first frame, one of another size than the last, and one below 16 pixels.
+        None for the first frame, one of another size than the last, and one below 16 pixels. `steps`: model steps since then.
         """
         last = self._last
         gray = small_gray(frame)[..., None]
@@ -48,4 +48,4 @@ class Motion:
         if last is None or last.shape != gray.shape or min(gray.shape[:2]) < LEAST_SIDE:
             return None
         speed = optical_flow(last, gray) / np.float32(min(gray.shape[:2]))
-        return 1 + self._ratio.of((speed**2).sum(axis=2))
+        return 1 + self._ratio.of((speed**2).sum(axis=2), steps=steps)

@@ -16,7 +16,7 @@ from svg_runtime.live.outputs import Output, Recorder
 from svg_runtime.live.overlay import View
 from svg_runtime.live.timing import StageTimer
 
-_MOST_WAITING = 2  # views; a picture that is later than that is no live picture
+_MOST_WAITING = 2  # views; a picture that is later than that is not a live picture
 _POLL_S = 0.05  # Ctrl-C must reach a wait for a slow disk
 _ABANDON_S = 2.0  # how long a discarded run waits for a write that hangs
 

@@ -19,7 +19,7 @@ class PlaceRatio:
     Expected is what is usual at this place, and what the caller adds. All are averaged over overlapping blocks.
 
     Args:
-        interval_s: seconds between frames.
+        interval_s: seconds per model step.
         least: what is expected everywhere, at least.
     """
 
@@ -33,12 +33,13 @@ class PlaceRatio:
         self._usual: _Floats | None = None
         self._count = 0
 
-    def of(self, squared: _Floats, predicted: _Floats | None = None) -> float:
+    def of(self, squared: _Floats, predicted: _Floats | None = None, steps: int = 1) -> float:
         """The ratio for the squared values (H, W) of one frame, which are then a part of what is usual.
 
         Args:
             squared: at least 0.
             predicted: (H, W), what else is to be expected there this time.
+            steps: model steps since the frame before it.
         """
         side = max(1, min(squared.shape) // _BLOCKS)
         value = np.asarray(cv2.blur(squared, (side, side)), np.float32)
@@ -50,7 +51,7 @@ class PlaceRatio:
             expected += cv2.blur(predicted, (side, side))
         ratio = float((value / expected).max())
         self._count += 1
-        rate = max(self._rate, 1 / self._count)
+        rate = max(steps * self._rate, 1 / self._count)
         limit = expected * _CLIP if self._count > 1 else value
         self._usual += np.float32(rate) * (np.minimum(value, limit) - self._usual)
         return ratio

@@ -80,11 +80,11 @@ def parse_roi(text: str) -> Roi:
     try:
         left, top, width, height = (float(part) for part in text.split(","))
     except ValueError:
-        raise UsageError(f"--roi {text} is no region\n  {_EXPECTED}") from None
+        raise UsageError(f"--roi {text} is not a region\n  {_EXPECTED}") from None
     roi = Roi(left, top, width, height)
     values = (left, top, width, height)
     if not (min(left, top) >= 0 and min(width, height) > 0 and all(value < 1e6 for value in values)):
-        raise UsageError(f"--roi {text} is no region\n  {_EXPECTED}")
+        raise UsageError(f"--roi {text} is not a region\n  {_EXPECTED}")
     if not roi.is_fraction and not all(value.is_integer() for value in values):
         raise UsageError(f"--roi {text} mixes pixels and fractions\n  {_EXPECTED}")
     if roi.is_fraction and max(left + width, top + height) > 1 + 1e-6:

@@ -148,14 +148,20 @@ class LiveLoop:
             reason = str(error).partition("\n")[0]
             raise UsageError(f"{samples} samples of {horizon} steps cannot be forecast: {reason}") from error
         self._counts = samples, horizon
+        self._note_counts(samples, horizon, by_client=True)
+
+    def _note_counts(self, samples: int, horizon: int, by_client: bool) -> None:
         for camera in self._cameras:
             if camera.page is not None:
-                camera.page.note_counts(samples, horizon)
+                camera.page.note_counts(samples, horizon, by_client)
 
     def _tell_adaptive(self) -> None:
         """The cameras share the time between two pictures of one: what all forecasts since its last picture took counts."""
         if self._adaptive is not None and self._forecast_once:
+            before = self._adaptive.counts
             self._adaptive.add(self._busy_ms)
+            if self._adaptive.counts != before:
+                self._note_counts(*self._adaptive.counts, by_client=False)
         self._busy_ms = 0.0
         self._forecast_once.clear()
 
@@ -275,13 +281,13 @@ class LiveLoop:
             self._display.show(shown)
 
     def _show_progress(self, display: ProgressDisplay, max_frames: int | None) -> None:
-        seen = sum(camera.stats.seen for camera in self._cameras)
+        taken = sum(camera.stats.taken for camera in self._cameras)
         fps = sum(camera.stats.fps for camera in self._cameras)
         if max_frames is None:
-            display.progress("forecasting", None, f"frame {seen}, {fps:.1f} fps")
+            display.progress("forecasting", None, f"frame {taken}, {fps:.1f} fps")
         else:
             most = max_frames * len(self._cameras)
-            display.progress("forecasting", seen / most, f"frame {seen} of {most}, {fps:.1f} fps")
+            display.progress("forecasting", taken / most, f"frame {taken} of {most}, {fps:.1f} fps")
 
 
 @contextmanager

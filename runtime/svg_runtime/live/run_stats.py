@@ -48,9 +48,9 @@ class RunStats:
             self.cameras[0].adaptive = adaptive
 
     @property
-    def seen(self) -> int:
-        """Pictures that were observed."""
-        return sum(camera.seen for camera in self.cameras)
+    def taken(self) -> int:
+        """Pictures that came to the loop."""
+        return sum(camera.taken for camera in self.cameras)
 
     @property
     def forecast(self) -> int:
@@ -68,7 +68,7 @@ class RunStats:
         return {
             **self._about,
             "duration_s": round(duration, 3),
-            "fps": round(self.seen / duration, 3) if duration > 0 else 0.0,
+            "fps": round(self.taken / duration, 3) if duration > 0 else 0.0,
             "frames": dict(frames),
             "alarms": sum(camera.alarms.summary()["count"] for camera in self.cameras),
             "batches": {str(size): count for size, count in sorted(self.batches.items())},

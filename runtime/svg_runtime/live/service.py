@@ -40,7 +40,7 @@ class ServiceManager:
         if not found["NOTIFY_SOCKET"].startswith(("/", "@")) or not hasattr(socket, "AF_UNIX"):
             return None
         ours = found["WATCHDOG_PID"] in ("", str(os.getpid()))
-        timeout_us = int(found["WATCHDOG_USEC"]) if ours and found["WATCHDOG_USEC"].isdecimal() else 0
+        timeout_us = float(found["WATCHDOG_USEC"]) if ours and found["WATCHDOG_USEC"].isdecimal() else 0.0  # inf of 400 digits
         return cls(found["NOTIFY_SOCKET"], timeout_us / 1e6 or None)
 
     def send(self, **values: str) -> bool:
@@ -60,7 +60,7 @@ class ServiceReport:
 
     READY=1 is sent once the first picture was processed: then the camera delivers and the model runs, which is what a unit with
     `After=` wants; WATCHDOG=1, at half of the timeout. Both are sent by a check of `stop`, which runs where the loop makes
-    progress or waits for a picture: a lost camera is no fault of the process, a forecast that does not return is one.
+    progress or waits for a picture: a lost camera is not a fault of the process, a forecast that does not return is one.
     STOPPING=1 is sent as soon as the loop has ended: from then on systemd has TimeoutStopSec= in the place of the watchdog,
     which nobody feeds while videos, clips and alarms are completed.
 
@@ -80,8 +80,8 @@ class ServiceReport:
         self._manager = manager
         self._now = now
         self._ready = False
-        self._seen = 0
-        self._seen_s = now()  # when the last picture was
+        self._taken = 0
+        self._taken_s = now()  # when the last picture was
         self._status_due_s = now()
         self._ping_due_s = now()
 
@@ -99,16 +99,16 @@ class ServiceReport:
     def _check(self) -> None:
         manager, now = self._manager, self._now()
         assert manager is not None
-        seen = sum(run.seen for run in self._runs)
-        if seen > self._seen:
-            self._seen = seen
-            self._seen_s = now
+        taken = sum(run.taken for run in self._runs)
+        if taken > self._taken:
+            self._taken = taken
+            self._taken_s = now
         if not self._ready:
-            self._ready = seen > 0 and manager.send(READY="1", STATUS="running")
+            self._ready = taken > 0 and manager.send(READY="1", STATUS="running")
             self._status_due_s = now + _STATUS_EVERY_S
         elif now >= self._status_due_s:
             self._status_due_s = now + _STATUS_EVERY_S
-            manager.send(STATUS=self._status(now - self._seen_s))
+            manager.send(STATUS=self._status(now - self._taken_s))
         if manager.watchdog_s is not None and now >= self._ping_due_s:
             self._ping_due_s = now + manager.watchdog_s / 2
             manager.send(WATCHDOG="1")
@@ -119,7 +119,7 @@ class ServiceReport:
         parts = [
             f"{len(runs)} cameras" if len(runs) > 1 else "",
             f"no picture for {away_s:.0f} s" if away_s >= _AWAY_AFTER_S else f"{sum(run.fps for run in runs):.1f} frames/s",
-            f"{sum(run.seen for run in runs)} frames",
+            f"{sum(run.taken for run in runs)} frames",
             f"{sum(run.dropped for run in runs)} dropped",
             f"{alarms} alarm{'' if alarms == 1 else 's'}",
             "the model does not fit" if any(run.fit.reasons for run in runs) else "",

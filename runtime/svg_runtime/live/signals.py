@@ -66,7 +66,7 @@ class UsualRange:
     has it 1.28 standard deviations above the median): where something passes now and then, that is usual.
 
     Args:
-        interval_s: seconds between values.
+        interval_s: seconds per model step.
         scales: of the logarithm: the least one, and the one that is assumed while little is known.
     """
 
@@ -81,21 +81,25 @@ class UsualRange:
 
     def reset(self) -> None:
         """Forget everything."""
-        self._count = 0
+        self._count = 0  # steps
         self._location = 0.0
         self._scale = 0.0
 
-    def z(self, value: float | None) -> float | None:
-        """How far `value` is above the usual, of which it is then a part; None without one, and while too little is known."""
+    def z(self, value: float | None, steps: int = 1) -> float | None:
+        """How far `value` is above the usual, of which it is then a part; None without one, and while too little is known.
+
+        It stands for all model `steps` since the value before it.
+        """
         if value is None:
             return None
         x = math.log(max(value, 1e-12))
         known = self._count >= self._warm_up
         z = (x - self._location) / self._scale if known else None
         limit = self._location + _CLIP_Z * self._scale
-        self._ring[self._count % len(self._ring)] = min(x, limit) if known else x
-        self._count += 1
-        if self._count == self._warm_up or self._count % self._refresh == 0:
+        before = self._count
+        self._count += steps
+        self._ring[np.arange(before, self._count) % len(self._ring)] = min(x, limit) if known else x
+        if before < self._warm_up <= self._count or before // self._refresh < self._count // self._refresh:
             self._measure()
         return z
 
@@ -117,7 +121,7 @@ class SceneChange:
     changed counts more than how much.
 
     Args:
-        interval_s: seconds between frames.
+        interval_s: seconds per model step.
     """
 
     def __init__(self, interval_s: float) -> None:
@@ -129,8 +133,8 @@ class SceneChange:
         self._mean: _Floats | None = None
         self._count = 0
 
-    def of(self, frame: _Floats) -> float | None:
-        """The change of one frame (H, W, C); None for the first, with which nothing can be compared."""
+    def of(self, frame: _Floats, steps: int = 1) -> float | None:
+        """The change of one frame (H, W, C), so many model `steps` after the one before; None for the first of all."""
         cell = max(1, min(frame.shape[:2]) // _CELLS)
         size = frame.shape[1] // cell, frame.shape[0] // cell
         resized = np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.float32)
@@ -145,7 +149,7 @@ class SceneChange:
         variance = self._variance + np.float32(_SCENE_NOISE)
         change = math.exp(float(np.log1p(squared / variance).mean()))
         self._count += 1
-        rate = np.float32(max(self._rate, 1 / self._count))
+        rate = np.float32(max(steps * self._rate, 1 / self._count))
         limit = (_SCENE_CLIP * np.sqrt(variance))[:, :, None]
         self._mean = self._mean + rate * np.clip(deviation, -limit, limit)
         self._variance += rate * (np.minimum(squared, _SCENE_CLIP**2 * variance) - self._variance)
@@ -156,7 +160,7 @@ class Signals:
     """Signals of a run, frame by frame.
 
     Args:
-        interval_s: seconds between observed frames.
+        interval_s: seconds per model step.
     """
 
     def __init__(self, interval_s: float) -> None:
@@ -170,20 +174,28 @@ class Signals:
         self._scene = UsualRange(interval_s)
         self._camera_motion = UsualRange(interval_s, _MOTION_SCALES)
 
-    def add(self, frame: _Floats, observation: Observation, empty: EmptyPicture | None = None) -> SignalValues | None:
-        """Signals of an observed frame (H, W, C) in [0, 1]; None while nothing is known.
+    def add(
+        self, frame: _Floats, observation: Observation, empty: EmptyPicture | None = None, steps: int = 1
+    ) -> SignalValues | None:
+        """Signals of an observed frame; None while nothing is known.
 
-        A picture that carries nothing, `empty`, has none and is not learned. The next frame is not compared with one before it.
+        A picture that carries nothing has none and is not learned. The next frame is not compared with one before it.
+
+        Args:
+            frame: (H, W, C) in [0, 1].
+            observation: of this frame.
+            empty: why its picture carries nothing.
+            steps: model steps since the picture before it; 1 after a cut.
         """
         if empty is not None:
             self._new_context()
             return None
-        surprise = self._surprise.z(observation.surprise)
-        error = self._error.z(self._error_ratio(frame, observation))
-        motion = self._motion.z(self._speeds.of(frame))
-        scene = self._scene.z(self._change.of(frame))
+        surprise = self._surprise.z(observation.surprise, steps)
+        error = self._error.z(self._error_ratio(frame, observation, steps), steps)
+        motion = self._motion.z(self._speeds.of(frame, steps), steps)
+        scene = self._scene.z(self._change.of(frame, steps), steps)
         shift = self._shift.of(frame)
-        camera_motion = self._camera_motion.z(None if shift is None else 1 + shift / _STILL)
+        camera_motion = self._camera_motion.z(None if shift is None else 1 + shift / _STILL, steps)
         known = [z for z in (surprise, error, motion, scene, camera_motion) if z is not None]
         if not known:
             return None
@@ -200,16 +212,16 @@ class Signals:
             for usual in (self._surprise, self._error, self._motion, self._scene, self._camera_motion):
                 usual.reset()
 
-    def _error_ratio(self, frame: _Floats, observation: Observation) -> float | None:
+    def _error_ratio(self, frame: _Floats, observation: Observation, steps: int) -> float | None:
         """Error of the mean forecast over the variance that was to be expected; None without a forecast of this frame.
 
         Expected is what the model predicted, and what its forecasts missed at this place before, which a deterministic model
-        has alone. What post-processing learns is no change of the scene: it has no part in it.
+        has alone. What post-processing learns is not a change of the scene: it has no part in it.
         """
         if observation.expected is None:
             return None
         by_model = observation.expected.by_model()
-        return self._errors.of(((frame - by_model.mean) ** 2).mean(axis=2), by_model.variance.mean(axis=2))
+        return self._errors.of(((frame - by_model.mean) ** 2).mean(axis=2), by_model.variance.mean(axis=2), steps)
 
     def _new_context(self) -> None:
         """The next frame does not follow the last one."""

@@ -49,12 +49,12 @@ class SourceReader:
 
     @property
     def captured(self) -> int:
-        """As of the source."""
+        """See `Source`."""
         return 0 if self._source is None else self._source.captured
 
     @property
     def dropped(self) -> int:
-        """As of the source."""
+        """See `Source`."""
         return 0 if self._source is None else self._source.dropped
 
     @property

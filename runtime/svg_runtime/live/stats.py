@@ -100,7 +100,8 @@ class LiveStats:
         self.timer = StageTimer(STAGES)
         self.scores = ScoreTable(horizon)
         self.surprise = RecentValues()
-        self.seen = 0  # pictures that were observed
+        self.taken = 0  # pictures that came to the loop, some of which cannot be observed
+        self.seen = 0  # of these, pictures that the model observed
         self.forecast = 0  # of these, pictures followed by a forecast
         self.resets = 0  # resets of the context
         self.captured = 0  # pictures that the source took or decoded, used or not
@@ -133,7 +134,7 @@ class LiveStats:
     def frames(self) -> dict[str, int]:
         """Return the counts of pictures."""
         return {"captured": self.captured, "seen": self.seen, "forecast": self.forecast, "dropped": self.dropped,
-                "not_shown": self.not_shown, "unused": max(0, self.captured - (self.seen - self.held)),
+                "not_shown": self.not_shown, "unused": max(0, self.captured - (self.taken - self.held)),
                 "held": self.held, "blank": self.blank, "frozen": self.frozen}  # fmt: skip
 
     def summary(self) -> dict[str, Any]:
@@ -144,7 +145,7 @@ class LiveStats:
             "interval_s": self._interval_s,
             "stopped_by": self.stopped_by,
             "duration_s": round(duration, 3),
-            "fps": round(self.seen / duration, 3) if duration > 0 else 0.0,
+            "fps": round(self.taken / duration, 3) if duration > 0 else 0.0,
             "frames": self.frames(),
             "resets": self.resets,
             "pauses": self.pauses,

@@ -128,7 +128,7 @@ class Api:
         return Response(self._description, media_type=_JSON)
 
     async def show_page(self, request: Request, held: AsyncExitStack) -> Response:
-        """The same for people."""
+        """The same as a page."""
         return Response(self._page, media_type=operations.HTML)
 
     def _session(self, request: Request) -> Session:

@@ -124,5 +124,5 @@ OPERATIONS = (
     Operation("GET", "/healthz", "health", "Whether the server answers.", answer=schema.Health),
     Operation("GET", "/metrics", "show_metrics", "Counters and times for Prometheus.", answer_types=(metrics.MEDIA_TYPE,)),
     Operation("GET", "/openapi.json", "show_description", "This description.", answer_types=("application/json",)),
-    Operation("GET", "/", "show_page", "This description, for people.", answer_types=(HTML,)),
+    Operation("GET", "/", "show_page", "This description as a page.", answer_types=(HTML,)),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The OpenAPI description as a page for people: one file, no scripts, nothing from elsewhere."""
+"""The OpenAPI description as a readable page: one file, no scripts, nothing from elsewhere."""
 
 from __future__ import annotations
 

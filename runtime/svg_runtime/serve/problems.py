@@ -36,7 +36,7 @@ KINDS = {
         Kind("no-such-page", 404, "No such page", "The address leads nowhere; all that do are on this page."),
         Kind("no-such-session", 404, "No such session", "It was closed, by DELETE or because it was idle, or never existed."),
         Kind("wrong-method", 405, "Wrong method", "The address exists, but not with this method; Allow names those that do."),
-        Kind("not-acceptable", 406, "Not acceptable", "Accept names no form in which a forecast can be sent."),
+        Kind("not-acceptable", 406, "Not acceptable", "Accept does not name a form in which a forecast can be sent."),
         Kind("too-slow", 408, "Too slow", "Nothing more of the body came for some seconds: send the request again."),
         Kind("not-ready", 409, "Not ready", "A forecast needs n_past frames; the member missing says how many more."),
         Kind("too-large", 413, "Too large", "A body, a picture or a forecast is above a limit of this server."),

@@ -116,6 +116,7 @@ class Score(_Answer):
     lead: int = Field(description="Frames from that forecast to this frame.")
     mse_best: float = Field(description="Of the closest sample.")
     mse_mean: float = Field(description="Of the mean over samples.")
+    mse_model: float = Field(description="Of the mean before post_process; without it the same.")
     mse_repeat: float = Field(description="Of repeating the last frame before that forecast.")
 
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -162,7 +163,7 @@ class Session:
         """Read the next frame, in its turn; see `FrameReader.read`.
 
         Raises:
-            ProblemError: the body is no frame of this model. It is then ignored.
+            ProblemError: the body is not a frame of this model. It is then ignored.
             SvgError: the frame is refused, or the engine failed.
         """
 
@@ -177,10 +178,7 @@ class Session:
         return schema.Observation(
             index=seen.index,
             surprise=seen.surprise,
-            scores=tuple(
-                schema.Score(lead=each.lead, mse_best=each.mse_best, mse_mean=each.mse_mean, mse_repeat=each.mse_repeat)
-                for each in seen.scores
-            ),
+            scores=tuple(schema.Score(**asdict(each)) for each in seen.scores),
             missing=self._missing,
         )
 

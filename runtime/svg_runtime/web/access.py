@@ -64,7 +64,7 @@ class Access:
     def allows_host(self, name: str) -> bool:
         """Whether `name`, in lower case without a port, is one of this server.
 
-        An IP address is no name that an attacker could let resolve to this machine.
+        An IP address is not a name that an attacker could let resolve to this machine.
         """
         if name in self.names or name in ("localhost", self.address.host):
             return True
@@ -256,7 +256,7 @@ class _Answer:
 
 
 def host_name(header: str) -> str:
-    """The host of a header Host, in lower case, without port and brackets; "" for what is no host."""
+    """The host of a header Host, in lower case, without port and brackets; "" for what is not a host."""
     try:
         parts = urlsplit(f"//{header}")
         valid = parts.netloc == header and not parts.path and parts.username is None and (parts.port or 0) >= 0

@@ -61,7 +61,7 @@ def parse_address(option: str, text: str) -> Address:
         valid = bool(_NAME.fullmatch(bare)) if bare == host else ip_of(bare) is not None and ":" in bare
     if not valid:
         raise UsageError(
-            f"{option} {printable(text)} is no address\n"
+            f"{option} {printable(text)} is not an address\n"
             "  expected PORT for this machine alone, or HOST:PORT; for example 8000, 0.0.0.0:8000 or [::]:8000"
         )
     return Address(_usual_spelling(bare) or bare.lower() or LOOPBACK, int(port))
@@ -71,10 +71,10 @@ def check_host_name(option: str, name: str) -> str:
     """Return a name by which the server may be asked for, in lower case.
 
     Raises:
-        UsageError: it is no host name.
+        UsageError: it is not a host name.
     """
     if not _NAME.fullmatch(name) and ip_of(name) is None:
-        raise UsageError(f"{option} {printable(name)} is no host name\n  expected, for example, camera.example.org")
+        raise UsageError(f"{option} {printable(name)} is not a host name\n  expected, for example, camera.example.org")
     return name.lower()
 
 

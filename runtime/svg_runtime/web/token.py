@@ -51,7 +51,7 @@ def find_token(option: str, file: Path | None, required: bool) -> Token | None:
     """Return the token in `file`, else that of the environment, else a new one if one is required.
 
     Raises:
-        UsageError: the file cannot be read, or what was given is no token; `option` names the file.
+        UsageError: the file cannot be read, or what was given is not a token; `option` names the file.
     """
     if file is not None:
         where = f"the file of {option}, '{file}',"

@@ -127,6 +127,13 @@ def test_a_covered_lens_is_a_warning(stream, clock, said):
     assert any("lens" in line for line in said)
 
 
+def test_a_frozen_camera_is_a_warning_after_ten_seconds_where_pictures_are_dropped(stream, clock):
+    for number, picture in enumerate(pictures(1) * 21):
+        assert stream.status().message != "the picture is frozen"
+        stream.add(picture, 1e9 + number * 5 * STEP_S)
+    assert (stream.status().level, stream.status().message) == (Level.WARN, "the picture is frozen")
+
+
 def test_a_region_that_lies_outside_is_a_warning_until_it_fits(clock, said):
     stream = ForecastStream(replace(OPTIONS, roi=parse_roi("100,0,64,64")), said.append, clock)
     assert feed(stream, clock, pictures(2)) == [None, None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections import Counter
 from pathlib import Path
@@ -15,7 +16,7 @@ from svg_common.errors import ExitCode, MissingExtraError
 from svg_runtime.backends import open_backend
 from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.backends.onnxruntime.cpu import CpuBackend
-from svg_runtime.bundle.reader import Bundle
+from svg_runtime.bundle.reader import EMBEDDED_MODEL, Bundle
 from svg_runtime.errors import BackendError, BackendMissingError, BundleError, UsageError
 from svg_runtime.forecast.states import RecurrentGraph
 from tests.conftest import add_bf16_variant
@@ -281,6 +282,47 @@ def test_gpu_options_are_refused_by_other_backends(bundle, name):
         UsageError, match=r"--no-cuda-graph, --cpu-fallback, --cache-dir, --workspace have no effect with .*\n.*tensorrt-rtx"
     ):
         open_backend(bundle, name, None, None, gpu=gpu_options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"bundle": EMBEDDED_MODEL},
+        {"precision": "fp8"},
+        {"threads": 0},
+        {"threads": "2"},
+        {"samples": 0},
+        {"lanes": "2"},
+        {"gpu": 3},
+        {"progress": 3},
+        {"shuffled": 1},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_invalid_options_are_usage_errors(bundle, options):
+    with pytest.raises(UsageError, match=rf"{next(iter(options))}.*\n  expected "):
+        open_backend(**{"bundle": bundle, "name": "cpu", "device": None, "precision": None, **options})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"cuda_graph": "no"},
+        {"cpu_fallback": "no"},
+        {"cpu_fallback": None},
+        {"build_engines": "no"},
+        {"cache_dir": 3},
+        {"workspace_gib": "1"},
+        {"workspace_gib": 0},
+        {"workspace_gib": math.nan},
+        {"workspace_gib": math.inf},
+        {"workspace_gib": True},
+    ],
+    ids=str,
+)
+def test_invalid_gpu_options_are_usage_errors(options):
+    with pytest.raises(UsageError, match=rf"^{next(iter(options))} is .*\n  expected "):
+        GpuOptions(**options)
 
 
 def test_a_graph_that_the_engine_refuses_is_named(tiny_bundle, tmp_path):

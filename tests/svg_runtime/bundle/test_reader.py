@@ -81,15 +81,18 @@ def test_an_opset_that_contradicts_the_file_is_refused(damaged):
     assert "fp32/prior.onnx: its opset is 18, the manifest says 17" in refusal(damaged)
 
 
-@pytest.mark.parametrize("error", [0.01, float("nan")])
-def test_an_error_above_the_tolerance_of_the_parity_gate_is_refused_unless_rounding_excuses_it(damaged, error):
-    def change(rounding: float) -> None:
-        parity = {"max_error": error, "rounding": [rounding]}
-        edit_manifest(damaged, lambda manifest: manifest["variants"]["fp32"]["parity"].update(parity))
+@pytest.mark.parametrize("error", [0.02, 123.0, float("nan")])
+@pytest.mark.parametrize(("rounding", "allowed"), [(1e-6, 0.0001), (1e-3, 0.01001)])
+def test_an_error_above_what_the_parity_gate_allows_is_refused(damaged, error, rounding, allowed):
+    report = {"max_error": error, "rounding": [rounding / 2, rounding]}
+    edit_manifest(damaged, lambda manifest: manifest["variants"]["fp32"]["parity"].update(report))
+    reason = f"does not pass its gate: the largest error is {error:g}, expected at most {allowed:g}"
+    assert f"variants.fp32.parity: {reason}" in refusal(damaged)
 
-    change(rounding=1e-6)
-    assert "variants.fp32.parity: does not pass its gate: the largest error is" in refusal(damaged)
-    change(rounding=1e-3)
+
+def test_an_error_above_the_tolerance_of_the_parity_gate_that_rounding_excuses_is_read(damaged):
+    report = {"max_error": 0.01, "rounding": [1e-3]}
+    edit_manifest(damaged, lambda manifest: manifest["variants"]["fp32"]["parity"].update(report))
     assert Bundle.open(damaged)
 
 

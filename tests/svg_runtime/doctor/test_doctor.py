@@ -24,7 +24,7 @@ from svg_runtime.doctor import cli
 from svg_runtime.doctor.check import Check, run_here
 from svg_runtime.doctor.finding import Finding
 from svg_runtime.doctor.privacy import anonymous, private_names
-from svg_runtime.doctor.report import BACKENDS, can_run, text_lines, verdict
+from svg_runtime.doctor.report import BACKENDS, INSTALLED, can_run, text_lines, verdict
 from svg_runtime.doctor.sections import backend, cameras, codecs, display, installed, machine, models, opencv, storage
 from svg_runtime.machine.v4l2 import Camera
 
@@ -295,6 +295,21 @@ def test_the_verdict_follows_the_backends():
         report = {BACKENDS: found}
         assert can_run(report) is runs
         assert words in verdict(report)
+        for module, package in (("cv2", "opencv-python"), ("av", "av")):
+            broken = Finding(f"import {module}", "problem", "", f"pip install --force-reinstall {package}")
+            report = {INSTALLED: [broken], BACKENDS: found}
+            assert not can_run(report)
+            assert f"import {module} fails. Start with: {broken.advice}" in verdict(report)
+        report = {INSTALLED: [Finding("OpenCV", "problem", "two overwrite each other")], BACKENDS: found}
+        assert can_run(report) is runs
+        assert words in verdict(report)
+
+
+@pytest.mark.parametrize("package", ["onnxruntime", "onnxruntime-gpu"])
+def test_a_package_that_is_there_and_does_not_work_is_to_be_replaced(package):
+    report = {INSTALLED: [Finding(package, "info", "1.20")], BACKENDS: [Finding("cpu", "missing", "it does not load")]}
+    assert verdict(report).endswith(f"Start with: pip install --force-reinstall {package}")
+    assert verdict({BACKENDS: report[BACKENDS]}).endswith("Start with: pip install 'svg-edge[cpu]'")
 
 
 # ---- The command ----
@@ -310,6 +325,19 @@ def test_the_whole_report(tmp_path, capsys):
     assert {row["name"]: row["state"] for row in report["sections"][BACKENDS]}["cpu"] == "ok"
     home, _, _ = private_names()
     assert f"{home}/" not in text
+
+
+@pytest.mark.parametrize("module", ["cv2", "av"])
+def test_without_what_every_run_imports_the_exit_code_says_so(module, tmp_path, monkeypatch, capsys):
+    (tmp_path / f"{module}.py").write_text("raise ImportError('hidden')")
+    monkeypatch.syspath_prepend(tmp_path)
+    installed_and_cpu = [each for each in cli.all_checks() if each.title == INSTALLED or each.name == "cpu"]
+    monkeypatch.setattr(cli, "all_checks", lambda: installed_and_cpu)
+    with pytest.raises(typer.Exit) as end:
+        cli.doctor(json=None)
+    assert end.value.exit_code == ExitCode.BACKEND_MISSING
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"!! import {module} ImportError: hidden > pip install --force-reinstall" in text
 
 
 def test_without_any_backend_the_exit_code_says_so(tmp_path, monkeypatch, capsys):

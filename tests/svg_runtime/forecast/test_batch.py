@@ -198,10 +198,18 @@ def test_impossible_numbers_of_cameras_are_refused(tiny_bundle, cameras):
         open_batch(tiny_bundle, cameras)
 
 
-@pytest.mark.parametrize("post_process", [0, None, "no", [True, False, "no"], [1, 0, 1]])
-def test_post_processing_is_true_or_false(tiny_bundle, post_process):
-    with pytest.raises(UsageError, match=r"post_process is .*\n  expected True or False"):
+@pytest.mark.parametrize(
+    ("post_process", "shown"), [(0, "0"), (None, "None"), ("no", "'no'"), ([True, False, "no"], "'no'"), ([1, 0, 1], "1")]
+)
+def test_post_processing_is_true_or_false(tiny_bundle, post_process, shown):
+    with pytest.raises(UsageError, match=rf"^post_process is {shown}\n  expected True or False$"):
         open_batch(tiny_bundle, post_process=post_process)
+
+
+@pytest.mark.parametrize("options", [{"scored": "no"}, {"scored": 0}, {"progress": 3}, {"progress": 0}, {"calibrate": "x"}])
+def test_other_options_are_checked_as_those_of_a_forecaster(tiny_bundle, options):
+    with pytest.raises(UsageError, match=f"{next(iter(options))} (is|has) "):
+        open_batch(tiny_bundle, **options)
 
 
 def test_a_seed_that_is_none_is_refused(tiny_bundle):

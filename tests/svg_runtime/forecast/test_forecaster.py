@@ -330,7 +330,15 @@ def test_a_bundle_without_fp16_is_refused_with_the_export_command(tiny_bundle, t
         {"post_process": None},
         {"gpu": "cuda"},
         {"fused": "yes"},
+        {"fused": 1},
+        {"fused": np.array([True, False])},
         {"shuffled": "no"},
+        {"shuffled": 0},
+        {"progress": 3},
+        {"progress": 0},
+        {"progress": print},
+        {"backend": "auto", "calibrate": ["no"]},
+        {"backend": "auto", "calibrate": False},
     ],
 )
 def test_invalid_options_are_usage_errors(tiny_bundle, options):

@@ -12,6 +12,8 @@ from svg_common.errors import ExitCode
 from svg_runtime.forecast.forecaster import MAX_CACHED_ROLLOUTS, Forecaster
 from svg_runtime.live.adaptive import AdaptiveCounts, levels
 from svg_runtime.live.events import EventLog
+from svg_runtime.live.page.board import Board
+from svg_runtime.live.page.camera import PageCamera
 from tests.svg_runtime.live.live_helpers import write_video
 
 INTERVAL_S = 0.1
@@ -94,7 +96,9 @@ def test_what_is_too_much_even_so_is_said_once():
     assert "a camera's frames are dropped, and a file falls behind" in events.messages[-1]
 
 
-def test_a_live_run_adapts_and_says_so(svg_live, monkeypatch):
+@pytest.fixture
+def slow_forecasts(monkeypatch):
+    """A machine on which 8 samples of 10 steps take 120 ms."""
     real = Forecaster.forecast
 
     def slow(self, samples=None, horizon=None, **noise):
@@ -102,6 +106,9 @@ def test_a_live_run_adapts_and_says_so(svg_live, monkeypatch):
         return real(self, samples, horizon, **noise)
 
     monkeypatch.setattr(Forecaster, "forecast", slow)
+
+
+def test_a_live_run_adapts_and_says_so(svg_live, slow_forecasts):
     code, stderr, stats = svg_live(
         "--headless", "--realtime", "--adaptive", "--max-frames", "30", "--json", "stats.json", "--output", "o.mp4"
     )
@@ -110,6 +117,32 @@ def test_a_live_run_adapts_and_says_so(svg_live, monkeypatch):
     assert stats["adaptive"]["reduced_s"] > 0
     assert stats["events"]["counts"]["adaptive_fewer"] >= 1
     assert "instead of 8 samples x 10 steps" in stderr
+    assert " dB best sample, " in stderr  # of 8 at first, of fewer then
+
+
+def test_the_page_shows_what_is_in_force(svg_live, slow_forecasts, monkeypatch):
+    last, entries = [], []
+    end, add = PageCamera.end, Board.add
+
+    def note_end(camera, reason):
+        last.append(camera.state())
+        end(camera, reason)
+
+    def note_entry(board, kind, camera, values, group=None):
+        entries.append(kind)
+        add(board, kind, camera, values, group)
+
+    monkeypatch.setattr(PageCamera, "end", note_end)
+    monkeypatch.setattr(Board, "add", note_entry)
+    arguments = ["--headless", "--realtime", "--adaptive", "--max-frames", "30", "--json", "stats.json", "--serve", "0"]
+    code, stderr, stats = svg_live(*arguments)
+    assert code == 0, stderr
+    [state] = last
+    in_force = stats["adaptive"]["samples"], stats["adaptive"]["horizon"]
+    assert in_force != (8, 10)
+    assert (state["settings"]["samples"], state["settings"]["horizon"]) == in_force
+    assert state["lead_s"] == state["leads_s"][-1] == pytest.approx(in_force[1] * state["interval_s"])
+    assert "change" not in entries  # which no client has made
 
 
 def test_a_video_of_few_pictures_a_second_leaves_its_own_time_for_each(svg_live, tmp_path, monkeypatch):

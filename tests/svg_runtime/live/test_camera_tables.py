@@ -242,7 +242,10 @@ def test_mistakes_of_one_camera_are_refused_before_anything_runs(svg_live):
         (("--source", "synthetic://digits", "--source", "missing.mp4"), "no such file or folder: 'missing.mp4'"),
         (("--source", "synthetic://digits", "--source", "rtsp://h/x", "--source-fps", "3"), "--source-fps applies to files"),
         (("--camera", "0", "--camera", "1", "--source", "x"), "expected one of them"),
-        (("--source", "synthetic://digits", "synthetic://digits"), "expected --source before each"),
+        (
+            ("--source", "synthetic://digits", "synthetic://digits"),
+            "unexpected arguments: synthetic://digits\n  expected --source before each",
+        ),
         (("--source", "synthetic://digits", "--source", "synthetic://digits", "--adaptive"), "add --realtime"),
     ):
         code, stderr, _ = svg_live(*small, *arguments)

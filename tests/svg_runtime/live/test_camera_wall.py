@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import datetime, timezone
 from types import SimpleNamespace
 
 import numpy as np
@@ -82,6 +84,21 @@ def test_only_what_has_changed_is_drawn_anew():
     assert drawn == [1, 3]
     assert np.array_equal(canvas, again)
     assert canvas is not again
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_labels_are_those_of_the_newest_forecast(count):
+    """As with --adaptive, for which what was asked for was too much."""
+    shown, right = (
+        WallPicture([replace(caption("gate"), **asked)] * count, SIZE_WH, wall_overlays(SIZE_WH, DEFAULT, count))
+        for asked in ({"samples": 8, "horizon": 12, "lead": 12}, {"score_lead": 12})
+    )
+    many = np.full((8, 12, 64, 64, 1), 0.5, np.float32)
+    began = replace(view_of(40), futures=many, time=datetime(2026, 1, 1, tzinfo=timezone.utc))
+    shown.annotate(wall_of(TileView(began), *[TileView()] * (count - 1)))
+    tiles = TileView(began), *[TileView(view_of(200))] * (count - 1)
+    assert np.array_equal(shown.annotate(wall_of(*tiles)), right.annotate(wall_of(*tiles)))
+    assert shown.composed == [1] * count  # a view that is drawn again was counted already
 
 
 @pytest.mark.parametrize("count", [2, 4, 9])

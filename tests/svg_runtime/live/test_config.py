@@ -150,6 +150,24 @@ def test_paths_are_relative_to_the_file_and_names_and_addresses_stay(tmp_path, m
         assert Recorder().run("--config", config)["model"] == str(expected)
 
 
+@pytest.mark.parametrize("model", ["a.svgb", "models/a", "./camera"])
+def test_a_model_that_is_no_name_is_printed_absolute_before_it_exists(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert f'model = "{tmp_path / model}"' in printed(capsys, "--model", model)
+    assert 'model = "camera"' in printed(capsys, "--model", "camera")
+
+
+NUMBERS = {key: setting for key, setting in SETTINGS.items() if setting.annotation is float}
+UNBOUNDED = [key for key, setting in NUMBERS.items() if setting.option.min is None]  # typer compares nan with bounds
+
+
+@pytest.mark.parametrize(("key", "value"), [*((key, "inf") for key in NUMBERS), *((key, "nan") for key in UNBOUNDED)])
+def test_a_number_that_is_none_is_refused(key, value):
+    option = f"--{key.replace('_', '-')}"
+    with pytest.raises(UsageError, match=rf"{option} is {value}\n  expected a finite number"):
+        COMMAND([option, value, "--print-config"], standalone_mode=False)
+
+
 def test_one_camera_of_several_is_run_over_the_values_for_all(tmp_path):
     tables = ["[cameras.gate]", 'source = "udp://:1"', '[cameras."the yard"]', "number = 5"]
     config = write(tmp_path / "live.toml", "number = 4", "camera = 0", *tables)
@@ -182,6 +200,7 @@ def test_a_camera_alone_is_run_and_only_needs_a_table(tmp_path):
         ("number = true", "number: true; expected a whole number"),
         ("number = 10", "number: 10 is out of bounds; expected at least 1 and at most 9"),
         ("rate = nan", "rate: nan is out of bounds; expected at least 0"),
+        ("rate = inf", "rate: inf is out of bounds; expected at least 0"),
         ('quiet = "yes"', "quiet: 'yes'; expected true or false"),
         ("out = 3", "out: 3; expected a path in quotes"),
         ('shade = "green"', "shade: 'green'; expected one of red, blue"),

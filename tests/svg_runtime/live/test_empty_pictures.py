@@ -24,10 +24,10 @@ def noisy(picture: np.ndarray, sigma: float = 2.0) -> np.ndarray:
     return np.clip(picture + RNG.normal(0, sigma, picture.shape), 0, 255).astype(np.uint8)
 
 
-def verdicts(pictures, interval_s: float = 0.1) -> tuple[list[str | None], dict[str, int]]:
+def verdicts(pictures, interval_s: float = 0.1, steps: int = 1) -> tuple[list[str | None], dict[str, int]]:
     events = EventLog()
     check = PictureCheck(interval_s, events)
-    return [check.add(picture) for picture in pictures], dict(events.counts)
+    return [check.add(picture, steps) for picture in pictures], dict(events.counts)
 
 
 @pytest.mark.parametrize("level", [0, 8, 128, 255])
@@ -83,6 +83,13 @@ def test_time_is_that_of_the_pictures():
     still = noisy(SCENE)
     assert "frozen" not in verdicts([still] * 130, interval_s=1 / 30)[0]
     assert verdicts([still] * 30, interval_s=0.5)[0][-1] == "frozen"
+
+
+def test_time_passes_where_pictures_are_dropped():
+    still, black = noisy(SCENE), np.zeros((72, 96, 3), np.uint8)
+    assert verdicts([still] * 25, steps=5)[0].index("frozen") == 20  # half a second each
+    assert verdicts([still, black, noisy(SCENE)], steps=5)[1] == {}  # it may have been black for a tenth
+    assert verdicts([still, black, black, noisy(SCENE)], steps=5)[1] == {"blank_picture": 1, "picture_back": 1}
 
 
 def write_still_scene(path: Path, keyframe_s: float, noise: float, seconds: int = 30) -> Path:

@@ -28,14 +28,16 @@ def trained_on_gray(low: float, high: float) -> TrainingData:
     return TrainingData(description="gray walls", sequences=1, frames=2, statistics={"brightness": brightness})
 
 
-def see(fit: FitMonitor, level: float, seconds: float, forecast: float | None = None, repeat: float = 0.01) -> None:
-    """Show gray frames; `forecast` and `repeat` are mean squared errors."""
+def see(
+    fit: FitMonitor, level: float, seconds: float, forecast: float | None = None, repeat: float = 0.01, steps: int = 1
+) -> None:
+    """Show gray frames, one every `steps`; `forecast` and `repeat` are mean squared errors."""
     frame = np.full((4, 4, 1), level, np.float32)
     scores = (
         [] if forecast is None else [ForecastScore(lead=1, mse_best=0.0, mse_mean=0.0, mse_model=forecast, mse_repeat=repeat)]
     )
-    for _ in range(round(seconds / STEP_S)):
-        fit.add(frame, scores)
+    for _ in range(round(seconds / STEP_S / steps)):
+        fit.add(frame, scores, steps)
 
 
 def events(fit: FitMonitor) -> dict[str, int]:
@@ -75,6 +77,39 @@ def test_the_window_is_no_shorter_than_a_training_sequence():
     assert (fit.reasons, fit.statistics()) == ((), None)
     see(fit, 0.9, seconds=0.1)
     assert fit.reasons
+
+
+def test_seconds_are_seconds_where_frames_are_dropped():
+    fit = monitor(trained_on_gray(0.5, 0.5))
+    see(fit, 0.9, seconds=4.5, steps=5)
+    assert not fit.reasons
+    see(fit, 0.9, seconds=0.5, steps=5)
+    assert fit.reasons
+    see(fit, 0.5, seconds=13, steps=5)
+    assert fit.reasons  # the bright frames count for nearly five seconds, and ten more have not passed
+    see(fit, 0.5, seconds=2, steps=5)
+    assert not fit.reasons
+    assert 13 < fit.summary()["misfit_s"] < 15
+
+
+def test_forecasts_are_judged_by_seconds_where_frames_are_dropped():
+    fit = monitor(None)
+    see(fit, 0.5, seconds=9.5, forecast=0.1, steps=5)
+    assert fit.gain_db() is None
+    see(fit, 0.5, seconds=0.5, forecast=0.1, steps=5)
+    assert fit.reasons
+    see(fit, 0.5, seconds=59.5, forecast=0.01, steps=5)
+    assert fit.gain_db() < 0
+    see(fit, 0.5, seconds=0.5, forecast=0.01, steps=5)
+    assert fit.gain_db() == pytest.approx(0)
+
+
+def test_statistics_are_of_as_many_frames_as_a_training_sequence_has_where_frames_are_dropped():
+    fit = monitor(trained_on_gray(0.5, 0.5).model_copy(update={"frames": 20}))
+    see(fit, 0.9, seconds=9.5, steps=5)
+    assert fit.statistics() is None
+    see(fit, 0.9, seconds=0.5, steps=5)
+    assert fit.statistics() is not None
 
 
 def test_a_scene_that_rests_is_no_other_scene():

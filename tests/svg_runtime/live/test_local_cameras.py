@@ -72,7 +72,7 @@ def test_without_gstreamer_the_command_exits_with_4_and_the_reason(source):
 
 def test_a_machine_that_is_no_jetson_is_told_so(gstreamer, monkeypatch):
     monkeypatch.setattr(local_cameras.shutil, "which", lambda name: "/bin/false")
-    with pytest.raises(BackendMissingError, match="nvarguscamerasrc"):
+    with pytest.raises(BackendMissingError, match="nvarguscamerasrc, which this machine does not have"):
         find_local_camera("csi://0", NOTHING)
 
 

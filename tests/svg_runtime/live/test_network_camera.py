@@ -7,6 +7,7 @@ import socketserver
 import threading
 import time
 from collections.abc import Container, Iterator
+from contextlib import ExitStack
 from fractions import Fraction
 from itertools import islice
 
@@ -16,6 +17,7 @@ import pytest
 
 from svg_common.errors import ExitCode, UsageError
 from svg_runtime.errors import SourceLostError
+from svg_runtime.live import source_reader
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.sources import SourceFrame, SourceOptions, open_source
 from svg_runtime.live.sources.addresses import stream_name
@@ -366,6 +368,25 @@ def test_svg_live_runs_on_a_network_camera(svg_live, tmp_path):
     assert stats["frames"]["forecast"] > 0
     assert len(read_times(tmp_path / "out.mp4")) == 12
     assert "s3cret" not in stderr + json.dumps(stats)
+
+
+def test_a_camera_that_is_away_at_the_start_is_waited_for(svg_live, monkeypatch):
+    monkeypatch.setattr(source_reader, "_BACK_OFF_S", (0.05, 0.05))
+    port = free_port()
+    url = f"rtsp://127.0.0.1:{port}/cam"
+    code, stderr, _ = svg_live("--headless", "--source", url, "--max-frames", "3", "--reconnect", "0.3")
+    assert (code, "Connection refused; retrying for 0.3 s" in stderr) == (ExitCode.SOURCE_LOST, True)
+    with ExitStack() as stack:
+        timer = threading.Timer(1.0, lambda: stack.enter_context(switched_on(Rtsp, port=port)))
+        timer.start()
+        code, stderr, stats = svg_live(
+            "--headless", "--source", url, "--max-frames", "3", "--reconnect", "60", "--json", "stats.json"
+        )
+        assert code == 0, stderr
+        assert stats["events"]["counts"]["camera_missing"] == 1
+        timer.join()
+    code, stderr, _ = svg_live("--headless", "--source", "missing.mp4", "--max-frames", "3", "--reconnect", "60")
+    assert (code, "retrying" in stderr) == (ExitCode.USAGE, False)
 
 
 def test_headless_on_an_endless_source_needs_an_output_or_a_limit(svg_live):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import cv2
@@ -10,7 +11,7 @@ import pytest
 
 from svg_common.errors import ExitCode, UsageError
 from svg_common.frames import fit_frame
-from svg_runtime.live.overlay import Caption, ForecastPicture, View, check_display
+from svg_runtime.live.overlay import Caption, ForecastPicture, View, check_display, likely_panel
 from svg_runtime.live.overlay.ghost_panel import draw_ghost
 from svg_runtime.live.overlay.layout import content_of, make_frame, make_tiles
 from svg_runtime.live.overlay.likely_panel import distances_from_mean
@@ -198,6 +199,34 @@ def test_the_most_likely_sample_is_nearest_to_the_mean_over_the_horizon():
     assert picture.annotate(view_of(GRAY, futures(2))).shape == (720, 1280, 3)  # says that it needs three
 
 
+@pytest.mark.parametrize("samples", [2, 4])
+@pytest.mark.parametrize("overlays", ALONE)
+def test_labels_and_layout_are_those_of_the_forecast_that_is_shown(overlays, samples):
+    """As with --adaptive: what was asked for is 8 samples of 12 steps."""
+    shown, right = (
+        ForecastPicture(each, overlays=overlays)
+        for each in (caption(8, 12, 12), replace(caption(samples, 3, 3), score_lead=12))
+    )
+    assert not np.array_equal(shown.annotate(view_of(GRAY, futures(8, 12))), right.annotate(view_of(GRAY, None)))
+    for tick in range(4):
+        view = view_of(GRAY, futures(samples, 3, tick / 10), tick=tick)
+        assert np.array_equal(shown.annotate(view), right.annotate(view))
+
+
+def test_other_counts_leave_a_lead_that_is_not_the_last_step():
+    began = caption(8, 10, 6)
+    assert began.with_counts(8, 10) is began
+    assert [began.with_counts(2, horizon).lead for horizon in (10, 5, 8)] == [6, 5, 6]
+    assert caption(8, 10, 10).with_counts(2, 5).lead == 5
+
+
+def test_two_samples_are_said_not_to_be_enough(monkeypatch):
+    said = []
+    monkeypatch.setattr(likely_panel, "explain", lambda canvas, area, scale, message: said.append(message))
+    ForecastPicture(caption(samples=8), overlays=("likely",)).annotate(view_of(GRAY, futures(2)))
+    assert said == ["needs 3 samples"]
+
+
 def test_one_future_has_no_spread_and_no_likeliest_sample():
     """A deterministic model."""
     picture = ForecastPicture(caption(samples=1), overlays=("contours", "likely", "before", "ghost"))
@@ -245,14 +274,18 @@ def test_a_display_size_that_is_none_is_refused(given):
         parse_display_size(given)
 
 
-def test_the_command_shows_what_was_asked_for(svg_live, tmp_path):
+@pytest.mark.parametrize("size_wh", [(640, 480), (641, 483)])  # pictures may have odd sides
+def test_the_command_shows_what_was_asked_for(svg_live, tmp_path, size_wh):
     arguments = ["--headless", "--max-frames", "4", "--horizon", "2", "--samples", "3"]
-    shown = ["--overlay", "ghost, before", "--display-size", "640x480", "--output", "%d.png"]
-    code, stderr, _ = svg_live(*arguments, *shown)
+    shown = ["--overlay", "ghost, before", "--display-size", "{}x{}".format(*size_wh)]
+    code, stderr, _ = svg_live(*arguments, *shown, "--output", "%d.png")
     assert code == 0, stderr
-    assert cv2.imread(str(tmp_path / "3.png")).shape == (480, 640, 3)
+    assert cv2.imread(str(tmp_path / "3.png")).shape == (*size_wh[::-1], 3)
     code, stderr, _ = svg_live(*arguments, "--overlay", "panels,ghost", "--display-size", "640x480", "--output", "o.mp4")
     assert (code, "--display-size" in stderr) == (ExitCode.USAGE, True)
+    for video in (("--output", "o.mp4"), ("--output", "%d.png", "--record", "r")):
+        code, stderr, _ = svg_live(*arguments, "--display-size", "641x483", *video)
+        assert (code, "expected even sides" in stderr) == (ExitCode.USAGE, True)
 
 
 @pytest.mark.parametrize("option", [("--overlay", "ghost"), ("--display-size", "640x480")])

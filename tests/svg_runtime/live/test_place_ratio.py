@@ -34,6 +34,16 @@ def test_places_learn_what_is_usual_there():
     assert ratio.of(with_block(0.04, 0, 0)) == pytest.approx(1, rel=0.05)  # one that was never there does not change it
 
 
+def test_places_remember_for_as_long_where_frames_are_dropped():
+    ratios = []
+    for steps in (1, 5):
+        ratio = PlaceRatio(STEP_S, LEAST)
+        for _ in range(600 // steps):
+            ratio.of(NOTHING, steps=steps)
+        ratios.append([ratio.of(with_block(0.0002, 0, 0), steps=steps) for _ in range(600 // steps)][-1])
+    assert ratios[1] == pytest.approx(ratios[0], rel=0.05)
+
+
 def test_the_first_time_at_a_place_hardly_becomes_usual():
     ratio = PlaceRatio(STEP_S, LEAST)
     for _ in range(600):

@@ -36,7 +36,7 @@ NOON = datetime(2026, 10, 25, 12, tzinfo=timezone.utc)
 
 def view_at(tick: int, picture: np.ndarray | None = None, futures: np.ndarray | None = None) -> View:
     picture = np.random.default_rng(tick).integers(0, 255, (90, 120, 3), np.uint8) if picture is None else picture
-    return View(picture, futures, tick=tick, time=NOON + timedelta(seconds=0.1 * tick), seen=tick + 1)
+    return View(picture, futures, tick=tick, time=NOON + timedelta(seconds=0.1 * tick), number=tick)
 
 
 def segments(folder: Path, what: str = "camera", limit: int = 10**9, segment_s: float = 2.0) -> SegmentRecorder:
@@ -277,6 +277,44 @@ def _record_on_a_full_disk(folder: str, limit: str) -> None:
             with suppress(OSError):
                 recorder.close()
     print(failures, recorder.summary()["segments"])
+
+
+def _record_until_there_is_room(folder: str) -> None:
+    """Runs in a process of its own: at first no file may grow over its index and the start of a fragment."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    retrying.RETRY_S = 0.0
+    events = EventLog()
+    recorder = Retrying(segments(Path(folder), segment_s=60), "--record", events)
+    for limit in (2_000, resource.RLIM_INFINITY):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        for tick in range(20):
+            recorder.record(view_at(tick), None)
+        print(events.counts["record_failed"] > 1, events.counts["record_again"])
+    recorder.close()
+
+
+def test_a_disk_that_stays_full_is_not_announced_as_writable(tmp_path):
+    """The first pictures of a segment are in memory, and every attempt takes some before it fails."""
+    code = "import sys; from tests.svg_runtime.live.test_recording import _record_until_there_is_room as run; run(sys.argv[1])"
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3],
+    )  # fmt: skip
+    assert (run.returncode, run.stdout.split()) == (0, ["True", "0", "True", "1"]), run.stderr
+
+
+def test_a_moment_without_a_forecast_does_not_say_that_forecasts_can_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(retrying, "RETRY_S", 0.0)
+    events, futures = EventLog(), np.zeros((1, 2, 8, 8, 1), np.float32)
+    forecasts = ForecastRecorder(tmp_path / "raw", limit_bytes=10**6, step_s=0.1, bundle_id="b", dtype="float16")
+    recorder = Retrying(forecasts, "--save-forecasts", events)
+    (tmp_path / "raw").touch()  # a file, where no folder can be made
+    recorder.record(view_at(0, futures=futures), None)
+    recorder.record(view_at(1), None)
+    assert events.counts == {"record_failed": 1}
+    (tmp_path / "raw").unlink()
+    recorder.record(view_at(2, futures=futures), None)
+    assert events.counts == {"record_failed": 1, "record_again": 1}
 
 
 def test_a_full_disk_is_not_strewn_with_videos_without_a_picture(tmp_path):

@@ -33,12 +33,12 @@ def test_pixels_and_fractions(text, region):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("1,2,3", "is no region"),
-        ("a,b,c,d", "is no region"),
-        ("-1,0,20,20", "is no region"),
-        ("0,0,0,20", "is no region"),
-        ("nan,0,20,20", "is no region"),
-        ("0,0,inf,20", "is no region"),
+        ("1,2,3", "is not a region"),
+        ("a,b,c,d", "is not a region"),
+        ("-1,0,20,20", "is not a region"),
+        ("0,0,0,20", "is not a region"),
+        ("nan,0,20,20", "is not a region"),
+        ("0,0,inf,20", "is not a region"),
         ("0.5,0.5,320,240", "mixes pixels and fractions"),
         ("0.5,0.5,0.6,0.5", "ends outside the picture"),
     ],
@@ -114,11 +114,15 @@ def test_pixels_that_no_longer_fit_are_an_event_and_forecasts_come_back(svg_live
     for name, size in (("a", 128), ("b", 64), ("c", 128)):
         write_video(tmp_path / f"{name}.mp4", frames=5, size=size)
     options = ("--source", ".", "--headless", "--json", "stats.json", "--output", "out/o.mp4", "--horizon", "2")
-    code, stderr, stats = svg_live(*options, "--roi", "50,50,64,64")
+    code, stderr, stats = svg_live(*options, "--roi", "50,50,64,64", "--save-forecasts", "out/raw")
     assert code == 0, stderr
     assert stats["events"]["counts"]["roi_outside"] == 1
     assert "does not lie within the picture of 64x64 pixels" in stderr
-    assert (stats["frames"]["seen"], stats["frames"]["forecast"]) == (15, 6)
+    assert (stats["frames"]["seen"], stats["frames"]["forecast"], stats["frames"]["unused"]) == (10, 6, 0)
+    assert int(np.load(max((tmp_path / "out/raw").glob("*.npz")))["frame"]) == 14  # of all pictures, from 0
+    code, stderr, stats = svg_live(*options, "--roi", "50,50,64,64", "--max-frames", "8")
+    assert code == 0, stderr
+    assert (stats["stopped_by"], stats["frames"]["seen"]) == ("--max-frames", 5)
     code, stderr, stats = svg_live(*options, "--roi", "0.5,0.5,0.5,0.5")
     assert code == 0, stderr
     assert "roi_outside" not in stats["events"]["counts"]

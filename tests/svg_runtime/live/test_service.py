@@ -80,6 +80,8 @@ def test_the_environment_says_where_and_how_often():
         ({"NOTIFY_SOCKET": "@x", "WATCHDOG_USEC": "3000000", "WATCHDOG_PID": "1"}, None),
         ({"NOTIFY_SOCKET": "@x", "WATCHDOG_USEC": "soon"}, None),
         ({"NOTIFY_SOCKET": "@x", "WATCHDOG_USEC": "0"}, None),
+        ({"NOTIFY_SOCKET": "@x", "WATCHDOG_USEC": "9" * 400}, float("inf")),
+        ({"NOTIFY_SOCKET": "@x", "WATCHDOG_USEC": "9" * 5000}, float("inf")),
         ({"NOTIFY_SOCKET": "@x"}, None),
     ],
 )
@@ -99,7 +101,7 @@ def test_without_a_socket_there_is_no_manager(environment):
 class Statistics:
     """Of one camera, as much as the report reads."""
 
-    seen: int = 0
+    taken: int = 0
     fps: float = 0.0
     dropped: int = 0
     stopped_by: str = "--max-frames"
@@ -112,7 +114,7 @@ def test_status_and_pings_have_their_own_times(tmp_path):
     with ServiceReport(stop, [run], ServiceManager(systemd.address, watchdog_s=4.0), now=lambda: clock[0]):
         stop.poll()
         assert systemd.receive_all() == [{"STATUS": "waiting for the first picture"}, {"WATCHDOG": "1"}]
-        run.seen = 1
+        run.taken = 1
         stop.poll()
         assert systemd.receive_all() == [{"READY": "1", "STATUS": "running"}]
         clock[0] += 1.9
@@ -122,7 +124,7 @@ def test_status_and_pings_have_their_own_times(tmp_path):
         stop.poll()
         assert systemd.receive_all() == [{"WATCHDOG": "1"}]
         clock[0] += 3.0
-        run.seen = 31
+        run.taken = 31
         run.fps = 9.96
         stop.poll()
         assert systemd.receive_all() == [
@@ -140,11 +142,11 @@ def test_status_and_pings_have_their_own_times(tmp_path):
 
 def test_several_cameras_are_one_service(tmp_path):
     systemd, stop = Systemd(str(tmp_path / "n")), StopRequest()
-    runs = [Statistics(seen=1, fps=10.0, dropped=1), Statistics(seen=3, fps=5.0)]
+    runs = [Statistics(taken=1, fps=10.0, dropped=1), Statistics(taken=3, fps=5.0)]
     clock = [0.0]
     with ServiceReport(stop, runs, ServiceManager(systemd.address), now=lambda: clock[0]):
         for clock[0] in (0.0, 2.0, 5.0):
-            runs[0].seen += 1
+            runs[0].taken += 1
             stop.poll()
     assert {"STATUS": "2 cameras, 15.0 frames/s, 7 frames, 1 dropped, 0 alarms"} in systemd.receive_all()
     systemd.close()

@@ -21,14 +21,35 @@ def scatter(count: int, seed: int = 0, unit: float = 1.0) -> list[float]:
     return (unit * np.exp(np.random.default_rng(seed).normal(0, 0.3, count))).tolist()
 
 
-def fed(usual: UsualRange, values: list[float]) -> list[float | None]:
-    return [usual.z(value) for value in values]
+def fed(usual: UsualRange, values: list[float], steps: int = 1) -> list[float | None]:
+    return [usual.z(value, steps) for value in values]
 
 
 def test_nothing_is_known_during_the_first_seconds():
     zs = fed(UsualRange(STEP_S), scatter(31))
     assert zs[:30] == [None] * 30
     assert zs[30] is not None
+
+
+def test_seconds_are_seconds_where_frames_are_dropped():
+    usual = UsualRange(STEP_S)
+    zs = fed(usual, scatter(7), steps=5)
+    assert zs[:6] == [None] * 6
+    assert zs[6] is not None
+    fed(usual, scatter(600), steps=5)  # five minutes
+    assert min(z for z in fed(usual, [x * 20 for x in scatter(20, seed=1)], steps=5) if z is not None) > 5
+    assert fed(usual, [x * 20 for x in scatter(600, seed=2)], steps=5)[-1] == pytest.approx(0, abs=3)
+
+
+def test_a_scene_is_remembered_for_as_long_where_frames_are_dropped():
+    scene = np.random.default_rng(0).random((64, 64, 3), dtype=np.float32)
+    changes = []
+    for steps in (1, 5):
+        change = SceneChange(STEP_S)
+        for _ in range(600 // steps):
+            change.of(scene, steps)
+        changes.append([change.of(scene + np.float32(0.1), steps) for _ in range(300 // steps)][-1])
+    assert changes[1] == pytest.approx(changes[0], rel=0.1)
 
 
 def test_the_unit_of_the_values_does_not_matter():
@@ -112,6 +133,14 @@ def test_each_signal_sees_its_anomaly_and_reset_keeps_what_the_camera_has_taught
     assert after.surprise > 2
     signals.reset(new_scene=True)
     assert signals.add(frame, observed(0, rng, 9.0)) is None
+
+
+def test_signals_are_known_after_seconds_where_frames_are_dropped():
+    signals, rng = Signals(STEP_S), np.random.default_rng(0)
+    frame = rng.random((64, 64, 3), dtype=np.float32)
+    seen = [signals.add(frame, observed(index, rng, 1.0), steps=5) for index in range(8)]
+    assert [each is None for each in seen] == [True] * 6 + [False] * 2
+    assert None not in (seen[7].surprise, seen[7].error, seen[7].motion, seen[7].scene, seen[7].camera_motion)
 
 
 def shifted(street: np.ndarray, x: float, y: float) -> np.ndarray:

@@ -157,7 +157,7 @@ def test_the_description_is_printed_without_opening_a_model(svg_serve):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--listen", "nowhere"], 2, "--listen nowhere is no address"),
+        (["--listen", "nowhere"], 2, "--listen nowhere is not an address"),
         (["--idle-timeout", "5"], 2, "--idle-timeout: '5' is not a duration"),
         (["--model", "missing.svgb", "--listen", "0"], 1, "no such bundle"),
         (["--model", "digits", "--backend", "cpu", "--listen", "0", "--max-forecast", "16kB"], 2, "expected at least 17kB"),

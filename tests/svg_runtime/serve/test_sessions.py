@@ -34,7 +34,8 @@ def numbers(observation: dict) -> tuple:
 
 
 def numbers_of(seen) -> tuple:
-    return seen.index, seen.surprise, [(each.lead, each.mse_best, each.mse_mean, each.mse_repeat) for each in seen.scores]
+    errors = [(each.lead, each.mse_best, each.mse_mean, each.mse_model, each.mse_repeat) for each in seen.scores]
+    return seen.index, seen.surprise, errors
 
 
 def test_interleaved_sessions_give_the_bits_of_forecasters_in_the_process(client):
@@ -54,6 +55,16 @@ def test_interleaved_sessions_give_the_bits_of_forecasters_in_the_process(client
                 assert client.post(f"{sessions[0]}/reset").status_code == 204
                 first.reset()
     assert client.get(sessions[0]).json()["observed"] == 2
+
+
+@pytest.mark.parametrize("post_process", [False, True])
+def test_the_models_own_error_is_answered_with_and_without_post_processing(client, post_process):
+    session = open_session(client, samples=2, horizon=2, post_process=post_process)
+    scores = []
+    for frame in digits(9):
+        scores += send(client, session, frame)["scores"]
+        client.post(f"{session}/forecast")
+    assert any(score["mse_model"] != score["mse_mean"] for score in scores) == post_process
 
 
 def test_other_counts_are_those_of_the_forecaster(client):

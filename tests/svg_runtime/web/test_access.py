@@ -201,7 +201,7 @@ def test_addresses_are_read(text, host, port):
     "text", ["", ":8000", "host", "::1:80", "host:", "host:65536", "a b:1", "[x]:1", "[1.2.3.4]:1", "http://a:1", "²"]
 )
 def test_what_is_no_address_is_refused(text):
-    with pytest.raises(UsageError, match="is no address"):
+    with pytest.raises(UsageError, match="is not an address"):
         parse_address("--serve", text)
 
 

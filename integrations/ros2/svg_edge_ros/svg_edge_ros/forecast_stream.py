@@ -148,6 +148,7 @@ class ForecastStream:
         self._timer = StageTimer(("preprocess", "observe", "forecast"))
         self._came = _Rate()
         self._made = _Rate()
+        self._steps = 1  # to the present picture from the one before it
         self._empty: EmptyPicture | Literal["roi_outside"] | None = None
         self._surprise: float | None = None
         self._observed = 0  # pictures in the context
@@ -163,7 +164,7 @@ class ForecastStream:
         self._reset_context()
 
     def add(self, picture: Picture, stamp_s: float) -> Answer | None:
-        """Take in a picture, (H, W, 3) RGB or (H, W) gray; None if it is not due, or nothing could be made of it.
+        """Ingest a picture, (H, W, 3) RGB or (H, W) gray; None if it is not due, or nothing could be made of it.
 
         What is no picture, or has no finite time stamp, is left out as if it had not come; the first of a kind is announced.
 
@@ -184,6 +185,7 @@ class ForecastStream:
         if step is None:
             return None
         self._skipped += step.skipped
+        self._steps = step.skipped + 1
         with self._timer.stage("preprocess"):
             frame = self._model_frame(picture, step)
         if frame is None:
@@ -212,7 +214,7 @@ class ForecastStream:
             self._empty = "roi_outside"
             self.events.once("roi_outside", str(error))
             return None
-        self._empty = self._check.add(part)
+        self._empty = self._check.add(part, self._steps)
         return self._preprocessor.fit(part)
 
     def _observe_and_forecast(self, frame: NDArray[np.float32]) -> Answer:
@@ -221,7 +223,7 @@ class ForecastStream:
         self._observed += 1
         self._surprise = observation.surprise
         if self._empty is None:  # a covered lens says nothing about the model
-            self._fit.add(frame, observation.scores)
+            self._fit.add(frame, observation.scores, self._steps)
         else:
             self._fit.cut()
         if not self._forecaster.ready:

@@ -44,7 +44,7 @@ class ImageError(ValueError):
 def picture_of(message: Any) -> Picture:
     """Return the picture of a sensor_msgs/Image: (H, W, 3) RGB or (H, W) gray, uint8.
 
-    Rows may be padded, to `step` bytes. `is_bigendian` is of no matter for samples of one byte; those of two are refused.
+    Rows may be padded, to `step` bytes. `is_bigendian` is ignored for samples of one byte; those of two are refused.
 
     Raises:
         ImageError: the encoding is not supported, or the data do not fit their description.

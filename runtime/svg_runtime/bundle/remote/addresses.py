@@ -138,7 +138,7 @@ def _archive_address(text: str) -> ArchiveAddress:
         )
     if not parts.path.endswith(".tar"):
         raise UsageError(
-            f"'{shown}' is no tar archive by its name\n  expected a bundle packed with: tar -cf name.svgb.tar name.svgb"
+            f"'{shown}' is not named like a tar archive\n  expected a bundle packed with: tar -cf name.svgb.tar name.svgb"
         )
     if not parts.fragment:
         raise UsageError(f"the address has no hash: '{shown}'\n  {_GET_HASH}")
@@ -154,7 +154,7 @@ def _split(text: str) -> SplitResult | None:
     try:
         parts = urlsplit(text)
         valid = bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:  # a port that is no number, a bracket without its pair
+    except ValueError:  # a port that is not a number, a bracket without its pair
         return None
     return parts if valid else None
 

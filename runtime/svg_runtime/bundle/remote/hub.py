@@ -68,7 +68,7 @@ def fetch_from_hub(address: HubAddress) -> Path:
         commit = address.at(str(info.sha))
         if not commit.is_pinned:  # it becomes the name of a folder
             raise BundleError(
-                f"no model at {address}: '{info.sha}' is no commit\n  expected 40 hexadecimal digits from the Hub"
+                f"no model at {address}: '{info.sha}' is not a commit\n  expected 40 hexadecimal digits from the Hub"
             )
         if not address.is_pinned:
             _LOG.info("%s is commit %s; to stay with it, give: %s", address, commit.revision[:12], commit)

@@ -75,7 +75,7 @@ def explaining(address: HubAddress) -> Iterator[None]:
 
 
 def _explained(error: Exception, address: HubAddress) -> SvgError | None:
-    """The same error for people; None: it is not about the Hub."""
+    """The same error as a message for the user; None: it is not about the Hub."""
     from huggingface_hub import errors
 
     page = f"{endpoint()}/{address.repo}"

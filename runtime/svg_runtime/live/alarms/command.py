@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from contextlib import suppress
+from typing import Any
 
 from svg_common.errors import UsageError
 from svg_common.printable import console_text
@@ -19,6 +20,8 @@ from svg_runtime.live.alarms.worker import NotDeliveredError
 
 _TIMEOUT_S = 30.0
 _LOOK_S = 0.1  # how often it is seen that the run has ended
+_STDERR_BYTES = 4096  # kept of what a program writes to stderr, from its end
+_STDERR_S = 1.0  # for the last of it to be read
 _TERMINATE_S = 1.0  # for a program to end by itself at the end of the run
 _PREFIX = "SVG_EDGE_ALARM_"
 
@@ -80,18 +83,20 @@ class AlarmCommand:
         except OSError as error:
             raise RefusedError(f"{self._arguments[0]}: {error.strerror or error}") from None
         _feed(process, record.to_json().encode("utf-8") + b"\n")
-        message = self._wait(process)
+        stderr = _Tail(process)
+        self._wait(process)
         if process.returncode:
-            last = message.decode("utf-8", "replace").strip().rpartition("\n")[2]
+            last = stderr.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
             said = f": {console_text(last)}" if last else ""
             raise RefusedError(f"{self._arguments[0]} failed with exit code {process.returncode}{said}")
 
-    def _wait(self, process: subprocess.Popen[bytes]) -> bytes:
-        """Return what the program wrote to stderr once it has ended."""
+    def _wait(self, process: subprocess.Popen[bytes]) -> None:
+        """Wait for the program, not for children that it leaves behind."""
         until_s = time.monotonic() + _TIMEOUT_S
         while True:
             with suppress(subprocess.TimeoutExpired):
-                return process.communicate(timeout=max(0.0, min(_LOOK_S, until_s - time.monotonic())))[1]
+                process.wait(timeout=max(0.0, min(_LOOK_S, until_s - time.monotonic())))
+                return
             if self._closing.is_set():
                 _terminate(process)
                 raise StoppedError(f"{self._arguments[0]} was stopped: the run ended before it did")
@@ -118,7 +123,7 @@ def environment(record: AlarmRecord) -> dict[str, str]:
 
 
 def _feed(process: subprocess.Popen[bytes], given: bytes) -> None:
-    """Write its input in a thread of its own: `communicate` forgets what it has not yet written when it is called again."""
+    """Write its input in a thread of its own: a program may read late, or never."""
     pipe = process.stdin
     assert pipe is not None
     process.stdin = None
@@ -128,6 +133,26 @@ def _feed(process: subprocess.Popen[bytes], given: bytes) -> None:
             pipe.write(given)
 
     threading.Thread(target=write, name="alarm-input", daemon=True).start()
+
+
+class _Tail:
+    """Reads what a program writes to stderr in a thread of its own, to the end of its last child, and keeps the last of it."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._pipe: Any = process.stderr
+        self._kept = b""
+        self._thread = threading.Thread(target=self._run, name="alarm-stderr", daemon=True)
+        self._thread.start()
+
+    def read(self) -> bytes:
+        """What a program that has ended wrote; a child that it leaves behind may still hold the pipe."""
+        self._thread.join(_STDERR_S)
+        return self._kept
+
+    def _run(self) -> None:
+        with suppress(OSError), self._pipe:
+            while chunk := self._pipe.read1(_STDERR_BYTES):
+                self._kept = (self._kept + chunk)[-_STDERR_BYTES:]
 
 
 def _terminate(process: subprocess.Popen[bytes]) -> None:
@@ -143,5 +168,3 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
     process.wait()
-    if process.stderr is not None:  # closed, not read to its end: a child in a session of its own may hold it
-        process.stderr.close()

@@ -138,22 +138,24 @@ class AlarmMonitor:
         return None if self.values is None else getattr(self.values, self._options.signal)
 
     def add(
-        self, source_frame: SourceFrame, frame: NDArray[np.float32], observation: Observation, empty: EmptyPicture | None = None
-    ) -> SignalValues | None:
-        """Take in one observed frame.
+        self, source_frame: SourceFrame, frame: NDArray[np.float32], observation: Observation,
+        empty: EmptyPicture | None = None, steps: int = 1,
+    ) -> SignalValues | None:  # fmt: skip
+        """Ingest one observed frame.
 
         Args:
             source_frame: as the source gave it.
             frame: as the model saw it, (H, W, C) in [0, 1].
             observation: of this frame.
             empty: what is wrong with a picture that carries nothing: it raises no alarm, and is not learned as usual.
+            steps: model steps since the picture before it; 1 after a cut.
 
         Returns:
             The signals; None while nothing is known.
         """
         time_s = self._time_of(source_frame.tick)
         settled = self._settling.add(time_s, empty is not None)
-        self.values = self._signals.add(frame, observation, empty)
+        self.values = self._signals.add(frame, observation, empty, steps)
         self._count_values()
         if self._options.enabled:
             if self._clips is not None:

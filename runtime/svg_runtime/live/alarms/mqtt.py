@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import ssl
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -18,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 import svg_runtime
 from svg_common.command import require_modules
 from svg_common.errors import UsageError
+from svg_common.printable import console_text
 from svg_runtime.live.alarms.record import AlarmRecord
 from svg_runtime.live.alarms.worker import NotDeliveredError
 from svg_runtime.live.events import EventLog
@@ -52,6 +56,8 @@ class MqttPublisher:
         self._events = events
         self._lock = threading.Lock()
         self._last: AlarmRecord | None = None
+        self._connected = False
+        self._problem: tuple[str, str] | None = None  # kind and message of the last event, until it is connected again
         self._client = _client()
         self._client.will_set(self._topic("availability"), "offline", qos=1, retain=True)
         if parts.username is not None:
@@ -60,6 +66,7 @@ class MqttPublisher:
             self._client.tls_set()
         self._client.reconnect_delay_set(*_RECONNECT_S)
         self._client.on_connect = self._on_connect
+        self._client.on_connect_fail = self._on_connect_fail
         self._client.on_disconnect = self._on_disconnect
         self._client.connect_async(parts.hostname, parts.port or _PORTS[parts.scheme], _KEEPALIVE_S)
         self._client.loop_start()
@@ -124,8 +131,12 @@ class MqttPublisher:
 
     def _on_connect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
-            self._events.add("mqtt_refused", f"mqtt: {self._shown} refuses the connection: {reason}")
+            self._report("mqtt_refused", f"mqtt: {self._shown} refuses the connection: {reason}")
             return
+        self._connected = True
+        if self._problem is not None:
+            self._problem = None
+            self._events.add("mqtt_connected", f"mqtt: connected to {self._shown}")
         topic, payload = self.discovery()
         client.publish(topic, json.dumps(payload), qos=1, retain=True)
         self._publish("availability", "online")
@@ -133,9 +144,25 @@ class MqttPublisher:
             for message in self._state(self._last):
                 self._publish(*message)
 
+    def _on_connect_fail(self, client: Any, userdata: Any) -> None:
+        """Called where paho handles the exception of an attempt, which it passes to nobody."""
+        self._report("mqtt_unreachable", f"mqtt: cannot connect to {self._shown}: {_reason(sys.exc_info()[1])}")
+
     def _on_disconnect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
-        if reason.is_failure:
-            self._events.add("mqtt_lost", f"mqtt: the connection to {self._shown} was lost: {reason}")
+        connected = self._connected
+        self._connected = False
+        if not reason.is_failure:
+            return
+        if connected:
+            self._report("mqtt_lost", f"mqtt: the connection to {self._shown} was lost: {reason}")
+        elif self._problem is None or self._problem[0] != "mqtt_refused":  # a refusal has its reason, and ends so too
+            self._report("mqtt_unreachable", f"mqtt: cannot connect to {self._shown}: it does not answer as a broker")
+
+    def _report(self, kind: str, message: str) -> None:
+        """Add an event unless it is the last one again, as at every attempt."""
+        if self._problem != (kind, message):
+            self._problem = kind, message
+            self._events.add(kind, message)
 
 
 def check_broker(url: str) -> None:
@@ -147,6 +174,18 @@ def check_broker(url: str) -> None:
     """
     require_modules("--mqtt", "mqtt", "paho.mqtt")
     _split(url)
+
+
+def _reason(error: BaseException | None) -> str:
+    """Why there is no connection; OpenSSL does not say that the user's file of authorities cannot be read."""
+    reason = str(getattr(error, "strerror", None) or error or type(error).__name__)
+    variable = ssl.get_default_verify_paths().openssl_cafile_env
+    if isinstance(error, ssl.SSLCertVerificationError) and variable in os.environ:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(os.environ[variable])
+        except OSError as unreadable:
+            reason += f"; {variable} '{os.environ[variable]}' cannot be read: {unreadable.strerror or unreadable}"
+    return console_text(reason)
 
 
 def _node(prefix: str) -> str:
@@ -168,6 +207,7 @@ def _split(url: str) -> Any:
     try:
         parts = urlsplit(url)
         valid = parts.scheme in _PORTS and bool(parts.hostname) and (parts.port or 1) > 0
+        (parts.hostname or "").encode("idna")  # as sockets do: a label that is empty or too long is an error
         valid = valid and not re.search(r"[+#\0]", unquote(parts.path)) and not re.search("[?#]", url)
     except ValueError:
         valid = False

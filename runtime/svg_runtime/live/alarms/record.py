@@ -11,10 +11,11 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 SignalName = Literal["combined", "surprise", "error", "motion", "scene", "camera_motion"]
 SIGNALS: tuple[SignalName, ...] = ("combined", "surprise", "error", "motion", "scene", "camera_motion")
 _LAST_LINE = 1 << 16  # bytes at the end of a file that hold its last line
+_LARGEST = 1 << 53  # above it, not every reader of JSON keeps integers apart
 
 
 def _encodable(text: str) -> str:
-    """Names of files may hold bytes that are no text; they are written as escapes."""
+    """Names of files may hold bytes that are not text; they are written as escapes."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -76,7 +77,9 @@ def next_sequence(events_file: Path | None) -> int:
         lines = file.read().splitlines()
     for line in reversed(lines):  # a crash may have left half a line
         try:
-            return int(json.loads(line)["sequence"]) + 1
-        except (ValueError, KeyError, TypeError):
+            sequence = json.loads(line)["sequence"]
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
+        if type(sequence) is int and 1 <= sequence < _LARGEST:  # another program may have written the line; True is an int too
+            return sequence + 1
     return 1

@@ -17,7 +17,7 @@ class Settling:
         self._until_s = None
 
     def add(self, time_s: float, empty: bool) -> bool:
-        """Take in the time of the next frame, which increases; `empty`: its picture carries nothing."""
+        """Record the time of the next frame, which increases; `empty`: its picture carries nothing."""
         if empty or self._until_s is None:
             self._until_s = time_s + _SETTLE_S
         return time_s >= self._until_s - _ROUNDING_S

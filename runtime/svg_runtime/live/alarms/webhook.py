@@ -5,18 +5,21 @@ from __future__ import annotations
 import base64
 import http.client
 import string
+import threading
 import urllib.error
 import urllib.request
+from concurrent.futures import Future, wait
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from svg_common.errors import UsageError
+from svg_common.printable import console_text
 from svg_runtime.live.alarms.outlet import RefusedError
 from svg_runtime.live.alarms.record import AlarmRecord
 from svg_runtime.live.alarms.worker import NotDeliveredError
 from svg_runtime.live.sources.addresses import stream_name
 
-_TIMEOUT_S = 5.0
+_TIMEOUT_S = 5.0  # of a request, and of each read from a socket in it
 _RETRIED = (408, 425, 429)  # of the answers 4xx, those that mean "later"
 
 
@@ -52,25 +55,54 @@ class Webhook:
             query=quote(parts.query, string.punctuation),
         ).geturl()
         self._opener = urllib.request.build_opener(_NoRedirect)
+        self._attempt: tuple[AlarmRecord, Future[None]] | None = None  # in progress
 
     def send(self, record: AlarmRecord) -> None:
-        """See `Transport`. Answers 4xx refuse the record, 5xx do so for now."""
+        """See `Transport`. Answers 4xx refuse the record, 5xx do so for now.
+
+        An answer that is not complete in time is waited for again at the next attempt: nothing is sent twice.
+        """
+        if self._attempt is None or self._attempt[0] is not record:
+            self._attempt = record, self._start(record)
+        answer = self._attempt[1]
+        if not wait([answer], _TIMEOUT_S).done:
+            raise NotDeliveredError(f"{self._shown}: no complete answer within {_TIMEOUT_S:g} s")
+        self._attempt = None
+        answer.result()
+
+    def close(self) -> None:
+        """Nothing is open between records."""
+
+    def _start(self, record: AlarmRecord) -> Future[None]:
+        """Send it in a thread of its own: the time-out of a socket is for each read, of which a slow server needs many."""
+        answer: Future[None] = Future()
+
+        def run() -> None:
+            try:
+                self._post(record)
+                answer.set_result(None)
+            except BaseException as error:
+                answer.set_exception(error)
+
+        threading.Thread(target=run, name="alarm-post", daemon=True).start()
+        return answer
+
+    def _post(self, record: AlarmRecord) -> None:
         request = urllib.request.Request(self._url, record.to_json().encode("utf-8"), self._headers, method="POST")
         try:
             with self._opener.open(request, timeout=_TIMEOUT_S):
                 pass
         except urllib.error.HTTPError as error:
             error.close()
+            answer = f"{self._shown} answers {error.code} {console_text(str(error.reason))}"
             if error.code >= 500 or error.code in _RETRIED:
-                raise NotDeliveredError(f"{self._shown} answers {error.code} {error.reason}") from None
+                raise NotDeliveredError(answer) from None
             hint = "; give the address that it redirects to" if 300 <= error.code < 400 else ""
-            raise RefusedError(f"{self._shown} answers {error.code} {error.reason}{hint}") from None
+            raise RefusedError(answer + hint) from None
         except (OSError, http.client.HTTPException) as error:  # no connection, time-out; its text may hold the address
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
-            raise NotDeliveredError(f"{self._shown}: {reason or type(error).__name__}") from None
-
-    def close(self) -> None:
-        """Nothing is open between records."""
+            said = console_text(str(reason).strip()) or type(error).__name__
+            raise NotDeliveredError(f"{self._shown}: {said}") from None
 
 
 def _split(url: str) -> Any:

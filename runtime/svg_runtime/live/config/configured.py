@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import os
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -58,6 +59,7 @@ def configured(command: Command, of_camera: Collection[str] = ()) -> Command:
         # 1) what the command line itself says
         config, only, print_config = (arguments.pop(name) for name in _OWN)
         given = _given(arguments[context_name], settings, arguments)
+        _refuse_not_finite(given)
         for key, switch in switches.items():
             if arguments.pop(switch.name):
                 given[key] = arguments[settings[key].parameter] = False
@@ -109,6 +111,13 @@ def _given(context: Any, settings: Mapping[str, Setting], arguments: Mapping[str
     """What the command line itself says."""
     sources = {key: context.get_parameter_source(setting.parameter) for key, setting in settings.items()}
     return {key: arguments[settings[key].parameter] for key, source in sources.items() if source.name != "DEFAULT"}
+
+
+def _refuse_not_finite(given: Mapping[str, Any]) -> None:
+    """typer takes nan and inf for numbers, within any bounds."""
+    for key, value in given.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"--{key.replace('_', '-')} is {value:g}\n  expected a finite number")
 
 
 def _keep_file(config: Path | None, paths: Iterable[Any]) -> None:

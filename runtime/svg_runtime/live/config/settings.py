@@ -41,7 +41,7 @@ class Setting:
         """
         converted = _converted(self.annotation, value)
         for item in converted if isinstance(converted, list) else [converted]:
-            if not isinstance(item, (int, float)) or self._low <= item <= self._high:
+            if not isinstance(item, (int, float)) or (math.isfinite(item) and self._low <= item <= self._high):
                 continue
             raise ValueError(f"{shown(value)} is out of bounds; expected {self._bounds()}")
         return converted
@@ -58,7 +58,8 @@ class Setting:
         if not self.is_path or is_address(path):
             return path
         home = Path(path).expanduser() if path.startswith("~/") else Path(path)
-        if "NAME" in self._forms and not os.path.exists(folder / home):  # also for a name that is longer than any file's
+        may_be_name = "NAME" in self._forms and path == home.stem
+        if may_be_name and not os.path.exists(folder / home):  # also for a name that is longer than any file's
             return path
         return str(folder / home)
 
@@ -92,7 +93,7 @@ def settings_of(command: Callable[..., Any]) -> dict[str, Setting]:
 
 
 def actions_of(command: Callable[..., Any]) -> set[str]:
-    """What is no key of a file, as if it were one: the options that say what the command does, such as list_cameras."""
+    """What is not a key of a file, as if it were one: the options that say what the command does, such as list_cameras."""
     parameters = inspect.signature(command, eval_str=True).parameters
     options = {name: split_annotation(parameter)[1] for name, parameter in parameters.items()}
     return {_key(name, option) for name, option in options.items() if option is not None and option.is_eager}
@@ -107,7 +108,7 @@ def split_annotation(parameter: inspect.Parameter) -> tuple[Any, OptionInfo | No
 
 
 def opposite(setting: Setting) -> str | None:
-    """The flag that takes back what a file says, --no-headless; None for an option that has one, or is no flag."""
+    """The flag that takes back what a file says, --no-headless; None for an option that has one, or is not a flag."""
     names = _names(setting.option)
     if setting.annotation is not bool or "/" in "".join(names) or setting.key.startswith("no_"):
         return None

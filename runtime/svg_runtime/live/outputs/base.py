@@ -28,8 +28,11 @@ class Output(Protocol):
 class Recorder(Protocol):
     """A folder that grows for as long as the run lasts."""
 
-    def record(self, view: View, picture: NDArray[np.uint8] | None) -> None:
+    def record(self, view: View, picture: NDArray[np.uint8] | None) -> bool:
         """Store what it records of one moment: `view`, or the picture composed of it; None if nothing is composed.
+
+        Returns:
+            Whether the file that it is part of has reached the disk, at least in part.
 
         Raises:
             OSError: the disk is full or gone. `record` may be called again.

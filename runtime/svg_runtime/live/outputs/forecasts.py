@@ -39,14 +39,14 @@ class ForecastRecorder:
         self._dtype = np.dtype(dtype)
         self._count = 0
 
-    def record(self, view: View, picture: NDArray[np.uint8] | None) -> None:
-        """Store the futures of one frame, if there are any.
+    def record(self, view: View, picture: NDArray[np.uint8] | None) -> bool:
+        """Store the futures of one frame, and return whether there are any.
 
         Raises:
             OSError: the disk is full or gone; nothing of this forecast is left.
         """
         if view.futures is None:
-            return
+            return False
         futures = view.futures.astype(self._dtype)
         self._files.make_room(futures.nbytes + _HEADER_BYTES)
         path = self._files.new_file(view.time)
@@ -55,12 +55,13 @@ class ForecastRecorder:
             futures=futures,
             lead_s=self._step_s * np.arange(1, futures.shape[1] + 1),
             time=np.array(view.time.isoformat(timespec="milliseconds")),
-            frame=np.array(view.seen - 1),
+            frame=np.array(view.number),
             tick=np.array(view.tick),
             bundle_id=np.array(self._bundle_id),
         )
         self._files.add(path)
         self._count += 1
+        return True
 
     def close(self, keep: bool = True) -> None:
         """Nothing is in progress between two forecasts."""

@@ -22,7 +22,7 @@ class Retrying:
     Args:
         recorder: any.
         option: of the command line that asked for it, for messages.
-        events: gets an event `record_failed` for each failed attempt, and `record_again` when writing works again.
+        events: gets an event `record_failed` for each failed attempt, and `record_again` when something is on the disk again.
     """
 
     def __init__(self, recorder: Recorder, option: str, events: EventLog) -> None:
@@ -32,21 +32,22 @@ class Retrying:
         self._failed_s: float | None = None  # time.monotonic() of the last failed attempt
         self._lost = 0
 
-    def record(self, view: View, picture: NDArray[np.uint8] | None) -> None:
-        """Write, or count what is lost; never fails."""
+    def record(self, view: View, picture: NDArray[np.uint8] | None) -> bool:
+        """Write, or count what is lost; never fails. See `Recorder`."""
         if self._failed_s is not None and time.monotonic() - self._failed_s < RETRY_S:
             self._lost += 1
-            return
+            return False
         try:
-            self._recorder.record(view, picture)
+            stored = self._recorder.record(view, picture)
         except OSError as error:
             self._lost += 1
             self._fail(error)
-            return
-        if self._failed_s is not None:
+            return False
+        if self._failed_s is not None and stored:  # on a full disk, the first pictures are taken into memory
             self._failed_s = None
             lost = self.summary()["lost"]
             self._events.add("record_again", f"{self._option}: it can be written again; {lost} pictures were lost so far")
+        return stored
 
     def close(self, keep: bool = True) -> None:
         """Complete what is in progress; an error is an event."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -48,24 +46,24 @@ class SegmentRecorder:
         self._in_segment = 0  # pictures in the one in progress
         self._lost = 0
 
-    def record(self, view: View, picture: Picture | None) -> None:
-        """Encode one picture, in the segment in progress or in a new one.
+    def record(self, view: View, picture: Picture | None) -> bool:
+        """Encode one picture, in the segment in progress or in a new one; return whether a picture of that is on the disk.
 
         Raises:
             OSError: the disk is full or gone; close the segment before the next picture.
         """
         chosen = self._select(view, picture)
         if chosen is None:
-            return
+            return False
         if self._segment is None or self._is_over(view.tick, chosen):
             self.close()
             self._segment = self._open(view, chosen)
         self._segment.write(chosen, view.tick)
-        if not self._segment.path.exists():  # a file that was removed takes what is written without an error
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._segment.path))
+        stored = has_fragment(self._segment.path)  # raises an error for a file that was removed, as writing to it does not
         self._last_tick = view.tick
         self._pictures += 1
         self._in_segment += 1
+        return stored
 
     def close(self, keep: bool = True) -> None:
         """Complete the segment in progress.

@@ -42,14 +42,14 @@ class LikelyPanel:
                 fill(canvas, cell, PANEL)
                 label, below = self._caption.lead_label(step), cell.bottom + self._scale.near(18)
                 text(canvas, label, cell.x + cell.width // 2, below, size=self._scale.small, color=MUTED, align="center")
-        if self._caption.samples < _ENOUGH_SAMPLES:
-            explain(canvas, _hull(self._rows[0]), self._scale, f"needs {_ENOUGH_SAMPLES} samples")
 
     def annotate(self, canvas: Canvas, view: View) -> None:
-        """Draw the two samples."""
+        """Draw the two samples, or why there are none."""
         if view.futures is None:
             explain_missing(canvas, _hull(self._rows[0]), self._scale, view)
-        elif len(view.futures) >= _ENOUGH_SAMPLES:
+        elif len(view.futures) < _ENOUGH_SAMPLES:
+            explain(canvas, _hull(self._rows[0]), self._scale, f"needs {_ENOUGH_SAMPLES} samples")
+        else:
             distances = distances_from_mean(view.futures)
             for cells, sample in zip(self._rows, (distances.argmin(), distances.argmax()), strict=True):
                 for step, cell in zip(self._steps, cells, strict=True):

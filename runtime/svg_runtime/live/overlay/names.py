@@ -31,18 +31,25 @@ def parse_overlays(text: str) -> tuple[str, ...]:
     return names
 
 
-def parse_display_size(text: str) -> tuple[int, int]:
+def parse_display_size(text: str, is_video: bool = True) -> tuple[int, int]:
     """Read a size such as 1280x720.
 
+    Args:
+        text: the size.
+        is_video: it is encoded as H.264, which takes even sides only.
+
     Raises:
-        UsageError: it is none; a side is odd, which H.264 does not take; or it is too large.
+        UsageError: it is none, a side of a video is odd, or it is too large.
     """
     width, _, height = text.lower().partition("x")
     if not (width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
         raise UsageError(f"--display-size '{text}' is not a size\n  expected WIDTHxHEIGHT in pixels, such as 1280x720")
     size = int(width), int(height)
-    if any(length % 2 for length in size) or not (0 < size[0] <= LARGEST_WH[0] and 0 < size[1] <= LARGEST_WH[1]):
-        raise UsageError(f"--display-size {text} cannot be shown\n  expected even sides, up to 7680x4320")
+    is_odd = is_video and any(length % 2 for length in size)
+    if is_odd or not (0 < size[0] <= LARGEST_WH[0] and 0 < size[1] <= LARGEST_WH[1]):
+        raise UsageError(
+            f"--display-size {text} cannot be shown\n  expected {'even ' if is_video else ''}sides, up to 7680x4320"
+        )
     return size
 
 
@@ -61,13 +68,18 @@ def refuse_small(tiles_in: Callable[[tuple[int, int]], Tiles], size_wh: tuple[in
     if small is None:
         return
     name, (width, height) = small
-    enough = _smallest(lambda wh: _can_be_read(tiles_in(wh)), size_wh)
+    enough = smallest_display(tiles_in, size_wh)
     advice = ["fewer overlays"] if len(tiles) > 1 or enough is None else []
     advice += [] if enough is None else [f"a larger one: --display-size {enough[0]}x{enough[1]}"]
     raise UsageError(
         f"the overlay '{name}' cannot be read in {max(1, width)}x{max(1, height)} pixels, its part of the display\n"
         f"  choose {', or '.join(advice)}"
     )
+
+
+def smallest_display(tiles_in: Callable[[tuple[int, int]], Tiles], size_wh: tuple[int, int]) -> tuple[int, int] | None:
+    """Return the smallest size, of sides not shorter than in `size_wh`, in which all overlays can be read; None: none is."""
+    return _smallest(lambda wh: _can_be_read(tiles_in(wh)), size_wh)
 
 
 def _can_be_read(tiles: Tiles) -> bool:

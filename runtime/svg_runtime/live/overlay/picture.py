@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -15,7 +16,7 @@ from svg_runtime.live.overlay.layout import DEFAULT_SIZE_WH, Frame, make_frame, 
 from svg_runtime.live.overlay.likely_panel import LikelyPanel
 from svg_runtime.live.overlay.live_panel import LivePanel
 from svg_runtime.live.overlay.mean_panel import MeanPanel
-from svg_runtime.live.overlay.names import DEFAULT, Tiles, refuse_small
+from svg_runtime.live.overlay.names import DEFAULT, Tiles, refuse_small, smallest_display
 from svg_runtime.live.overlay.spread_panel import SpreadPanel
 from svg_runtime.live.overlay.status_line import StatusLine
 from svg_runtime.live.overlay.status_panel import StatusPanel
@@ -52,30 +53,42 @@ class Panel(Protocol):
 
 
 class ForecastPicture:
-    """The whole picture.
+    """The whole picture. Where a forecast has other counts than the one before it, labels and layout follow.
 
     Args:
-        caption: what does not change during the run.
+        caption: of the forecasts as the run starts.
         size_wh: of the picture in pixels.
         overlays: names of what is shown, each in a tile of its own; `check_display` tells whether they can be read.
     """
 
     def __init__(self, caption: Caption, size_wh: tuple[int, int] = DEFAULT_SIZE_WH, overlays: Sequence[str] = DEFAULT) -> None:
-        frame = make_frame(size_wh)
-        panels: list[Panel] = [] if "panels" in overlays else [StatusLine(frame.foot, frame.scale)]
-        panels += overlay_panels(overlays, frame.body, frame.scale, caption)
-        self._panels = [*panels, Banner(frame.foot, frame.scale)]
-        self._static: Canvas = np.full((size_wh[1], size_wh[0], 3), BACKGROUND, np.uint8)
-        draw_header(self._static, frame, caption)
-        for panel in self._panels:
-            panel.draw_static(self._static)
+        self._at_start = caption
+        self._size_wh = size_wh
+        self._overlays = overlays
+        self._prepare(caption)
 
     def annotate(self, view: View) -> Canvas:
         """Draw `view` and return the picture, a new (height, width, 3) uint8 RGB array."""
+        if view.futures is not None:
+            samples, horizon = view.futures.shape[:2]
+            caption = self._at_start.with_counts(samples, horizon)
+            if caption != self._caption:
+                self._prepare(caption)
         canvas: Canvas = self._static.copy()
         for panel in self._panels:
             panel.annotate(canvas, view)
         return canvas
+
+    def _prepare(self, caption: Caption) -> None:
+        frame, (width, height) = make_frame(self._size_wh), self._size_wh
+        panels: list[Panel] = [] if "panels" in self._overlays else [StatusLine(frame.foot, frame.scale)]
+        panels += overlay_panels(self._overlays, frame.body, frame.scale, caption)
+        self._caption = caption
+        self._panels = [*panels, Banner(frame.foot, frame.scale)]
+        self._static: Canvas = np.full((height, width, 3), BACKGROUND, np.uint8)
+        draw_header(self._static, frame, caption)
+        for panel in self._panels:
+            panel.draw_static(self._static)
 
 
 def check_display(size_wh: tuple[int, int], overlays: Sequence[str]) -> None:
@@ -84,13 +97,18 @@ def check_display(size_wh: tuple[int, int], overlays: Sequence[str]) -> None:
     Raises:
         UsageError: with the size that would do.
     """
+    refuse_small(partial(_tiles_in, overlays), size_wh)
 
-    def tiles_in(wh: tuple[int, int]) -> Tiles:
-        frame = make_frame(wh)
-        tiles = make_tiles(frame.body, len(overlays), frame.scale)
-        return [(name, (tile.width, tile.height)) for name, tile in zip(overlays, tiles, strict=True)]
 
-    refuse_small(tiles_in, size_wh)
+def least_display(overlays: Sequence[str], size_wh: tuple[int, int]) -> tuple[int, int]:
+    """Return the smallest size, of sides not shorter than in `size_wh`, in which the overlays can be read."""
+    return smallest_display(partial(_tiles_in, overlays), size_wh) or DEFAULT_SIZE_WH
+
+
+def _tiles_in(overlays: Sequence[str], size_wh: tuple[int, int]) -> Tiles:
+    frame = make_frame(size_wh)
+    tiles = make_tiles(frame.body, len(overlays), frame.scale)
+    return [(name, (tile.width, tile.height)) for name, tile in zip(overlays, tiles, strict=True)]
 
 
 def overlay_panels(overlays: Sequence[str], body: Rect, scale: Scale, caption: Caption) -> list[Panel]:

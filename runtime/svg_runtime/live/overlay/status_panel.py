@@ -20,7 +20,7 @@ class StatusPanel:
     def draw_static(self, canvas: Canvas) -> None:
         """Draw title, names and rules."""
         text(canvas, "Run", self._rect.x, title_baseline(self._rect, self._scale), size=self._scale.title, weight=SEMIBOLD)
-        label = self._caption.lead_label(self._caption.lead)
+        label = self._caption.lead_label(self._caption.score_lead or self._caption.lead)
         names = ("observe + forecast", "rate", "frames", "dropped", f"PSNR {label}, best", f"PSNR {label}, repeat")
         for row, name in enumerate(names):
             fill(canvas, Rect(self._rect.x, self._line(row), self._rect.width, self._scale.px(1)), LINE)

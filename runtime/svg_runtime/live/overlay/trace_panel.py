@@ -104,7 +104,7 @@ class TracePanel:
     def _draw_run(self, canvas: Canvas, run: list[tuple[int, float]], length: int, top: float) -> None:
         step = (self._rect.width - 1) / (TRACE_FRAMES - 1)
         positions = np.array([TRACE_FRAMES - length + index for index, _ in run]) * step
-        shares = np.array([max(value, 0.0) for _, value in run]) / top  # less than the usual is no news
+        shares = np.array([max(value, 0.0) for _, value in run]) / top  # less than the usual is not of interest
         heights = (1 - shares) * (self._rect.height - 4) + 2
         points: NDArray[np.float64] = np.stack([positions, heights], 1)
         plot = self._rect.of(canvas)

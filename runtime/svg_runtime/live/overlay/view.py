@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Literal
 
@@ -21,7 +21,7 @@ TRACE_FRAMES = 120  # length of the trace
 
 @dataclass(frozen=True)
 class Caption:
-    """What does not change during a run."""
+    """What does not change during a run, but for samples and horizon: see `with_counts`."""
 
     model: str
     backend: str
@@ -31,8 +31,16 @@ class Caption:
     interval_s: float  # seconds per forecast step
     frame_hw: tuple[int, int]  # of the model
     lead: int  # forecast step, from 1, whose mean and spread are shown large
-    surprise_unit: Literal["nats", "relative"] | None = "nats"  # as of the Forecaster
+    surprise_unit: Literal["nats", "relative"] | None = "nats"  # see `Forecaster`
     alarm_signal: SignalName | None = None  # that is compared with the threshold; None: there are no alarms
+    score_lead: int | None = None  # forecast step whose PSNR is shown; None: `lead`
+
+    def with_counts(self, samples: int, horizon: int) -> Caption:
+        """Return the caption of forecasts with these counts; a lead that was the last step stays the last."""
+        if (samples, horizon) == (self.samples, self.horizon):
+            return self
+        lead = horizon if self.lead == self.horizon else min(self.lead, horizon)
+        return replace(self, samples=samples, horizon=horizon, lead=lead, score_lead=self.score_lead or self.lead)
 
     def lead_label(self, lead: int) -> str:
         """Return how far ahead forecast step `lead` is, such as '+0.5 s'."""
@@ -49,6 +57,7 @@ class View:
         picture: newest picture of the source, uint8.
         futures: (samples, horizon, H, W, C) float32 made from it, or None without a forecast.
         frame: (H, W, C) float32, the picture as the model sees it; None where it has not seen one.
+        number: of the picture among all of the run, from 0.
         tick: model interval of the picture, from the start of the run.
         time: when the picture was captured; of a file, when it was read.
         resets: how often the context was reset so far: what was forecast before is of another scene.
@@ -71,6 +80,7 @@ class View:
     picture: Picture
     futures: NDArray[np.float32] | None = None
     frame: NDArray[np.float32] | None = None
+    number: int = 0
     tick: int = 0
     time: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
     resets: int = 0

@@ -61,7 +61,7 @@ class WallPicture:
     """A grid of equal tiles, of which only those that have changed are drawn anew.
 
     Args:
-        captions: of each camera; `source` is its name.
+        captions: of each camera as the run starts; `source` is its name.
         size_wh: of the picture in pixels.
         overlays: what each tile shows.
 
@@ -70,26 +70,25 @@ class WallPicture:
     """
 
     def __init__(self, captions: Sequence[Caption], size_wh: tuple[int, int], overlays: Sequence[str]) -> None:
-        frame = make_frame(size_wh)
-        self._tiles = [
-            _CameraTile(rect, _tile_scale(rect, frame.scale), caption, overlays)
-            for rect, caption in zip(_grid(frame, size_wh, len(captions)), captions, strict=True)
-        ]
-        self._static: Canvas = np.full((size_wh[1], size_wh[0], 3), BACKGROUND, np.uint8)
-        draw_header(self._static, frame, captions[0])
-        for tile in self._tiles:
-            tile.draw_static(self._static)
-        self._canvas = self._static.copy()
+        self._at_start = captions
+        self._size_wh = size_wh
+        self._overlays = overlays
         self._drawn: list[TileView | None] = [None for _ in captions]
         self.composed = [0 for _ in captions]
+        self._prepare(captions)
 
     def annotate(self, view: View) -> Canvas:
         """Draw a `WallView` and return the picture, a new (height, width, 3) uint8 RGB array."""
         assert isinstance(view, WallView)
+        captions = self._captions_of(view)
+        changed = captions != self._captions
+        if changed:
+            self._prepare(captions)
         for number, (tile, content) in enumerate(zip(self._tiles, view.tiles, strict=True)):
             drawn = self._drawn[number]
             is_new = drawn is None or drawn.view is not content.view
-            if drawn is not None and not is_new and (drawn.note, drawn.alarm) == (content.note, content.alarm):
+            is_same = drawn is not None and not is_new and (drawn.note, drawn.alarm) == (content.note, content.alarm)
+            if is_same and not changed:
                 continue
             tile.rect.of(self._canvas)[:] = tile.rect.of(self._static)
             tile.annotate(self._canvas, content)
@@ -97,6 +96,28 @@ class WallPicture:
             self.composed[number] += is_new and content.view is not None
         canvas: Canvas = self._canvas.copy()
         return canvas
+
+    def _captions_of(self, view: WallView) -> Sequence[Caption]:
+        """With the counts of the newest forecast: all cameras have the same, and are forecast together."""
+        views = [tile.view for tile in view.tiles if tile.view is not None]
+        made = [(one.time, one.futures.shape) for one in views if one.futures is not None]
+        if not made:
+            return self._captions
+        _, shape = max(made)
+        return [caption.with_counts(shape[0], shape[1]) for caption in self._at_start]
+
+    def _prepare(self, captions: Sequence[Caption]) -> None:
+        frame, (width, height) = make_frame(self._size_wh), self._size_wh
+        self._captions = list(captions)
+        self._tiles = [
+            _CameraTile(rect, _tile_scale(rect, frame.scale), caption, self._overlays)
+            for rect, caption in zip(_grid(frame, self._size_wh, len(captions)), captions, strict=True)
+        ]
+        self._static: Canvas = np.full((height, width, 3), BACKGROUND, np.uint8)
+        draw_header(self._static, frame, captions[0])
+        for tile in self._tiles:
+            tile.draw_static(self._static)
+        self._canvas = self._static.copy()
 
 
 class _CameraTile:

@@ -12,7 +12,7 @@ from typing import Any
 
 _KEPT = 200
 _OF_A_GROUP = 10
-_DIGITS = 16  # a number with so many is no number of an entry
+_DIGITS = 16  # a number with so many is not the number of an entry
 
 
 @dataclass(frozen=True)

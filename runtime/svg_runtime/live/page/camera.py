@@ -24,7 +24,6 @@ from svg_runtime.live.page.names import OVERLAYS, WHOLE_PICTURE
 from svg_runtime.live.page.pictures import (
     LivePainter,
     Look,
-    caption_now,
     compose_grid,
     encode_jpeg,
     encode_png,
@@ -43,7 +42,7 @@ class CameraAbout:
     """What does not change.
 
     Attributes:
-        name: for people.
+        name: as it is displayed.
         caption: of the forecasts as the run starts.
         clips: folder of the alarms' clips; None: there are none.
         bundle_id: of the model.
@@ -87,11 +86,13 @@ class PageCamera:
         self._ended: str | None = None
         self._changes = ChangeQueue()
         self._painter = LivePainter()
+        self._small_painter = LivePainter(small=True)
         self._summary = HeldSummary(stats.summary)
         self.live = studio.open_feed(lambda: self._moment, self._draw_live, _LIVE_S)
+        self.small = studio.open_feed(lambda: self._moment, self._draw_small, _LIVE_S)
         self.grid = studio.open_feed(lambda: self._moment, lambda view: encode_jpeg(compose_grid(view)), _GRID_S)
         self.png = studio.open_feed(lambda: self._moment, self._draw_png, _PNG_S)
-        self._feeds = (self.live, self.grid, self.png)
+        self._feeds = (self.live, self.small, self.grid, self.png)
 
     @property
     def watched(self) -> bool:
@@ -101,12 +102,12 @@ class PageCamera:
     @property
     def pictures_made(self) -> dict[str, int]:
         """How many pictures of each kind were composed and encoded."""
-        return {"live": self.live.made, "futures": self.grid.made, "snapshot": self.png.made}
+        return {"live": self.live.made + self.small.made, "futures": self.grid.made, "snapshot": self.png.made}
 
     # 1) called by the run
 
     def publish(self, view: View) -> None:
-        """Take in a view, which must not change any more, after the frame was counted in the statistics."""
+        """Ingest a view, which must not change any more, after the frame was counted in the statistics."""
         raw = view.surprise[-1] if view.surprise else None
         self.history.add(self.stats.alarms.values, raw, self.stats.alarms.active)
         self._published_s = time.monotonic()
@@ -135,23 +136,23 @@ class PageCamera:
             done.set_result(None)
 
     def on_event(self, kind: str, message: str) -> None:
-        """Take in an event of the run; any thread may call this. Alarms come by `on_alarm`."""
+        """Record an event of the run; any thread may call this. Alarms come by `on_alarm`."""
         if kind != "alarm":
             self._board.add("event", self.key, {"kind": kind, "message": message}, group=kind)
 
     def on_alarm(self, record: AlarmRecord) -> None:
-        """Take in the start or the end of an alarm; any thread may call this."""
+        """Record the start or the end of an alarm; any thread may call this."""
         values = record.model_dump(mode="json", by_alias=True, exclude={"files", "camera"})
         files = {kind: self._link(path) for kind, path in record.files.model_dump().items()}
         self._board.add("alarm", self.key, {**values, "files": files})
 
-    def note_counts(self, samples: int, horizon: int) -> None:
-        """All cameras have new counts, whoever asked for them."""
+    def note_counts(self, samples: int, horizon: int, by_client: bool = True) -> None:
+        """All cameras have new counts, from a client of one of them, or from --adaptive, which reports them itself."""
         counts = {"samples": samples, "horizon": horizon}
         with self._lock:
             changed = {name: count for name, count in counts.items() if count != getattr(self._settings, name)}
             self._settings = replace(self._settings, samples=samples, horizon=horizon)
-        if changed:
+        if changed and by_client:
             self._board.add("change", self.key, changed)
 
     def end(self, reason: str) -> None:
@@ -161,7 +162,7 @@ class PageCamera:
     # 2) called by the web server
 
     async def picture(self, feed: Feed, after: int = 0) -> Shot | None:
-        """A picture of `live`, `grid` or `png` that is newer than number `after`; see `Studio.picture`."""
+        """A picture of `live`, `small`, `grid` or `png` that is newer than number `after`; see `Studio.picture`."""
         return await self._studio.picture(feed, after)
 
     def ask(self, change: Change) -> Future[None] | None:
@@ -226,7 +227,7 @@ class PageCamera:
             "overlays": list(OVERLAYS),
             "region_on_picture": settings.overlay in WHOLE_PICTURE,
             "leads_s": [round(step * caption.interval_s, 2) for step in grid_steps(horizon)],
-            "lead_s": round(caption_now(caption, settings.samples, horizon).lead * caption.interval_s, 2),
+            "lead_s": round(caption.with_counts(settings.samples, horizon).lead * caption.interval_s, 2),
         }  # fmt: skip
 
     def _note(self, change: Change) -> None:
@@ -239,15 +240,20 @@ class PageCamera:
         if new:
             self._board.add("change", self.key, new)
 
-    def _look(self) -> Look:
+    def _look(self, view: View) -> Look:
+        """Labels are those of the forecast that is shown: the settings may be newer."""
         settings = self._settings
-        return Look(settings.overlay, caption_now(self.about.caption, settings.samples, settings.horizon))
+        counts = (settings.samples, settings.horizon) if view.futures is None else view.futures.shape[:2]
+        return Look(settings.overlay, self.about.caption.with_counts(counts[0], counts[1]))
 
     def _draw_live(self, view: View) -> bytes:
-        return encode_jpeg(self._painter.compose(view, self._look()))
+        return encode_jpeg(self._painter.compose(view, self._look(view)))
+
+    def _draw_small(self, view: View) -> bytes:
+        return encode_jpeg(self._small_painter.compose(view, self._look(view)))
 
     def _draw_png(self, view: View) -> bytes:
-        return encode_png(self._painter.compose(view, self._look()))
+        return encode_png(self._painter.compose(view, self._look(view)))
 
     def _painter_changed(self) -> None:
         """The picture of the present view is to be made again, for sources that are slow."""

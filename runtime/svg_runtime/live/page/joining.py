@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def open_page(options: ServeOptions, report: Callable[[str], None], resources: ExitStack) -> LivePage:
-    """Take the address, report the link and start to answer; `resources` closes the page. Errors as of `LivePage`."""
+    """Take the address, report the link and start to answer; `resources` closes the page. Errors: as for `LivePage`."""
     from svg_runtime.live.page.live_page import LivePage  # the web server
 
     page = LivePage.open(options, report)

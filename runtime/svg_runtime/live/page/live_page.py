@@ -89,7 +89,7 @@ class LivePage:
         self._server.start()
 
     def on_event(self, kind: str, message: str) -> None:
-        """Take in an event of the run as a whole, of no camera; any thread may call this."""
+        """Record an event of the run as a whole, not of one camera; any thread may call this."""
         self.board.add("event", "", {"kind": kind, "message": message})
 
     def close(self) -> None:

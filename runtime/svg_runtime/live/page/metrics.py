@@ -87,8 +87,7 @@ def _counts(cameras: Sequence[PageCamera]) -> Iterator[Metric]:
         yield _counter(name, text, {camera.key: camera.summary()["frames"][key] for camera in cameras})
     resets = {camera.key: camera.summary()["resets"] for camera in cameras}
     yield _counter("svg_context_resets", "Resets of the model's context", resets)
-    back = {camera.key: camera.stats.events.counts["camera_back"] for camera in cameras}
-    yield _counter("svg_reconnects", "Times that a lost camera came back", back)
+    yield _counter("svg_reconnects", "Times that a lost camera came back", {one.key: _reconnects(one) for one in cameras})
     alarms = {camera.key: camera.summary()["alarms"]["count"] for camera in cameras}
     yield _counter("svg_alarms", "Alarms", alarms)
     events = CounterMetricFamily("svg_events", "Events of the run by kind", labels=["camera", "kind"])
@@ -99,6 +98,12 @@ def _counts(cameras: Sequence[PageCamera]) -> Iterator[Metric]:
         for kind, count in camera.pictures_made.items():
             pictures.add_metric([camera.key, kind], count)
     yield from (events, pictures)
+
+
+def _reconnects(camera: PageCamera) -> int:
+    """A camera that was missing at the start comes back, too, and was not lost."""
+    counts = camera.stats.events.counts
+    return max(0, counts["camera_back"] - counts["camera_missing"])
 
 
 def _counter(name: str, text: str, values: Mapping[str, float]) -> CounterMetricFamily:

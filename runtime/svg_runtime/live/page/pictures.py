@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from svg_runtime.live.overlay import Caption, ForecastPicture, View
+from svg_runtime.live.overlay import Caption, ForecastPicture, View, least_display
 from svg_runtime.live.overlay.contour_panel import ContourPanel
 from svg_runtime.live.overlay.ghost_panel import GhostPanel
 from svg_runtime.live.overlay.images import put_frame
@@ -18,6 +18,7 @@ from svg_runtime.live.overlay.theme import PANEL, Canvas, Rect, Scale
 from svg_runtime.live.page.names import OVERLAYS, WHOLE_PICTURE
 
 _SHORT, _LONG = 480, 800  # pixels: bounds of the longer side of the live picture
+_SMALL_WH = (400, 400)  # pixels: the least display of a phone, on which smaller type than that of DEFAULT_WH cannot be read
 _QUALITY = 80  # of JPEG
 _GRID_WIDTH, _GRID_HEIGHT = 960, 2400  # pixels: bounds of the grid of futures
 GRID_COLUMNS = 6
@@ -33,9 +34,14 @@ class Look:
 
 
 class LivePainter:
-    """Composes the live picture with an overlay; what never changes is drawn once for a look and a size of the picture."""
+    """Composes the live picture with an overlay; what never changes is drawn once for a look and a size of the picture.
 
-    def __init__(self) -> None:
+    Args:
+        small: overlays that are a display of their own are composed as small as they can be read.
+    """
+
+    def __init__(self, small: bool = False) -> None:
+        self._small = small
         self._key: tuple[Look, tuple[int, ...]] | None = None
         self._panel: GhostPanel | ContourPanel | None = None
         self._whole: ForecastPicture | None = None
@@ -63,7 +69,9 @@ class LivePainter:
     def _prepare(self, look: Look, size_hw: tuple[int, int]) -> None:
         self._panel = self._whole = None
         if look.overlay not in WHOLE_PICTURE:
-            self._whole = ForecastPicture(look.caption, DEFAULT_WH, (look.overlay,))
+            overlays = (look.overlay,)
+            display_wh = least_display(overlays, _SMALL_WH) if self._small else DEFAULT_WH
+            self._whole = ForecastPicture(look.caption, display_wh, overlays)
         elif look.overlay != "live":
             panel = GhostPanel if look.overlay == "ghost" else ContourPanel
             self._panel = panel(_tile_around(size_hw), _SCALE, look.caption)
@@ -89,12 +97,6 @@ def compose_grid(view: View) -> Canvas:
 def grid_steps(horizon: int) -> list[int]:
     """The forecast steps, from 1, that the columns of the grid show."""
     return shown_steps(horizon, GRID_COLUMNS)
-
-
-def caption_now(caption: Caption, samples: int, horizon: int) -> Caption:
-    """The caption with other counts; a lead that was the last step stays the last."""
-    lead = horizon if caption.lead == caption.horizon else min(caption.lead, horizon)
-    return replace(caption, samples=samples, horizon=horizon, lead=lead)
 
 
 def encode_jpeg(canvas: Canvas) -> bytes:

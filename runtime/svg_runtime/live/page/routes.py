@@ -126,16 +126,16 @@ class Routes:
         """The live picture, one after another, as browsers show it in an img."""
         camera = self._camera(request)
         kind = f"multipart/x-mixed-replace; boundary={_BOUNDARY}"
-        return self._stream_answer(request, self._parts(camera), kind)
+        return self._stream_answer(request, self._parts(camera, _live_feed(camera, request)), kind)
 
-    async def _parts(self, camera: PageCamera) -> AsyncIterator[bytes]:
+    async def _parts(self, camera: PageCamera, feed: Feed) -> AsyncIterator[bytes]:
         """A browser shows a part when the headers of the next one have come, so they are sent at once."""
         shot: Shot | None = None
         head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\n\r\n".encode()
         yield head
         while not self._page.closing:
             number = 0 if shot is None else shot.number
-            shot = await _within(_REPEAT_S, camera.picture(camera.live, number)) or shot
+            shot = await _within(_REPEAT_S, camera.picture(feed, number)) or shot
             if self._page.closing:
                 return
             if shot is not None:
@@ -143,7 +143,7 @@ class Routes:
 
     async def _picture(self, request: Request) -> Response:
         camera = self._camera(request)
-        return Response(await _single(camera, camera.live), media_type="image/jpeg")
+        return Response(await _single(camera, _live_feed(camera, request)), media_type="image/jpeg")
 
     async def _futures(self, request: Request) -> Response:
         camera = self._camera(request)
@@ -232,6 +232,15 @@ class Routes:
         with self._slots.taken_by(client):
             async for piece in pieces:
                 yield piece
+
+
+def _live_feed(camera: PageCamera, request: Request) -> Feed:
+    """The live picture, with ?size=small for a phone: of the overlays that are a display of their own."""
+    sizes = {"small": camera.small, "large": camera.live}
+    size = request.query_params.get("size", "large")
+    if size not in sizes:
+        raise HTTPException(400, f"size: expected one of {', '.join(sizes)}")
+    return sizes[size]
 
 
 async def _single(camera: PageCamera, feed: Feed) -> bytes:

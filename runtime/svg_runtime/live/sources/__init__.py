@@ -63,12 +63,17 @@ class SourceOptions:
 
     @property
     def local_camera(self) -> LocalCamera | None:
-        """The camera at this machine, if that is the source, else None; errors as of `find_local_camera`."""
+        """The camera at this machine, if that is the source, else None; errors: as for `find_local_camera`."""
         if self.camera is not None:
             return LocalCamera(name=f"camera {self.camera}", device=self.camera, settings=self.settings)
         if self.source is not None and is_local_camera(self.source):
             return find_local_camera(self.source, self.settings)
         return None
+
+    @property
+    def is_network(self) -> bool:
+        """Whether the source is a network camera; errors: as for `local_camera`."""
+        return self.path is None and not self.is_synthetic and self.local_camera is None
 
     @property
     def is_synthetic(self) -> bool:

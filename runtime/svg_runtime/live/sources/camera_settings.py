@@ -75,7 +75,7 @@ def parse_camera_settings(size: str | None, fps: float | None) -> CameraSettings
     """Read `--camera-size WxH` and `--camera-fps`.
 
     Raises:
-        UsageError: they are no size and no rate.
+        UsageError: they are not a size and a rate.
     """
     size_wh = None
     if size is not None:

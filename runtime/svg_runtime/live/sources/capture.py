@@ -21,7 +21,7 @@ from svg_runtime.live.sources.base import Picture
 from svg_runtime.live.sources.camera_settings import CameraSettings
 from svg_runtime.live.stop import StopRequest
 
-_FAILED_READS = 3  # in a row; one bad MJPEG picture is no reason to reconnect
+_FAILED_READS = 3  # in a row; one bad MJPEG picture is not a reason to reconnect
 _BACK_OFF_S = (0.1, 2.0)  # first and longest pause between two attempts to reconnect
 _POLL_S = 0.02  # the reader polls the stop flag, because a signal handler must not take the lock; windows show pictures then
 
@@ -192,7 +192,7 @@ class CaptureThread(threading.Thread):
     def newer(self, newer_than: int, max_age_s: float, until_s: float, stop: StopRequest) -> CapturedFrame | None:
         """Return the newest picture, or None if none comes until `until_s` of `time.monotonic()`.
 
-        Args and errors are as of `latest`, but for `SourceLostError` in case of a driver that hangs.
+        Arguments and errors: as for `latest`, except for the `SourceLostError` of a driver that hangs.
         """
         with self._changed:
             while not stop:

@@ -90,7 +90,7 @@ def _v4l2_camera(rest: str, settings: CameraSettings) -> LocalCamera:
 
     if not (re.fullmatch(r"\d+", rest) or rest.startswith("/dev/")):
         raise UsageError(
-            f"the source 'v4l2://{rest}' names no camera\n"
+            f"the source 'v4l2://{rest}' does not name a camera\n"
             "  expected v4l2://0, v4l2:///dev/video0, or v4l2:///dev/v4l/by-id/..., which does not\n"
             "  change when cameras are plugged in; svg-live --list-cameras shows the cameras"
         )
@@ -107,7 +107,9 @@ def _csi_camera(rest: str, settings: CameraSettings) -> LocalCamera:
     import cv2
 
     if not re.fullmatch(r"\d+", rest):
-        raise UsageError(f"the source 'csi://{rest}' names no camera\n  expected its number on the Jetson, such as csi://0")
+        raise UsageError(
+            f"the source 'csi://{rest}' does not name a camera\n  expected its number on the Jetson, such as csi://0"
+        )
     _require_gstreamer(f"csi://{rest}")
     _require_element("nvarguscamerasrc", f"csi://{rest}")
     test = f"gst-launch-1.0 nvarguscamerasrc sensor-id={rest} num-buffers=30 ! fakesink"
@@ -183,6 +185,6 @@ def _require_element(element: str, name: str) -> None:
     tool = shutil.which("gst-inspect-1.0")
     if tool is not None and subprocess.run([tool, "--exists", element], check=False).returncode != 0:
         raise BackendMissingError(
-            f"{name} needs GStreamer's element {element}, which this machine has not: only a Jetson with JetPack has it\n"
+            f"{name} needs GStreamer's element {element}, which this machine does not have: only a Jetson with JetPack has it\n"
             "  other cameras: svg-live --list-cameras, and --camera N or --source v4l2://N"
         )

@@ -58,12 +58,12 @@ class TurnedSource:
 
     @property
     def captured(self) -> int:
-        """As of the source."""
+        """See `Source`."""
         return self._source.captured
 
     @property
     def dropped(self) -> int:
-        """As of the source."""
+        """See `Source`."""
         return self._source.dropped
 
     def frames(self) -> Iterator[SourceFrame]:

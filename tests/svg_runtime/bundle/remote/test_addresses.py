@@ -71,7 +71,10 @@ def test_an_address_of_an_archive(text, name, shown):
         ("https://example.org/cam.svgb.tar", "sha256sum"),
         ("https://example.org/cam.svgb.tar#sha256=12", "64 hexadecimal digits"),
         (f"https://example.org/cam.svgb.tar#md5={HASH}", "64 hexadecimal digits"),
-        (f"https://example.org/cam.svgb.tar.gz#sha256={HASH}", "tar -cf"),
+        (
+            f"https://example.org/cam.svgb.tar.gz#sha256={HASH}",
+            "is not named like a tar archive\n  expected a bundle packed with: tar -cf",
+        ),
         (f"http://example.org/cam.svgb.tar#sha256={HASH}", "https://"),
         (f"http://127.0.0.1.example.org/cam.svgb.tar#sha256={HASH}", "https://"),
         (f"https://example.org:port/cam.svgb.tar#sha256={HASH}", "invalid address"),

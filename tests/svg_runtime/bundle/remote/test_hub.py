@@ -61,7 +61,7 @@ def test_what_the_hub_calls_a_commit_cannot_lead_out_of_the_cache(hub, files, ca
     repo = hub.repo("ada/cam")
     repo.commits["../../../../elsewhere"] = files
     repo.branches["main"] = "../../../../elsewhere"
-    with pytest.raises(BundleError, match="is no commit"):
+    with pytest.raises(BundleError, match="is not a commit"):
         fetched("hf://ada/cam")
     assert not (cache.parent.parent / "elsewhere").exists()
 

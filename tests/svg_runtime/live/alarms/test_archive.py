@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from svg_runtime.live.alarms import record as record_module
 from svg_runtime.live.alarms.archive import Archive, _append_line
 from svg_runtime.live.alarms.clip_buffer import _WAITING_PICTURES, ClipBuffer, StoredPicture
 from svg_runtime.live.alarms.comparison import compare_frames
@@ -221,6 +222,14 @@ def test_numbers_go_on_over_runs(tmp_path):
     with file.open("a") as half:
         half.write('{"sequence": ')
     assert next_sequence(file) == 42
+
+
+@pytest.mark.parametrize("sequence", ["1e400", "-7", "0", "true", "7.0", '"7"', "null", "9" * 400, "[" * 100_000])
+def test_a_last_line_without_a_number_of_an_alarm_is_passed_over(sequence, tmp_path, monkeypatch):
+    monkeypatch.setattr(record_module, "_LAST_LINE", 1 << 18)
+    file = tmp_path / "events.jsonl"
+    file.write_text(f'{{"sequence": 6}}\n{{"sequence": {sequence}}}\n')
+    assert next_sequence(file) == 7
 
 
 def test_a_record_needs_a_time_zone():

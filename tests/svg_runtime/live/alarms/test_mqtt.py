@@ -8,11 +8,13 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -238,7 +240,102 @@ def test_a_wrong_password_is_reported_without_it(broker):
     assert outlet.summary() == {"sent": 0, "refused": 0, "stopped": 0, "dropped": 1}
     assert events.counts["mqtt_dropped"] == 1
     assert f"mqtt: mqtt://127.0.0.1:{broker.port} refuses the connection: Not authorized" in events.messages
+    assert events.counts["mqtt_lost"] == 0  # there was no connection
     assert not any("wrong" in message for message in events.messages)
+
+
+@needs_broker
+def test_a_refusal_is_said_once(broker, monkeypatch):
+    monkeypatch.setattr(mqtt_module, "_RECONNECT_S", (0.05, 0.05))
+    events = EventLog()
+    publisher = MqttPublisher(broker.url.replace("pass%2Fword", "wrong"), "gate", events)
+    time.sleep(1)  # several attempts
+    publisher.close()
+    assert events.counts == {"mqtt_refused": 1}
+
+
+@needs_broker
+def test_a_broker_that_is_away_is_said_once_and_so_is_its_return(broker, monkeypatch):
+    monkeypatch.setattr(mqtt_module, "_RECONNECT_S", (0.05, 0.05))
+    events = EventLog()
+    broker.stop()
+    publisher = MqttPublisher(broker.url, "gate", events)
+    time.sleep(1)  # several attempts
+    broker.start()
+    wait_for(lambda: events.counts["mqtt_connected"])
+    publisher.close()
+    shown = f"mqtt://127.0.0.1:{broker.port}"
+    assert events.messages == [f"mqtt: cannot connect to {shown}: Connection refused", f"mqtt: connected to {shown}"]
+
+
+def why_it_cannot_connect(url: str) -> str:
+    events = EventLog()
+    publisher = MqttPublisher(url, "gate", events)
+    wait_for(lambda: events.counts["mqtt_unreachable"])
+    publisher.close()
+    return events.messages[0]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "answer", "reason"),
+    [
+        ("mqtts", b"HTTP/1.1 400\r\n\r\n", r"\[SSL: \w+\] wrong version number .*"),
+        ("mqtt", b"", "it does not answer as a broker"),
+    ],
+)
+def test_what_is_no_broker_is_said_to_be_none(scheme, answer, reason):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=_accept_and_answer, args=(server, answer), daemon=True).start()
+        address = f"{scheme}://127.0.0.1:{server.getsockname()[1]}"
+        assert re.fullmatch(f"mqtt: cannot connect to {address}: {reason}", why_it_cannot_connect(address))
+
+
+def _accept_and_answer(server: socket.socket, answer: bytes) -> None:
+    connection, _ = server.accept()
+    with connection:
+        connection.recv(1024)
+        connection.sendall(answer)
+
+
+def test_a_host_that_nobody_knows_is_said():
+    assert re.match(r"mqtt: cannot connect to mqtt://no-host\.invalid: \w+", why_it_cannot_connect("mqtt://no-host.invalid"))
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl")
+@pytest.mark.parametrize(
+    ("authorities", "reason"),
+    [
+        (None, ""),
+        ("missing.pem", "; SSL_CERT_FILE '{}' cannot be read: No such file or directory"),
+        ("key.pem", "; SSL_CERT_FILE '{}' cannot be read: "),  # holds no certificate
+    ],
+)
+def test_a_certificate_that_is_not_accepted_is_said_and_that_its_authority_cannot_be_read(
+    authorities, reason, tmp_path, monkeypatch
+):
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-keyout", key, "-out",
+         certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    if authorities is not None:
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / authorities))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=_shake_hands, args=(context, server), daemon=True).start()
+        said = why_it_cannot_connect(f"mqtts://127.0.0.1:{server.getsockname()[1]}")
+    assert "certificate verify failed: self-signed certificate" in said.replace("self signed", "self-signed")
+    assert reason.format(tmp_path / str(authorities)) in said
+    assert ("SSL_CERT_FILE" in said) == (authorities is not None)
+
+
+def _shake_hands(context: ssl.SSLContext, server: socket.socket) -> None:
+    connection, _ = server.accept()
+    with connection, suppress(OSError):
+        context.wrap_socket(connection, server_side=True)
 
 
 def test_a_broker_that_acknowledges_nothing_does_not_break_the_end(monkeypatch):
@@ -264,7 +361,9 @@ def _accept_and_be_silent(server: socket.socket) -> None:
             pass
 
 
-@pytest.mark.parametrize("url", ["http://h/", "mqtt://", "mqtt://h/a/#", "mqtt://h/+/a", "mqtt://h:x/", "h", "mqtt://h/a?b=c"])
+@pytest.mark.parametrize(
+    "url", ["http://h/", "mqtt://", "mqtt://h/a/#", "mqtt://h/+/a", "mqtt://h:x/", "mqtt://a..b/", "h", "mqtt://h/a?b=c"]
+)
 def test_other_addresses_are_refused(url):
     with pytest.raises(UsageError, match="--mqtt"):
         check_broker(url)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 
 from svg_common.errors import UsageError
 from svg_runtime.live.alarms import command as command_module
+from svg_runtime.live.alarms import webhook as webhook_module
 from svg_runtime.live.alarms import worker as worker_module
 from svg_runtime.live.alarms.command import AlarmCommand
 from svg_runtime.live.alarms.outlet import Outlet, RefusedError
@@ -30,6 +33,7 @@ class Server:
     def __init__(self) -> None:
         self.answers: list[int] = []
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
+        self.slow_headers = 0  # before the answer is complete
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -38,6 +42,10 @@ class Server:
                 outer.requests.append((self.path, dict(self.headers), body))
                 self.send_response(outer.answers.pop(0) if outer.answers else 200)
                 self.send_header("Location", "file:///etc/passwd")
+                for _ in range(outer.slow_headers):
+                    self.send_header("X-Slow", "1")
+                    self.flush_headers()
+                    time.sleep(0.1)
                 self.end_headers()
 
             def log_message(self, *arguments: object) -> None:
@@ -86,6 +94,40 @@ def test_answers(server, status, error, message):
 def test_a_webhook_that_is_away_waits():
     with pytest.raises(NotDeliveredError, match=r"^http://127\.0\.0\.1:1: "):
         Webhook("http://me:secret@127.0.0.1:1/hook").send(record())
+
+
+def test_a_server_that_drips_its_answer_is_waited_for_no_longer_than_any_other(server, monkeypatch):
+    monkeypatch.setattr(webhook_module, "_TIMEOUT_S", 0.4)
+    monkeypatch.setattr(worker_module, "_FIRST_WAIT_S", 0.01)
+    server.slow_headers = 10
+    webhook, alarm = Webhook(server.url), record()
+    start = time.monotonic()
+    with pytest.raises(NotDeliveredError, match=r"no complete answer within 0\.4 s"):
+        webhook.send(alarm)
+    assert time.monotonic() - start < 0.9
+    outlet = Outlet(webhook, EventLog())
+    outlet.put(alarm)
+    outlet.close(10)
+    assert outlet.summary()["sent"] == len(server.requests) == 1  # a retry waits for the answer in progress
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"), [(b"HTTP/1.1 404 \x1b[31mred\r\n\r\n", RefusedError), (b"\x1b[31mred\r\n\r\n", NotDeliveredError)]
+)
+def test_what_a_server_says_cannot_change_the_terminal(answer, error):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=_answer_once, args=(listening, answer), daemon=True).start()
+        with pytest.raises(error, match=r" \\x1b\[31mred$"):
+            Webhook(f"http://127.0.0.1:{listening.getsockname()[1]}/").send(record())
+
+
+def _answer_once(listening: socket.socket, answer: bytes) -> None:
+    connection, _ = listening.accept()
+    with connection:
+        received = b""
+        while b'"files"' not in received:  # the end of the body
+            received += connection.recv(1 << 16)
+        connection.sendall(answer)
 
 
 def test_letters_beyond_ascii_in_a_path_are_encoded_once(server):
@@ -146,6 +188,24 @@ def test_a_command_that_hangs_is_stopped_with_its_children(monkeypatch):
 def test_a_command_that_cannot_run_is_refused_before_the_start(command):
     with pytest.raises(UsageError, match="--on-alarm"):
         AlarmCommand(command)
+
+
+def test_of_what_a_command_writes_only_the_end_is_kept():
+    tracemalloc.start()
+    try:
+        with pytest.raises(RefusedError, match=r"exit code 3: no such lamp$"):
+            AlarmCommand("sh -c 'yes | head -c 20000000 >&2; echo no such lamp >&2; exit 3'").send(record())
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_child_that_a_command_leaves_behind_is_not_waited_for(monkeypatch):
+    """It holds the pipe of the messages."""
+    monkeypatch.setattr(command_module, "_TIMEOUT_S", 3.0)
+    AlarmCommand("sh -c 'sleep 10 & exit 0'").send(record())
+    with pytest.raises(RefusedError, match=r"exit code 3: no such lamp$"):
+        AlarmCommand("sh -c 'sleep 10 & echo no such lamp >&2; exit 3'").send(record())
 
 
 @pytest.mark.skipif(shutil.which("setsid") is None, reason="no setsid")

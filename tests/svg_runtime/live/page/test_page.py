@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import cv2
@@ -129,6 +130,33 @@ def test_futures_and_snapshots_are_made_on_demand():
         assert picture.shape == (480, 480, 3)
 
 
+@pytest.mark.parametrize(
+    ("overlay", "small_wh", "large_wh"),
+    [("live", (480, 480), (480, 480)), ("panels", (600, 440), (1280, 720)), ("before", (400, 400), (1280, 720))],
+)
+def test_a_phone_gets_a_display_that_can_be_read_on_it(overlay, small_wh, large_wh):
+    with served_page() as (page, address), client(address) as known:
+        page.cameras["wall"].publish(make_view(10))
+        known.post("/cameras/wall/controls", json={"overlay": overlay})
+        for query, expected in (("?size=small", small_wh), ("?size=large", large_wh), ("", large_wh)):
+            data = known.get(f"/cameras/wall/picture.jpg{query}").content
+            assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape == (*expected[::-1], 3)
+        for path in ("picture.jpg", "stream.mjpg"):
+            answer = known.get(f"/cameras/wall/{path}?size=huge")
+            assert (answer.status_code, answer.text) == (400, "size: expected one of small, large\n")
+
+
+def test_labels_are_those_of_the_forecast_that_is_shown():
+    """Whatever the settings are by now."""
+    with served_page() as (page, _):
+        camera = page.cameras["wall"]
+        camera.note_counts(9, 7)
+        caption = camera._look(make_view(samples=5)).caption
+        assert (caption.samples, caption.horizon, caption.lead) == (5, 3, 3)
+        waiting = camera._look(replace(make_view(), futures=None)).caption
+        assert (waiting.samples, waiting.horizon, waiting.lead) == (9, 7, 7)
+
+
 @pytest.mark.parametrize("overlay", ["live", "ghost", "contours", "panels", "before", "likely"])
 def test_every_overlay_can_be_shown(overlay):
     with served_page() as (page, address), client(address) as known:
@@ -191,6 +219,14 @@ def test_metrics_can_be_read_and_follow_the_conventions():
     assert families["svg_stage_duration_seconds"].type == "summary"
     assert samples["process_resident_memory_bytes",] > 0
     assert all(family.documentation for family in families.values())
+
+
+def test_a_camera_that_was_missing_at_the_start_has_not_reconnected():
+    with served_page() as (page, address), client(address) as known:
+        events = page.cameras["wall"].stats.events
+        for kind, expected in (("camera_missing", 0), ("camera_back", 0), ("camera_lost", 0), ("camera_back", 1)):
+            events.add(kind, "")
+            assert f'svg_reconnects_total{{camera="wall"}} {expected}.0' in known.get("/metrics").text
 
 
 def test_two_pages_in_one_process_do_not_share_metrics():
@@ -404,7 +440,7 @@ def test_changes_are_applied_by_the_loop_between_two_frames():
     [
         ({"samples": 0}, "samples"), ({"samples": 65}, "samples"), ({"samples": "4"}, "samples"), ({"samples": 2.5}, "samples"),
         ({"horizon": -1}, "horizon"), ({"overlay": "x"}, "expected one of live"), ({"unknown": 1}, "unknown"),
-        ({"roi": "1,2,3"}, "is no region"), ({"roi": "0,0,1000,1000"}, "does not lie within the picture"),
+        ({"roi": "1,2,3"}, "is not a region"), ({"roi": "0,0,1000,1000"}, "does not lie within the picture"),
         ({"roi": "0,0,4,4"}, "only 4x4 pixels"), ({"threshold": 0}, "threshold"),
         ({"reset": False}, "reset"), ({"reset": 1}, "reset"),
         ({"roi": "1" * 101}, "roi"), ([], "object"), ("x", "object"),

@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime, timezone
 from types import SimpleNamespace
 
 import pytest
 from playwright import sync_api
 
 from benchmarks.page_pictures import CHROMIUM, CHROMIUM_ARGUMENTS
+from svg_runtime.live.alarms.record import AlarmRecord
 from svg_runtime.live.page.camera import PageCamera
+from svg_runtime.live.page.controls import Change
 from svg_runtime.live.page.live_page import LivePage
 from svg_runtime.live.page.options import ServeOptions
 from svg_runtime.web.address import Address
@@ -105,7 +108,7 @@ def test_the_page_shows_pictures_that_move_and_a_control_changes_them(browser, p
         wait_until(lambda: camera.state()["settings"]["samples"] == 5)
         seen.tab.fill("#roi", "1,2")
         seen.tab.press("#roi", "Enter")
-        seen.until(lambda: "is no region" in seen.tab.inner_text("#answer"))
+        seen.until(lambda: "is not a region" in seen.tab.inner_text("#answer"))
         # 4) a region is drawn
         seen.wait_for("document.getElementById('live').naturalWidth === 480")
         seen.tab.click("#draw")
@@ -122,6 +125,56 @@ def test_the_page_shows_pictures_that_move_and_a_control_changes_them(browser, p
         assert seen.foreign == []
         assert all("422" in error for error in seen.errors)
     wait_until(lambda: not camera.watched)
+
+
+@pytest.mark.parametrize(("width", "expected"), [(390, 400), (1280, 1280)])
+def test_panels_are_composed_for_the_width_of_the_page(browser, page, width, expected):
+    page.cameras["wall"].ask(Change(overlay="likely"))
+    with Seen(browser, page, viewport={"width": width, "height": 844}) as seen:
+        seen.wait_for(f"document.getElementById('live').naturalWidth === {expected}")
+        seen.tab.set_viewport_size({"width": 1670 - width, "height": 844})  # the other one
+        seen.wait_for(f"document.getElementById('live').naturalWidth === {1680 - expected}")
+    page.cameras["wall"].ask(Change(overlay="live"))
+
+
+def test_only_the_answer_to_the_newest_change_is_shown(browser, page):
+    waiting: list[sync_api.Route] = []
+    with Seen(browser, page) as seen:
+        seen.wait_for("document.getElementById('counts').children.length")
+        seen.tab.route("**/controls", lambda route: waiting.append(route))  # playwright takes no built-in method
+        for name, value in (("samples", "6"), ("horizon", "4")):
+            seen.tab.fill(f"#{name}", value)
+            seen.tab.press(f"#{name}", "Enter")
+        seen.until(lambda: len(waiting) == 2)
+        waiting[1].fulfill(status=422, json={"error": "newer"})
+        seen.until(lambda: seen.tab.inner_text("#answer").endswith("newer"))
+        waiting[0].fulfill(status=422, json={"error": "older"})
+        seen.tab.wait_for_timeout(300)
+        assert seen.tab.inner_text("#answer").endswith("newer")
+
+
+def test_a_change_that_had_to_wait_is_said_to_be_made_when_it_is(browser, page):
+    with Seen(browser, page) as seen:
+        seen.wait_for("document.getElementById('counts').children.length")
+        seen.tab.route("**/controls", lambda route: route.fulfill(status=202, json={"error": "not applied yet"}))
+        seen.tab.fill("#samples", "7")
+        seen.tab.press("#samples", "Enter")
+        seen.until(lambda: seen.tab.inner_text("#answer").endswith("not applied yet"))
+        page.cameras["wall"].note_counts(7, 3)
+        seen.until(lambda: seen.tab.inner_text("#answer") == "Done.")
+
+
+def test_events_are_in_the_order_of_the_times_that_are_shown(browser, page):
+    with Seen(browser, page) as seen:
+        page.cameras["wall"].stats.events.add("test", "while it lasts")
+        page.cameras["wall"].on_alarm(AlarmRecord(
+            sequence=1, phase="ended", source="wall", model="m", signal="combined", threshold=4.5, position_s=1.0, peak={},
+            start=datetime(2026, 1, 1, tzinfo=timezone.utc), end=datetime(2026, 1, 2, tzinfo=timezone.utc),
+        ))  # fmt: skip
+        seen.until(lambda: "alarm 1 over" in seen.tab.inner_text("#events"))
+        times = seen.tab.evaluate("[...document.querySelectorAll('#events time')].map(one => one.dateTime)")
+        assert times == sorted(times, reverse=True)
+        assert times[-1] == "2026-01-02T00:00:00.000Z"
 
 
 def test_a_wrong_token_is_refused(browser, page):

@@ -138,8 +138,8 @@ def test_a_given_token_is_not_printed(start):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--serve", "x"], "is no address"),
-        (["--serve", "0", "--serve-host", "a b"], "is no host name"),
+        (["--serve", "x"], "is not an address"),
+        (["--serve", "0", "--serve-host", "a b"], "is not a host name"),
         (["--serve-host", "cam"], "--serve-host has no effect without a page"),
         (["--serve-token", "file"], "--serve-token has no effect without a page"),
     ],

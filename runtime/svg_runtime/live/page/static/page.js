@@ -5,6 +5,7 @@ import { Chart } from "/static/chart.js";
 const $ = (id) => document.getElementById(id);
 const RETRY_MS = 1500, FUTURES_MS = 700, TILE_MS = 400;
 const MOST_EVENTS = 100;
+const NARROW = 600; // CSS pixels of the live picture, below which its panels are composed for a phone
 const OLD_TOKEN = "the token is another one now: open the new link";
 const OVERLAYS = {
   live: "none",
@@ -32,6 +33,9 @@ const states = new Map();
 let shown = null; // the camera in the address, or the only one; null: all of them
 let source = null; // the event stream
 let lost = false;
+let size = ""; // of the live picture that is asked for
+let requests = 0; // changes asked for so far
+let awaited = null; // a change that is not in force yet
 
 // 1) start
 
@@ -160,7 +164,7 @@ function startOverview(found) {
     tile.append(picture, line);
     $("overview").append(tile);
     showTile(state);
-    refreshTile(picture, `/cameras/${encodeURIComponent(state.camera)}/picture.jpg`);
+    refreshTile(picture, `/cameras/${encodeURIComponent(state.camera)}/picture.jpg?size=small`);
   }
 }
 
@@ -208,12 +212,18 @@ function startCamera(state) {
   $("live").addEventListener("error", () => $("live").hasAttribute("src") && setTimeout(showLive, RETRY_MS));
   showCamera(state);
   showLive();
+  addEventListener("resize", () => sizeOfStage() !== size && showLive());
   startControls();
   refreshFutures();
 }
 
 function showLive() {
-  if (!document.hidden) $("live").src = address(`stream.mjpg?${Date.now()}`);
+  size = sizeOfStage();
+  if (!document.hidden) $("live").src = address(`stream.mjpg?size=${size}&${Date.now()}`);
+}
+
+function sizeOfStage() {
+  return $("stage").clientWidth < NARROW ? "small" : "large";
 }
 
 function showCamera(state) {
@@ -232,6 +242,7 @@ function showCamera(state) {
     ? `Unit: ${state.surprise_unit === "relative" ? "relative to the usual error" : state.surprise_unit || "none"}.`
     : "Robust standard deviations above what is usual here.";
   showSettings(state);
+  showWhetherApplied(state);
   showLatency(state.latency_ms);
   showCounts(state);
   $("leads").replaceChildren(...state.leads_s.map((lead) => element("span", `+${lead.toFixed(state.interval_s < 0.1 ? 2 : 1)} s`)));
@@ -257,8 +268,9 @@ function showEntry(kind, data, id) {
     line.dataset.alarm = `${data.sequence} ${data.start}`;
     $("events").querySelector(`[data-alarm="${line.dataset.alarm}"]`)?.remove(); // its end takes the place of its start
   }
-  const time = element("time", new Date(data.end || data.start || data.time).toLocaleTimeString([], { hour12: false }));
-  time.dateTime = data.time;
+  const when = new Date(data.end || data.start || data.time);
+  const time = element("time", when.toLocaleTimeString([], { hour12: false }));
+  time.dateTime = when.toISOString();
   const text = element("span", describe(kind, data));
   if (kind === "alarm") text.className = "alarm";
   for (const [name, link] of Object.entries(data.files || {})) {
@@ -270,7 +282,8 @@ function showEntry(kind, data, id) {
     text.append(" ", anchor);
   }
   line.append(element("span", SYMBOLS[kind]), time, text);
-  $("events").prepend(line);
+  const older = [...$("events").children].find((one) => one.querySelector("time").dateTime <= time.dateTime);
+  $("events").insertBefore(line, older || null); // an alarm is reported later than it started
   while ($("events").children.length > MOST_EVENTS) $("events").lastChild.remove();
 }
 
@@ -376,13 +389,17 @@ function showSettings(state) {
   $("draw").title = state.region_on_picture ? "" : "Choose another overlay first: this one does not show the picture itself";
 }
 
+// The answers may come in another order than the requests, and only that to the newest one counts.
 async function change(values) {
+  const number = ++requests;
+  awaited = null;
   say("…", false);
   try {
     const answer = await fetch(address("controls"), {
       method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(values),
     });
     const text = await answer.text();
+    if (number !== requests) return;
     if (answer.ok && answer.status !== 202) {
       const state = JSON.parse(text);
       states.set(state.camera, state);
@@ -393,9 +410,17 @@ async function change(values) {
     let reason = text.trim();
     try { reason = JSON.parse(text).error; } catch { /* plain text */ }
     say(reason, true);
+    if (answer.status === 202) awaited = { values, resets: states.get(shown).resets };
   } catch {
-    say("no connection", true);
+    if (number === requests) say("no connection", true);
   }
+}
+
+function showWhetherApplied({ settings, resets }) {
+  const isApplied = ([name, value]) => (name === "reset" ? resets > awaited.resets : settings[name] === value);
+  if (!awaited || !Object.entries(awaited.values).every(isApplied)) return;
+  awaited = null;
+  say("Done.", false);
 }
 
 function say(text, bad) {

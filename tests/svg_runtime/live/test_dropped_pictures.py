@@ -1,0 +1,75 @@
+"""Where pictures are dropped, seconds are those of the source; what is no time of the same video does not count as such."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import cv2
+import numpy as np
+import pytest
+
+from svg_common.digits import digit_stream
+from svg_runtime.live import loop
+from svg_runtime.live.sources import SourceFrame
+
+SMALL = ("--headless", "--json", "stats.json", "--samples", "1", "--horizon", "1")
+STEADY = [5 * number for number in range(30)]  # two of ten pictures a second
+
+
+class SlowCamera:
+    """Gives the pictures at these ticks; those from `pause` on are of another clip."""
+
+    name = description = "slow"
+    dropped = 0
+
+    def __init__(self, ticks: Sequence[int], frozen: bool, pause: int | None = None) -> None:
+        self.captured = 0
+        self._ticks = ticks
+        self._pause = len(ticks) if pause is None else pause
+        draw = digit_stream(0, 1, 64)
+        self._pictures = [(draw() * 255).astype(np.uint8) for _ in range(1 if frozen else len(ticks))]
+
+    def frames(self) -> Iterator[SourceFrame]:
+        for number, tick in enumerate(self._ticks):
+            self.captured += 1
+            yield SourceFrame(
+                self._pictures[number % len(self._pictures)], tick=tick, clip=int(number >= self._pause),
+                pause_s=2.0 if number == self._pause else 0.0,
+            )  # fmt: skip
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("ticks", "pause", "frozen"),
+    [
+        (STEADY, None, 10),  # from 10 s on
+        ([*STEADY[:10], *(tick + 1000 for tick in STEADY[10:20])], 10, 0),  # 4.5 s before a pause, and 4.5 s after it
+        ([*STEADY[:10], *(tick + 1000 for tick in STEADY[10:19])], None, 0),  # the loop has stalled: that is one second
+    ],
+)
+def test_a_frozen_camera_is_noticed_after_ten_seconds_of_its_own(svg_live, monkeypatch, ticks, pause, frozen):
+    monkeypatch.setattr(loop, "open_source", lambda **_: SlowCamera(ticks, frozen=True, pause=pause))
+    code, stderr, stats = svg_live(*SMALL, "--max-frames", str(len(ticks)))
+    assert code == 0, stderr
+    assert stats["frames"]["frozen"] == frozen
+    assert stats["pauses"] == (pause is not None)
+
+
+def test_signals_and_fit_take_the_same_seconds(svg_live, monkeypatch):
+    monkeypatch.setattr(loop, "open_source", lambda **_: SlowCamera(STEADY, frozen=False))
+    code, stderr, stats = svg_live(*SMALL, "--max-frames", "30")
+    assert code == 0, stderr
+    assert stats["alarms"]["signals"]["scene"]["count"] == 30 - 1 - 6  # the first has none, and three seconds are learned
+    assert stats["fit"]["gain_db"] is not None
+
+
+def test_a_file_with_fewer_pictures_than_the_model_expects_drops_none(svg_live, tmp_path):
+    """Each is a step of a quarter of a second, though it passes two or three intervals of the model."""
+    picture = (digit_stream(0, 1, 64)() * 255).astype(np.uint8)
+    for number in range(45):
+        cv2.imwrite(str(tmp_path / f"{number:02d}.png"), picture)
+    code, stderr, stats = svg_live(*SMALL, "--source", ".", "--source-fps", "4")
+    assert code == 0, stderr
+    assert stats["frames"]["frozen"] == 45 - 40
