@@ -7,8 +7,8 @@ from functools import cache
 from pathlib import Path
 
 from svg_common.cache import cache_folder
-from svg_common.errors import OutputError
-from svg_runtime.bundle.remote.addresses import ArchiveAddress, parse_address
+from svg_common.errors import OutputError, UsageError
+from svg_runtime.bundle.remote.addresses import FORMS, ArchiveAddress, parse_address
 
 
 @cache  # a branch that moves does not change a running program
@@ -27,6 +27,8 @@ def fetch_model(address: str) -> Path:
         BundleError: no bundle at this address, or a damaged or hostile one.
         SvgError: it cannot be downloaded and is not in the cache, or the cache cannot be written.
     """
+    if not isinstance(address, str):
+        raise UsageError(f"the address of a model is {address!r}\n  expected {FORMS}")
     parsed = parse_address(address)
     try:
         if isinstance(parsed, ArchiveAddress):

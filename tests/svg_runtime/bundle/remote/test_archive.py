@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from svg_common.errors import OutputError
+from svg_common.errors import OutputError, UsageError
 from svg_runtime.bundle.reader import Bundle, find_model
 from svg_runtime.bundle.remote import archive
 from svg_runtime.bundle.remote.fetch import fetch_model
@@ -313,3 +313,9 @@ def test_a_manifest_that_names_other_files_is_refused(cache, server, files):
     server.content = packed({**files, "manifest.json": manifest, name: files["fp32/step.onnx"]})
     with pytest.raises(BundleError, match="names files that are not fetched: engines"):
         find_model(server.address())
+
+
+@pytest.mark.parametrize("address", [None, 7, b"hf://ada/model"])
+def test_what_is_no_address_is_a_usage_error(address):
+    with pytest.raises(UsageError, match=r"the address of a model is .*\n  expected hf://"):
+        fetch_model(address)
