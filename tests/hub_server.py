@@ -205,7 +205,15 @@ class _Handler(BaseHTTPRequestHandler):
     @staticmethod
     def _info(name: str, repo: Repo, commit: str | None) -> dict:
         files = repo.commits[commit] if commit else {}
-        siblings = [{"rfilename": path, "size": len(data), "blobId": _git_hash(data)} for path, data in files.items()]
+        siblings = [
+            {
+                "rfilename": path,
+                "size": len(data),
+                "blobId": _git_hash(data),
+                "lfs": _large_file(data) if is_large(path) else None,
+            }
+            for path, data in files.items()
+        ]
         return {
             "_id": "1", "id": name, "modelId": name, "sha": commit or "0" * 40, "private": repo.private,
             "gated": "manual" if repo.gated else False, "disabled": False, "tags": [], "downloads": 0, "likes": 0,
@@ -311,6 +319,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(data)
+
+
+def _large_file(data: bytes) -> dict:
+    return {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
 
 
 def _git_hash(data: bytes) -> str:

@@ -33,8 +33,8 @@ class UsageError(SvgError):
 class OutputError(SvgError):
     """A result cannot be written: no permission, no space, no such folder."""
 
-    def __init__(self, path: Path, error: OSError) -> None:
-        super().__init__(f"cannot write '{path}': {error.strerror or error}\n  no file was left behind; choose another path")
+    def __init__(self, path: Path, error: OSError, advice: str = "choose another path") -> None:
+        super().__init__(f"cannot write '{path}': {error.strerror or error}\n  no file was left behind; {advice}")
 
 
 class BackendMissingError(SvgError):

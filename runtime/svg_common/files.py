@@ -41,7 +41,7 @@ def atomic_file(destination: str | os.PathLike[str]) -> Iterator[Path]:
             _name_destination(error, target, target)
             raise
         return
-    with _beside(target) as partial:
+    with beside(target) as partial:
         try:
             yield partial
             _flush(partial)
@@ -64,7 +64,7 @@ def atomic_directory(destination: str | os.PathLike[str]) -> Iterator[Path]:
     target = resolved(Path(destination))
     if target.exists() and not target.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(target))
-    with _beside(target, folder=True) as partial:
+    with beside(target, folder=True) as partial:
         try:
             yield partial
             for path in partial.rglob("*"):
@@ -126,10 +126,13 @@ def _replace_directory(partial: Path, target: Path) -> None:
 
 
 @contextmanager
-def _beside(target: Path, folder: bool = False) -> Iterator[Path]:
+def beside(target: Path, folder: bool = False) -> Iterator[Path]:
     """Yield an empty file or folder beside `target` (beside what it links to), so that a rename can put it in place.
 
     It is locked, so that the next writer of `target` knows whether it is still being written, and removed at the end.
+
+    Raises:
+        OSError: it cannot be made.
     """
     real = resolved(target)
     prefix, suffix = f".{(real.name if folder else real.stem)[:_NAME_START]}.partial-", "" if folder else real.suffix

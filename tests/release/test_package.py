@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Mapping
@@ -94,6 +96,31 @@ def test_what_is_wrong_with_a_wheel(tmp_path, changed, problem):
 def test_what_is_wrong_with_an_sdist(tmp_path, changed, problem):
     found = sdist_problems(write_sdist(tmp_path, changed), FILES, ROOT)
     assert (found == []) if problem is None else any(problem in each for each in found)
+
+
+USERS_PROGRAM = """
+from svg_common.frames import fit_frame
+from svg_runtime import Forecaster
+from svg_train.data import SequenceDataset
+
+def brightness(path: str, data: SequenceDataset) -> float:
+    with Forecaster.open(path) as forecaster:
+        spec = forecaster.manifest.frame
+        forecaster.observe(fit_frame(data[0][0], spec.height, spec.width, spec.channels).astype("float32") / 255)
+        return float(forecaster.forecast().mean())
+"""
+
+
+def test_a_users_program_is_checked_strictly_with_the_types_of_the_packages(tmp_path):
+    site = tmp_path / "site"
+    for name in (name for name in FILES if name.endswith((".py", "/py.typed"))):
+        (site / in_wheel(name)).parent.mkdir(parents=True, exist_ok=True)
+        (site / in_wheel(name)).write_bytes(FILES[name])
+    (tmp_path / "program.py").write_text(USERS_PROGRAM)
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", "cache", "program.py"]
+    environment = {**os.environ, "PYTHONPATH": str(site)}  # where mypy asks for py.typed, as in site-packages
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout
 
 
 # ---- The copy to build in ----

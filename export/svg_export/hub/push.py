@@ -14,13 +14,13 @@ from svg_runtime.bundle.manifest import FILE_NAME, PRECISIONS, Manifest
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.bundle.remote.addresses import DEFAULT_REVISION, HubAddress, parse_hub_address
 from svg_runtime.bundle.remote.hub_library import endpoint, explaining, load_hub
-from svg_runtime.bundle.remote.published import graph_files
+from svg_runtime.bundle.remote.published import graph_files, listed
 
 _LOG = logging.getLogger(__name__)
 _MARK = b"svg-bundle"  # in every manifest
 _CARD = "README.md"
 _HARMLESS = (_CARD, ".gitattributes", "LICENSE", "LICENSE.md", "LICENSE.txt")  # what a new repository may have
-_LISTED = 5  # files in a message
+_AGAIN = "nothing was pushed; check the connection, and run the command again"
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,18 @@ class Push:
 
         Raises:
             BundleError: the bundle is damaged.
-            SvgError: the Hub refuses, or cannot be reached. Nothing of the bundle is then visible there.
+            SvgError: the Hub refuses, or cannot be reached. Nothing of the bundle is then visible there, unless the answer to
+                the commit was lost; the message says so.
         """
         bundle.check()
         hub = load_hub("--push")
         api = hub.HfApi()
-        with explaining(self.address):
+        with explaining(self.address, _AGAIN):
             operations = self._operations(hub, bundle)
             if self.files is None:
                 api.create_repo(self.address.repo, private=self.private)
             try:
-                commit = self._commit(hub, api, bundle.manifest, operations)
+                commit = self._commit(api, bundle.manifest, operations)
             except BaseException:  # also Ctrl-C
                 if self.files is None:
                     _remove_empty(api, self.address)
@@ -74,20 +75,21 @@ class Push:
         old = sorted(name for name in self.files or () if _is_graph(name) and name not in graphs)
         return operations + [hub.CommitOperationDelete(name) for name in old]
 
-    def _commit(self, hub: Any, api: Any, manifest: Manifest, operations: list[Any]) -> Any:
+    def _commit(self, api: Any, manifest: Manifest, operations: list[Any]) -> Any:
+        page = f"{endpoint()}/{self.address.repo}/commits/{self.address.revision}"
         try:
-            return api.create_commit(
-                self.address.repo,
-                operations,
-                commit_message=f"Bundle {manifest.bundle_id}",
-                commit_description=f"Made by svg-edge {manifest.provenance.versions.get('svg-edge', '')}".strip(),
-                revision=self.address.revision,
-                parent_commit=self.parent,
-            )
-        except ValueError as error:  # metadata of the card, such as the licence
-            if isinstance(error, hub.errors.HfHubHTTPError):  # status 400, which is a ValueError too
-                raise
-            raise UsageError(f"the Hub does not accept the model card: {error}\n  check --licence") from error
+            with explaining(self.address, f"the push may have arrived all the same: look at {page} before you push again"):
+                return api.create_commit(
+                    self.address.repo,
+                    operations,
+                    commit_message=f"Bundle {manifest.bundle_id}",
+                    commit_description=f"Made by svg-edge {manifest.provenance.versions.get('svg-edge', '')}".strip(),
+                    revision=self.address.revision,
+                    parent_commit=self.parent,
+                )
+        except ValueError as error:  # metadata of the card, such as the licence; a status 400 is explained by now
+            reason = " ".join(str(error).split())
+            raise UsageError(f"the Hub does not accept the model card: {reason}\n  check --licence") from error
 
     def _card(self, hub: Any, manifest: Manifest) -> str | None:
         """The card to write; None: the one that is there was written by hand, and stays."""
@@ -117,7 +119,7 @@ def prepare_push(address: str, licence: str | None, public: bool) -> Push:
     from huggingface_hub.errors import RepositoryNotFoundError
 
     api = hub.HfApi()
-    with explaining(target):
+    with explaining(target, _AGAIN):
         api.whoami()
         try:
             info = api.model_info(target.repo, revision=target.revision)
@@ -144,12 +146,9 @@ def _refuse_foreign(hub: Any, address: HubAddress, files: frozenset[str]) -> Non
         manifest = Path(hub.hf_hub_download(address.repo, FILE_NAME, revision=address.revision))
         if _MARK in manifest.read_bytes():
             return
-    others = sorted(name for name in files if name not in _HARMLESS)
+    others = files.difference(_HARMLESS)
     if others:
-        more = f" and {len(others) - _LISTED} more" if len(others) > _LISTED else ""
-        raise UsageError(
-            f"hf://{address.repo} exists and holds no bundle, but: {', '.join(others[:_LISTED])}{more}\n  choose another name"
-        )
+        raise UsageError(f"hf://{address.repo} exists and holds no bundle, but: {listed(others)}\n  choose another name")
 
 
 def _remove_empty(api: Any, address: HubAddress) -> None:

@@ -6,11 +6,13 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import ValidationError
 
+from svg_common.errors import SvgError
 from svg_common.path_advice import shell_argument
 from svg_common.text_files import decode_text
 from svg_runtime.bundle.contract import SHUFFLED_DECODER, interface_errors
@@ -138,9 +140,7 @@ class Bundle:
                 problems.append(f"{spec.file}: {error}")
         if problems:
             raise BundleError(
-                f"the bundle '{self.path}' is damaged:\n  "
-                + "\n  ".join(problems)
-                + "\n  export it again with: svg-export ckpt.pt",
+                f"the bundle '{self.path}' is damaged:\n  " + "\n  ".join(problems) + f"\n  {_mending(self.path)}",
                 problems,
             )
         return contents
@@ -214,6 +214,16 @@ def _local(path: str | Path) -> Path:
     from svg_runtime.bundle.remote.fetch import fetch_model  # it reads bundles itself
 
     return fetch_model(os.fspath(path))
+
+
+def _mending(folder: Path) -> str:
+    """What to do about a damaged bundle: one that was fetched is fetched again."""
+    from svg_runtime.bundle.remote.published import models_folder  # it reads bundles itself
+
+    with suppress(SvgError):  # no cache folder
+        if folder.resolve().is_relative_to(models_folder().resolve()):
+            return f"remove it, and the next start fetches it again: rm -r {shell_argument(folder)}"
+    return "export it again with: svg-export ckpt.pt"
 
 
 def _read_manifest(file: Path) -> Manifest:

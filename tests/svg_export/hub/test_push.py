@@ -167,6 +167,7 @@ def test_somebody_else_pushes_at_the_same_time(hub, svg_export, monkeypatch):
 def test_what_is_refused_before_any_work(hub, svg_export, monkeypatch, tmp_path):
     hub.repo("ada/llm").commit({"config.json": b"{}", "model.safetensors": b""})
     hub.repo("ada/web").commit({"manifest.json": b'{"name": "a web page"}'})
+    hub.repo("ada/lines").commit({"a\nerror: b": b""})
     hub.repo("ada/private").commit({})
     hub.repo("ada/private").private = True
     model = tmp_path / "no.pt"
@@ -180,6 +181,7 @@ def test_what_is_refused_before_any_work(hub, svg_export, monkeypatch, tmp_path)
         (["--public"], 2, "has no effect without --push"),
         (["--push", "hf://ada/llm"], 2, "holds no bundle, but: config.json, model.safetensors"),
         (["--push", "hf://ada/web"], 2, "holds no bundle, but: manifest.json"),
+        (["--push", "hf://ada/lines"], 2, r"but: a\nerror: b"),
         (["--push", "hf://ada/private", "--public"], 2, "/ada/private/settings"),
         (["--push", "hf://ada/private@dev"], 1, "no revision 'dev'"),
         (["--push", "hf://ada/new@dev"], 2, "a new one has no branch 'dev'"),
@@ -232,8 +234,21 @@ def test_a_push_that_fails_late_leaves_no_empty_repository(hub, svg_export):
 
 def test_a_commit_whose_answer_is_lost_stays(hub, svg_export):
     hub.loses_answer = True
-    assert svg_export(CAMERA, "--push", "hf://ada/cam")[0] == 1
+    code, output = svg_export(CAMERA, "--push", "hf://ada/cam")
+    assert (code, "504" in output, "in the cache" in output) == (1, True, False)
+    assert f"may have arrived all the same: look at {hub.url}/ada/cam/commits/main" in output
     assert set(pushed(hub)) == {".gitattributes", "README.md", "manifest.json", *GRAPHS}
+
+
+@pytest.mark.parametrize("how", ["broken", "offline"])
+def test_a_push_without_a_connection_speaks_of_no_cache(hub, svg_export, monkeypatch, how):
+    from huggingface_hub import constants
+
+    hub.broken = how == "broken"
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", how == "offline")
+    code, output = svg_export(CAMERA, "--push", "hf://ada/cam")
+    advice = {"broken": "nothing was pushed; check the connection", "offline": "unset it, and run the command again"}[how]
+    assert (code, advice in output, "the cache" in output) == (1, True, False)
 
 
 def test_an_empty_repository_that_cannot_be_removed_is_said(hub, svg_export, monkeypatch):

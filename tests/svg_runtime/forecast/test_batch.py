@@ -206,9 +206,9 @@ def test_post_processing_is_true_or_false(tiny_bundle, post_process, shown):
         open_batch(tiny_bundle, post_process=post_process)
 
 
-@pytest.mark.parametrize("options", [{"scored": "no"}, {"scored": 0}, {"progress": 3}, {"progress": 0}, {"calibrate": "x"}])
+@pytest.mark.parametrize("options", [{"scored": "no"}, {"scored": 0}, {"progress": 3}, {"progress": 0}])
 def test_other_options_are_checked_as_those_of_a_forecaster(tiny_bundle, options):
-    with pytest.raises(UsageError, match=f"{next(iter(options))} (is|has) "):
+    with pytest.raises(UsageError, match=f"^{next(iter(options))} is "):
         open_batch(tiny_bundle, **options)
 
 

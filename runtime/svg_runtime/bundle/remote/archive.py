@@ -6,12 +6,14 @@ import hashlib
 import http.client
 import logging
 import ssl
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from svg_common.errors import SvgError
+from svg_common.printable import one_line
 from svg_runtime.bundle.remote.addresses import ArchiveAddress, is_encrypted_or_local
 from svg_runtime.bundle.remote.published import find_published, models_folder, publish, scratch_folder
 from svg_runtime.bundle.remote.tar_files import TarFiles
@@ -21,11 +23,17 @@ _LOG = logging.getLogger(__name__)
 ARCHIVE_LIMIT = 8 << 30  # bytes: two precisions of graphs, each of which has at most 2 GiB
 _TIMEOUT_S = 30.0  # without a byte
 _CONTINUED = 20  # times that a download goes on after its connection was lost
+_BUSY = (429, 500, 502, 503, 504)  # what a server answers that may serve the file a little later
+_PAUSE_S = 1.0  # before such a server is asked again
 _PIECE = 1 << 20
 
 
 class _BrokenError(Exception):
     """The connection was lost."""
+
+
+class _BusyError(_BrokenError):
+    """The server is in trouble."""
 
 
 class _RefusedRedirectError(Exception):
@@ -69,7 +77,10 @@ def fetch_archive(address: ArchiveAddress) -> Path:
 
 
 class _Download:
-    """A download that goes on where its connection was lost, as long as every connection brings something."""
+    """A download that goes on where its connection was lost, as long as every connection brings something.
+
+    Once it has begun, it waits for a server in trouble.
+    """
 
     def __init__(self, address: ArchiveAddress, stream: BinaryIO) -> None:
         self._address = address
@@ -85,17 +96,22 @@ class _Download:
             BundleError: it has another hash, or is too large.
             SvgError: the server cannot be reached, or does not serve it.
         """
+        reason = ""
         for _ in range(_CONTINUED):
             before = self._position
             try:
                 self._receive()
                 break
             except _BrokenError as error:
-                if self._position <= before:
-                    raise self._unreachable(str(error)) from None
-                _LOG.info("%s: connection lost after %.1f MB; going on", self._address, self._position / 1e6)
+                reason = str(error)
+                is_busy = isinstance(error, _BusyError) and before > 0
+                if self._position <= before and not is_busy:
+                    raise self._unreachable(reason) from None
+                _LOG.info("%s: %s after %.1f MB; going on", self._address, reason, self._position / 1e6)
+                if is_busy:
+                    time.sleep(_PAUSE_S)
         else:
-            raise self._unreachable("the connection breaks again and again")
+            raise self._unreachable(f"{reason}, again and again")
         found = self._digest.hexdigest()
         if found != self._address.sha256:
             raise BundleError(
@@ -145,16 +161,18 @@ class _Download:
             ) from None
         except urllib.error.HTTPError as error:
             error.close()
+            answer = f"the server answers {error.code} {one_line(str(error.reason))}"
+            if error.code in _BUSY:
+                raise _BusyError(answer) from None
             raise SvgError(
-                f"no bundle at {self._address}: the server answers {error.code} {error.reason}\n"
-                "  check the address, or ask for a new one where you found it"
+                f"no bundle at {self._address}: {answer}\n  check the address, or ask for a new one where you found it"
             ) from None
         except urllib.error.URLError as error:
             if isinstance(error.reason, ssl.SSLCertVerificationError):
                 raise self._unreachable(f"its certificate is not valid ({error.reason.verify_message})") from None
-            raise _BrokenError(str(error.reason)) from None
+            raise _BrokenError(one_line(str(error.reason))) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise _BrokenError(str(error) or type(error).__name__) from None
+            raise _broken(error) from None
 
     def _refuse_too_large(self, size: int) -> None:
         if size > ARCHIVE_LIMIT:
@@ -163,7 +181,7 @@ class _Download:
     def _unreachable(self, reason: str) -> SvgError:
         return SvgError(
             f"cannot download {self._address}: {reason}\n"
-            "  this bundle is not in the cache yet; check the connection, or give a *.svgb folder"
+            "  this bundle is not in the cache yet; check the connection, try again later, or give a *.svgb folder"
         )
 
 
@@ -171,4 +189,8 @@ def _read(response: http.client.HTTPResponse) -> bytes:
     try:
         return response.read(_PIECE)
     except (OSError, http.client.HTTPException) as error:
-        raise _BrokenError(str(error) or type(error).__name__) from None
+        raise _broken(error) from None
+
+
+def _broken(error: Exception) -> _BrokenError:
+    return _BrokenError(one_line(str(error).strip()) or type(error).__name__)

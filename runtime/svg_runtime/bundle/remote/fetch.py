@@ -6,7 +6,6 @@ import os
 from functools import cache
 from pathlib import Path
 
-from svg_common.cache import cache_folder
 from svg_common.errors import OutputError, UsageError
 from svg_runtime.bundle.remote.addresses import FORMS, ArchiveAddress, parse_address
 
@@ -39,5 +38,15 @@ def fetch_model(address: str) -> Path:
 
         return fetch_from_hub(parsed)
     except OSError as error:  # a full disk; errors of the network are SvgErrors by now
-        place = Path(os.fsdecode(error.filename)) if error.filename else cache_folder()
-        raise OutputError(place, error) from error
+        raise _cannot_write(error) from error
+
+
+def _cannot_write(error: OSError) -> OutputError:
+    """The error that names the cache that cannot be written, ours or the Hub's, and the variable that chooses another one."""
+    from svg_runtime.bundle.remote.published import models_folder  # it reads bundles itself
+
+    ours = Path(os.path.realpath(models_folder()))
+    place = Path(os.path.realpath(os.fsdecode(error.filename))) if error.filename else ours
+    if place.is_relative_to(ours) or ours.is_relative_to(place):
+        return OutputError(models_folder(), error, "set SVG_EDGE_CACHE to a writable folder with free space")
+    return OutputError(place, error, "set HF_HOME to a writable folder with free space")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import shutil
@@ -9,6 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from svg_common.files import file_sha256
+from svg_common.printable import one_line
 from svg_runtime.bundle.manifest import FILE_NAME
 from svg_runtime.bundle.remote.addresses import HubAddress
 from svg_runtime.bundle.remote.hub_library import explaining, is_offline, is_unreachable, load_hub
@@ -68,13 +71,15 @@ def fetch_from_hub(address: HubAddress) -> Path:
         commit = address.at(str(info.sha))
         if not commit.is_pinned:  # it becomes the name of a folder
             raise BundleError(
-                f"no model at {address}: '{info.sha}' is not a commit\n  expected 40 hexadecimal digits from the Hub"
+                f"no model at {address}: '{one_line(str(info.sha))}' is not a commit\n"
+                "  expected 40 hexadecimal digits from the Hub"
             )
         if not address.is_pinned:
             _LOG.info("%s is commit %s; to stay with it, give: %s", address, commit.revision[:12], commit)
-        sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+        files = {file.rfilename: file for file in info.siblings or ()}
+        sizes = {name: file.size or 0 for name, file in files.items()}
         folder = find_published(_folder(commit)) or publish(
-            _folder(commit), str(address), HubFiles(sizes, lambda name: _download(hub, commit, name, sizes[name]))
+            _folder(commit), str(address), HubFiles(sizes, lambda name: _download(hub, commit, files[name]))
         )
         if not address.is_pinned:  # after `publish`, which has refused what is not a bundle or has a huge manifest
             _keep_reference(hub, address, commit)
@@ -89,7 +94,10 @@ def _from_hub_cache(address: HubAddress, snapshot: Path) -> Path:
         _LOG.warning("%s: %s was commit %s when it was fetched last", reason, address, commit.revision[:12])
     sizes = {str(file.relative_to(snapshot).as_posix()): file.stat().st_size for file in snapshot.rglob("*") if file.is_file()}
     return find_published(_folder(commit)) or publish(
-        _folder(commit), str(address), HubFiles(sizes, lambda name: snapshot / name)
+        _folder(commit),
+        str(address),
+        HubFiles(sizes, lambda name: snapshot / name),
+        "it came from the Hub's cache, where it may be damaged: run the command again with a connection",
     )
 
 
@@ -100,11 +108,27 @@ def _keep_reference(hub: Any, address: HubAddress, commit: HubAddress) -> None:
         hub.hf_hub_download(address.repo, FILE_NAME, revision=address.revision)
 
 
-def _download(hub: Any, commit: HubAddress, name: str, size: int) -> str:
-    if size >= _ANNOUNCED:
-        _LOG.info("downloading %s (%.1f MB)", name, size / 1e6)
-    path: str = hub.hf_hub_download(commit.repo, name, revision=commit.revision)
+def _download(hub: Any, commit: HubAddress, file: Any) -> str:
+    """Bring one of `model_info`'s files into the Hub's cache; anew if the one that is there already is damaged."""
+    if (file.size or 0) >= _ANNOUNCED:
+        _LOG.info("downloading %s (%.1f MB)", file.rfilename, file.size / 1e6)
+    path: str = hub.hf_hub_download(commit.repo, file.rfilename, revision=commit.revision)
+    if not _is_as_announced(Path(path), file):  # the library trusts what is in its cache
+        _LOG.warning("%s in the Hub's cache is damaged: downloading it again", file.rfilename)
+        path = hub.hf_hub_download(commit.repo, file.rfilename, revision=commit.revision, force_download=True)
     return path
+
+
+def _is_as_announced(path: Path, file: Any) -> bool:
+    """Whether a file has the size and the hash that the Hub names: SHA-256 in large file storage, else that of Git."""
+    if path.stat().st_size != (file.size or 0):
+        return False
+    if file.lfs is not None:
+        return file_sha256(path) == str(file.lfs.sha256)
+    if file.blob_id is None:
+        return True
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() == str(file.blob_id)
 
 
 def _folder(commit: HubAddress) -> Path:

@@ -9,6 +9,7 @@ from typing import Any
 
 from svg_common.command import require_modules
 from svg_common.errors import SvgError
+from svg_common.printable import one_line
 from svg_runtime.bundle.remote.addresses import HubAddress
 from svg_runtime.errors import BundleError
 
@@ -58,8 +59,12 @@ def is_unreachable(error: Exception) -> bool:
 
 
 @contextmanager
-def explaining(address: HubAddress) -> Iterator[None]:
+def explaining(address: HubAddress, push_advice: str | None = None) -> Iterator[None]:
     """Turn the library's errors into ours.
+
+    Args:
+        address: what is fetched or pushed.
+        push_advice: of a push, what to do when the Hub does not answer; None: the model is fetched.
 
     Raises:
         BundleError: no such model, revision or file.
@@ -68,13 +73,13 @@ def explaining(address: HubAddress) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        explained = _explained(error, address)
+        explained = _explained(error, address, push_advice)
         if explained is None:
             raise
         raise explained from error
 
 
-def _explained(error: Exception, address: HubAddress) -> SvgError | None:
+def _explained(error: Exception, address: HubAddress, push_advice: str | None) -> SvgError | None:
     """The same error as a message for the user; None: it is not about the Hub."""
     from huggingface_hub import errors
 
@@ -88,22 +93,26 @@ def _explained(error: Exception, address: HubAddress) -> SvgError | None:
             f"no model '{address.repo}' at {endpoint()}, or a private one\n  check the name; for a private model {_LOG_IN}"
         )
     if isinstance(error, errors.EntryNotFoundError) and isinstance(error, errors.HfHubHTTPError):
-        return BundleError(f"a file of {address} is missing: {error.response.url.path}")
+        return BundleError(f"a file of {address} is missing: {one_line(error.response.url.path)}")
     if isinstance(error, errors.LocalTokenNotFoundError):
         return SvgError(f"the Hub needs to know who you are\n  {_LOG_IN}")
     if isinstance(error, (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError)) or is_unreachable(error):
-        return SvgError(_unreachable(error, address))
+        return SvgError(_unreachable(error, address, push_advice))
     if isinstance(error, errors.HfHubHTTPError):
         return SvgError(_refused(error, address))
     return None
 
 
-def _unreachable(error: Exception, address: HubAddress) -> str:
+def _unreachable(error: Exception, address: HubAddress, push_advice: str | None) -> str:
+    if is_offline() and push_advice is not None:
+        return "a push needs a connection, and HF_HUB_OFFLINE is set\n  unset it, and run the command again"
     if is_offline():
         return (
             f"{address} is not in the cache, and HF_HUB_OFFLINE is set\n  unset it, and fetch the model once with a connection"
         )
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    reason = one_line(str(error).strip().splitlines()[0]) if str(error).strip() else type(error).__name__
+    if push_advice is not None:
+        return f"{endpoint()} cannot be reached, or does not answer: {reason}\n  {push_advice}"
     return (
         f"{endpoint()} cannot be reached: {reason}\n"
         f"  {address} is not in the cache; check the connection, or give a *.svgb folder"
@@ -122,5 +131,5 @@ def _refused(error: Any, address: HubAddress) -> str:
             f"the token of this machine has no permission for hf://{address.repo}\n"
             f"  give it access at {endpoint()}/settings/tokens: to read for --model, to write for --push"
         )
-    reason = error.server_message or error.response.reason_phrase
+    reason = one_line(error.server_message or error.response.reason_phrase)
     return f"{endpoint()} answers {code} {reason} for hf://{address.repo}\n  see {endpoint()}/{address.repo}"

@@ -5,22 +5,19 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import tempfile
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
 from svg_common.cache import cache_folder
-from svg_common.errors import OutputError
+from svg_common.files import beside
+from svg_common.printable import one_line
 from svg_runtime.bundle.manifest import FILE_NAME, PRECISIONS, Manifest
 from svg_runtime.bundle.reader import MANIFEST_LIMIT, Bundle
 from svg_runtime.errors import BundleError
 
 _GRAPH = re.compile(rf"({'|'.join(PRECISIONS)})/[\w.-]+\.onnx", re.ASCII)
-_SCRATCH = ".fetch."
-_FORGOTTEN_S = 86400.0  # a scratch folder as old as this was left by a program that was killed
 _LISTED = 8  # files in a message
 
 
@@ -65,25 +62,26 @@ def graph_files(manifest: Manifest) -> dict[str, int]:
     files = {graph.file: graph.bytes for variant in manifest.variants.values() for graph in variant.files.values()}
     wrong = [name for name in files if not _GRAPH.fullmatch(name)]
     if wrong:
-        raise BundleError(f"the manifest names files that are not fetched: {_listed(wrong)}\n  expected such as fp32/step.onnx")
+        raise BundleError(f"the manifest names files that are not fetched: {listed(wrong)}\n  expected such as fp32/step.onnx")
     return files
 
 
-def publish(folder: Path, address: str, files: Files) -> Path:
+def publish(folder: Path, address: str, files: Files, advice: str = "tell its author") -> Path:
     """Make the bundle `folder` of what lies at `address`; it appears whole, with every hash checked, or not at all.
 
     Args:
         folder: below `models_folder()`.
         address: for messages.
         files: at the address. Only the manifest and the graphs that it names are taken.
+        advice: what to do about a damaged one.
 
     Raises:
         BundleError: there is no bundle, or a damaged or hostile one.
-        OutputError, OSError: the cache cannot be written.
+        OSError: the cache cannot be written.
     """
     if FILE_NAME not in files.sizes:
         raise BundleError(
-            f"no bundle at {address}: it has no {FILE_NAME}, only: {_listed(files.sizes) or 'nothing'}\n"
+            f"no bundle at {address}: it has no {FILE_NAME}, only: {listed(files.sizes) or 'nothing'}\n"
             "  expected what svg-export writes; push it with: svg-export ckpt.pt --push hf://user/name"
         )
     if files.sizes[FILE_NAME] > MANIFEST_LIMIT:
@@ -94,39 +92,32 @@ def publish(folder: Path, address: str, files: Files) -> Path:
         try:
             _fill(new, files)
         except BundleError as error:
-            raise _rejected(error, address, new) from error
-        try:
-            _move(new, folder)
-        except OSError as error:
-            raise OutputError(folder, error) from error
+            raise _rejected(error, address, new, advice) from error
+        _move(new, folder)
     return folder
 
 
-@contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """Yield an empty folder beside the published ones, which is removed at the end.
+def scratch_folder() -> AbstractContextManager[Path]:
+    """An empty folder beside the published ones, removed at the end; those of killed programs are removed at its start.
 
     Raises:
-        OutputError: the cache cannot be written.
+        OSError: the cache cannot be written.
     """
-    root = models_folder()
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        _remove_forgotten(root)
-        scratch = tempfile.mkdtemp(prefix=_SCRATCH, dir=root)
-    except OSError as error:
-        raise OutputError(root, error) from error
-    try:
-        yield Path(scratch)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    return beside(models_folder() / "fetch", folder=True)
 
 
-def _rejected(error: BundleError, address: str, new: Path) -> BundleError:
+def listed(names: Iterable[str]) -> str:
+    """Names of files for a message: the first few, on one line."""
+    shown = sorted(names)
+    more = f" and {len(shown) - _LISTED} more" if len(shown) > _LISTED else ""
+    return ", ".join(one_line(name[:100]) for name in shown[:_LISTED]) + more
+
+
+def _rejected(error: BundleError, address: str, new: Path, advice: str) -> BundleError:
     """The same error with the address in place of the scratch folder, and without the advice to export again."""
-    reasons = error.problems or [str(error).splitlines()[0].replace(str(new), address)]
+    reasons = [one_line(reason) for reason in error.problems or [str(error).splitlines()[0].replace(str(new), address)]]
     lines = "\n  ".join(reasons)
-    return BundleError(f"the bundle at {address} is rejected:\n  {lines}\n  nothing of it was kept; tell its author", reasons)
+    return BundleError(f"the bundle at {address} is rejected:\n  {lines}\n  nothing of it was kept; {advice}", reasons)
 
 
 def _fill(new: Path, files: Files) -> None:
@@ -135,7 +126,7 @@ def _fill(new: Path, files: Files) -> None:
     expected = graph_files(bundle.manifest)
     wrong = [name for name, size in expected.items() if files.sizes.get(name) != size]
     if wrong:
-        raise BundleError(f"missing, or of another size than the manifest says: {_listed(wrong)}")
+        raise BundleError(f"missing, or of another size than the manifest says: {listed(wrong)}")
     for name in expected:
         (new / name).parent.mkdir(exist_ok=True)
         files.copy(name, new / name)
@@ -156,16 +147,3 @@ def _move(new: Path, folder: Path) -> None:
     except OSError:
         if find_published(folder) is None:
             raise
-
-
-def _remove_forgotten(root: Path) -> None:
-    for scratch in root.glob(f"{_SCRATCH}*"):
-        with suppress(OSError):
-            if time.time() - scratch.stat().st_mtime > _FORGOTTEN_S:
-                shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _listed(names: Iterable[str]) -> str:
-    shown = sorted(names)
-    more = f" and {len(shown) - _LISTED} more" if len(shown) > _LISTED else ""
-    return ", ".join(name[:100] for name in shown[:_LISTED]) + more

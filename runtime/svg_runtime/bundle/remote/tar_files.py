@@ -6,18 +6,22 @@ Compressed archives are not taken: weights hardly shrink, and a small file could
 
 from __future__ import annotations
 
+import re
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from svg_common.printable import one_line
 from svg_runtime.bundle.manifest import FILE_NAME
 from svg_runtime.errors import BundleError
 
 _BLOCK = 512
 _MOST_ENTRIES = 4096
 _MOST_ATTRIBUTES = 1 << 16  # bytes of an entry with attributes of another
-_ATTRIBUTES = (tarfile.XHDTYPE, tarfile.XGLTYPE)  # times and owners of the next file, or of all: not needed
+_LONGEST_NAME = 4096  # characters, as in Linux
+_ATTRIBUTES = (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE)  # of the next file or of all; only names count
+_PAX_PATH = re.compile(rb"(?:^|\n)\d+ path=([^\n]+)\n")
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
 _PIECE = 1 << 20
 
@@ -59,6 +63,7 @@ def _places(stream: BinaryIO, size: int) -> dict[str, tuple[int, int]]:
     """Path of every regular file -> where its content starts, and its length."""
     places: dict[str, tuple[int, int]] = {}
     offset = 0
+    long_name: str | None = None  # of the next entry
     for _ in range(_MOST_ENTRIES):
         stream.seek(offset)
         header = stream.read(_BLOCK)
@@ -70,13 +75,14 @@ def _places(stream: BinaryIO, size: int) -> dict[str, tuple[int, int]]:
             raise BundleError("the archive is cut off, or not a tar archive")
         if entry.type in _ATTRIBUTES:
             _require(entry.size <= _MOST_ATTRIBUTES, f"attributes of {entry.size} bytes")
-        elif entry.type in _REGULAR:
-            name = _plain(entry.name)
-            _require(name not in places, f"'{name[:100]}' twice")
-            places[name] = (start, entry.size)
+            long_name = _long_name(entry.type, stream.read(entry.size)) or long_name
         else:
-            _require(entry.isdir(), f"'{entry.name[:100]}', which is neither a file nor a folder")
-            _plain(entry.name)
+            name = _plain(long_name or entry.name)
+            long_name = None
+            _require(entry.isdir() or entry.type in _REGULAR, f"{_shown(name)}, which is neither a file nor a folder")
+            if entry.type in _REGULAR:
+                _require(name not in places, f"{_shown(name)} twice")
+                places[name] = (start, entry.size)
         offset = start + -(-entry.size // _BLOCK) * _BLOCK
     raise BundleError(f"the archive has more than {_MOST_ENTRIES} entries")
 
@@ -90,14 +96,29 @@ def _entry(header: bytes) -> tarfile.TarInfo:
         ) from error
 
 
+def _long_name(kind: bytes, content: bytes) -> str | None:
+    """The name of the next entry in one with its attributes: in GNU's form, or in that of the standard, pax."""
+    if kind == tarfile.GNUTYPE_LONGNAME:
+        name = content.partition(b"\0")[0]
+    else:
+        found = _PAX_PATH.search(content) if kind == tarfile.XHDTYPE else None
+        name = found[1] if found else b""
+    return name.decode("utf-8", "surrogateescape") or None
+
+
 def _plain(name: str) -> str:
     """The path without ./ before it."""
+    _require(len(name) <= _LONGEST_NAME, f"a name of {len(name)} characters")
     path = PurePosixPath(name)
     _require(
         not path.is_absolute() and ".." not in path.parts and "\\" not in name,
-        f"the path '{name[:100]}', which leads out of it",
+        f"the path {_shown(name)}, which leads out of it",
     )
     return str(path)
+
+
+def _shown(name: str) -> str:
+    return f"'{one_line(name[:100])}'"
 
 
 def _root(places: Mapping[str, tuple[int, int]]) -> str:

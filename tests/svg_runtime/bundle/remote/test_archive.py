@@ -131,6 +131,17 @@ def test_archives_of_the_program_tar_are_read(cache, server, files, tmp_path):
         assert files_below(find_model(server.address())) == set(files)
 
 
+@pytest.mark.parametrize("form", ["gnu", "pax"])
+def test_long_names_in_archives_of_the_program_tar_are_read(cache, server, files, tmp_path, form):
+    root = "long-" * 30 + ".svgb"
+    for name, content in files.items():
+        (tmp_path / root / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / root / name).write_bytes(content)
+    subprocess.run(["tar", f"--format={form}", "-cf", "x.tar", root], cwd=tmp_path, check=True)
+    server.content = (tmp_path / "x.tar").read_bytes()
+    assert files_below(find_model(server.address())) == set(files)
+
+
 def test_engines_pickles_and_other_files_are_left_out(cache, server, files):
     server.content = packed({"engines/fp32/step.plan": b"code", "weights.pkl": b"code", "fp32/own.onnx": b"?", **files})
     assert files_below(find_model(server.address())) == set(files)
@@ -174,6 +185,40 @@ def test_a_lost_connection_goes_on_if_the_server_can(cache, server, files, range
             find_model(server.address())
         assert len(server.requests) == 2
         assert files_below(cache) == set()
+
+
+def test_a_download_goes_on_after_answers_of_a_server_in_trouble(cache, server, files, monkeypatch):
+    monkeypatch.setattr(archive, "_PAUSE_S", 0.0)
+    half = breaking(len(server.content) // 2 + 1, ranges=True)
+
+    def answer(handler: BaseHTTPRequestHandler, content: bytes) -> None:
+        if 1 < len(server.requests) < 4:
+            send(handler, 503, b"")
+        else:
+            half(handler, content)
+
+    server.answer = answer
+    assert files_below(find_model(server.address())) == set(files)
+    assert server.requests == [None] + [f"bytes={len(server.content) // 2 + 1}-"] * 3
+
+
+@pytest.mark.parametrize("status", ["429 Too Many Requests", "500 Internal Server Error", "503 Service Unavailable"])
+@pytest.mark.parametrize("begun", [True, False], ids=["begun", "not begun"])
+def test_a_server_that_stays_in_trouble(cache, server, monkeypatch, status, begun):
+    monkeypatch.setattr(archive, "_PAUSE_S", 0.0)
+    half = breaking(len(server.content) // 2 + 1, ranges=True)
+
+    def answer(handler: BaseHTTPRequestHandler, content: bytes) -> None:
+        if begun and len(server.requests) == 1:
+            half(handler, content)
+        else:
+            send(handler, int(status[:3]), b"")
+
+    server.answer = answer
+    with pytest.raises(SvgError, match=rf"cannot download .*: the server answers {status}.*\n.*try again later"):
+        find_model(server.address())
+    assert len(server.requests) == (20 if begun else 1)
+    assert files_below(cache) == set()
 
 
 def test_a_file_that_is_too_large_is_refused_before_it_is_written(cache, server, monkeypatch):
@@ -260,10 +305,13 @@ def test_no_server(cache):
         (entry("camera.svgb\\..\\job"), "leads out of it"),
         (entry("other.svgb/manifest.json"), "several bundles"),
         (entry("camera.svgb/manifest.json"), "twice"),
-        (entry("camera.svgb/" + "n" * 300), "neither a file nor a folder"),  # GNU's long names
+        (entry("camera.svgb/../" + "n" * 300), "leads out of it"),  # GNU's long names
+        (entry("camera.svgb/" + "n" * 5000), "a name of 5012 characters"),
+        (entry("camera.svgb/a\nerror: b", tarfile.FIFOTYPE), r"'camera.svgb/a\\nerror: b', which is neither"),
+        (entry("../a\nerror: b"), r"the path '../a\\nerror: b', which leads"),
     ],
     ids=["symlink", "hard link", "device", "pipe", "sparse", "absolute", "parent", "parent folder", "backslash", "two", "twice",
-         "long"],
+         "long", "too long", "lines", "lines in a path"],
 )  # fmt: skip
 def test_hostile_archives_are_refused(cache, server, files, change, reason, tmp_path):
     before = files_below(tmp_path)
