@@ -28,7 +28,19 @@ _LOST = re.compile(
 
 
 class LostProcessError(SvgError):
-    """Another process of this run is gone, or does not answer."""
+    """Another process of this run is gone, or does not answer.
+
+    Args:
+        reason: how that was noticed.
+        out: folder of the run.
+    """
+
+    def __init__(self, reason: str, out: Path) -> None:
+        super().__init__(
+            f"lost another process of this run: {reason}\n"
+            "  its own message, on its host, may say why; if it only waits, raise --lost-after\n"
+            f"  when all hosts are back, continue from the last save with: --out {shell_argument(out)} --resume, on each"
+        )
 
 
 class PeerError(SvgError):
@@ -129,17 +141,13 @@ def lost_processes_named(fabric: Fabric, out: Path) -> Iterator[None]:
     except RuntimeError as error:
         if fabric.world_size == 1 or not (isinstance(error, dist.DistError) or _LOST.search(str(error))):
             raise
-        raise LostProcessError(
-            f"lost another process of this run: {_reason(error)}\n"
-            "  its own message, on its host, may say why; if it only waits, raise --lost-after\n"
-            f"  when all hosts are back, continue from the last save with: --out {shell_argument(out)} --resume, on each"
-        ) from error
+        raise LostProcessError(_reason(error), out) from error
 
 
 def _quiet_end(code: ExitCode) -> SystemExit:
     """Of a process that leaves the report to another one.
 
-    Lightning Fabric kills the process that started it, whatever that is about to say, a few seconds after a code other than 0.
+    To the process that started it, one that ends with a code other than 0 is lost.
     """
     return SystemExit(int(code) if by_torchrun() else 0)
 

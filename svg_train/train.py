@@ -18,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 from svg_common.errors import ExitCode, SvgError, UsageError
 from svg_common.files import resolved
 from svg_common.folder_lock import FolderLock
+from svg_common.frame_statistics import TrainingData
 from svg_common.out_of_memory import is_out_of_memory
 from svg_common.path_advice import shell_argument
 from svg_common.signals import ignore_next_hangup, stop_signals
@@ -26,13 +27,14 @@ from svg_train.config import Config
 from svg_train.config_options import arguments
 from svg_train.data import open_data
 from svg_train.data.loading import StepSampler, collate, share_of_batch, step_noise, to_unit, training_loader
-from svg_train.data.statistics import data_fingerprint, measure_training_data
+from svg_train.data.statistics import data_fingerprint, is_same_data, measure_training_data
 from svg_train.evaluation import Evaluation, evaluate, held_out
 from svg_train.families import FAMILIES
 from svg_train.families.base import FamilyConfig
 from svg_train.families.video_model import TrainingOutput, VideoModel
 from svg_train.journal import Journal
 from svg_train.machine import Machine
+from svg_train.own_processes import own_processes
 from svg_train.pictures import save_strips
 from svg_train.processes import all_or_none, lost_processes_named, mean_over_processes, one_report_per_host, require_same
 from svg_train.reference.checkpoint import load_any_checkpoint
@@ -102,15 +104,16 @@ class Trainer:
             StoppedError: Ctrl-C, SIGTERM or SIGHUP; the run is saved.
             LostProcessError: another process of the run is gone.
             FolderInUseError: another process trains into the same folder.
-            SvgError, OSError: unusable data or output folder, here or in another process.
+            SvgError, OSError: unusable data or output folder, here or in another process, or other data than before --resume.
             SystemExit: in a process that leaves the report to the first one of its host.
         """
-        with one_report_per_host(self._fabric), lost_processes_named(self._fabric, self._out):
+        fabric, out = self._fabric, self._out
+        with one_report_per_host(fabric), lost_processes_named(fabric, out), own_processes(fabric, out):
             # 1) start the processes; they have the same settings, and open the same data
-            self._fabric.launch()
+            fabric.launch()
             self._agree_on_settings()
-            all_or_none(self._fabric, self._open)
-            require_same(self._fabric, "the training sequences", data_fingerprint(self._data), _SAME_DATA)
+            all_or_none(fabric, self._open)
+            require_same(fabric, "the training sequences", data_fingerprint(self._data), _SAME_DATA)
             # 2) build model and optimizer, or restore them
             self._build()
             # 3) train from the first step, or from the one after the last save
@@ -147,9 +150,9 @@ class Trainer:
         test = open_data(self._config, "test", self._config.model.n_past + train.eval_horizon)
         self._held_out = held_out(test, train.eval_sequences)
         self._descriptions = f"data: {self._data.description}\nheld out: {test.description}"
-        self._training_data = self._resumed.training_data if self._resumed else None
-        if self._training_data is None:
-            self._training_data = measure_training_data(self._data)
+        self._training_data = measure_training_data(self._data)
+        if self._resumed is not None:
+            _refuse_other_data(self._out, self._resumed.training_data, self._training_data)
         resolved(self._out).mkdir(parents=True, exist_ok=True)  # a link may lead to a folder that does not exist yet
         self._lock.hold()
 
@@ -442,6 +445,19 @@ def _resume_point(out: Path) -> Checkpoint:
     if is_complete(checkpoint):
         raise UsageError(f"the run in '{out}' is complete ({checkpoint.step} steps)\n  start a new one with another --out")
     return checkpoint
+
+
+def _refuse_other_data(out: Path, saved: TrainingData | None, found: TrainingData) -> None:
+    """Frames that were held out would be trained on. Checkpoints of older versions do not know their data."""
+    if saved is None or is_same_data(saved, found):
+        return
+    different = saved.description != found.description
+    what = f"was trained on {saved.description}\n  found {found.description}" if different else "was trained on other frames"
+    raise UsageError(
+        f"the run in '{out}' {what}\n"
+        "  continue it with the same files as before, or start another --out from its weights, "
+        f"with: --init {shell_argument(out / BEST)}"
+    )
 
 
 def is_complete(checkpoint: Checkpoint) -> bool:

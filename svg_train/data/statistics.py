@@ -10,9 +10,8 @@ from svg_common.frame_statistics import STATISTICS, Distribution, TrainingData, 
 from svg_train.data import SequenceDataset
 
 _SEQUENCES = 256  # for quantiles of 1 and 99 %; a second or two of one core
-
-
 _COMPARED = 8  # sequences in a fingerprint
+_GREY_LEVEL = 1 / 255  # versions of a decoder may round otherwise
 
 
 def data_fingerprint(data: SequenceDataset) -> str:
@@ -37,3 +36,13 @@ def measure_training_data(data: SequenceDataset) -> TrainingData:
         frames=len(sequence),
         statistics={name: Distribution.of(of) for name, of in values.items()},
     )
+
+
+def is_same_data(one: TrainingData, other: TrainingData) -> bool:
+    """Whether both were measured on the same sequences, wherever their files are: as many, which look alike."""
+    if one.description != other.description:
+        return False
+    if one.sequences != other.sequences:  # samples of different sizes, as of another version, have other statistics
+        return True
+    pairs = [(one.statistics[name], other.statistics[name]) for name in one.statistics.keys() & other.statistics.keys()]
+    return all(abs(a - b) <= _GREY_LEVEL for pair in pairs for (_, a), (_, b) in zip(*pair, strict=True))

@@ -7,6 +7,9 @@ import os
 import random
 import signal
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +21,7 @@ import svg_train.train
 from svg_common.errors import SvgError
 from svg_train.data import statistics, video_cache
 from svg_train.families.svg.model import SVG
+from svg_train.machine import Machine
 from svg_train.run_length import RunLength
 from svg_train.train import Trainer
 from tests.command_runner import Run, start
@@ -74,6 +78,23 @@ def run_processes(count: int, commands: Sequence[str], folder: Path, before: Cal
         assert run.wait() == 0, run.output
 
 
+def run_launched(command: Sequence[str], folder: Path, before: Callable[[], None]) -> subprocess.CompletedProcess[str]:
+    """Run `svg-train --processes 2`, which starts the second process itself. Both are a group, as in a terminal."""
+    script = folder / "svg-train"  # as it is installed: the second process is the same script again
+    name = before.__name__
+    script.write_text(f"from svg_adapt.cli import main\nfrom {before.__module__} import {name}\n\n{name}()\nmain()\n")
+    return subprocess.run(
+        [sys.executable, script, *command, "--processes", "2", *ON_CPU],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+        start_new_session=True,
+    )
+
+
 def losses(folder: Path, kind: str = "train") -> dict[int, dict[str, float]]:
     """Lines of a run's journal, by step."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -128,6 +149,26 @@ def vanish_after_two_steps() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     Trainer._train_step = train_step  # type: ignore[method-assign]
+
+
+def second_vanishes_while_the_first_evaluates() -> None:
+    def evaluate(self: Trainer) -> None:
+        if os.environ["LOCAL_RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(100)
+
+    Trainer._evaluate = evaluate  # type: ignore[method-assign]
+
+
+def ctrl_c_while_the_first_waits_for_the_second() -> None:
+    plain = Machine.fabric
+
+    def fabric(self: Machine) -> Any:
+        if os.environ.get("LOCAL_RANK") == "1":
+            os.killpg(0, signal.SIGINT)
+        return plain(self)
+
+    Machine.fabric = fabric  # type: ignore[method-assign]
 
 
 def overflow_in_one_process() -> None:

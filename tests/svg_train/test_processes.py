@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -25,11 +26,14 @@ from tests.svg_train.run_processes import (
     TRAIN,
     assert_same_losses,
     clocks_that_differ,
+    ctrl_c_while_the_first_waits_for_the_second,
     losses,
     no_space_in_the_second_process,
     overflow_in_one_process,
     record_decoding,
+    run_launched,
     run_processes,
+    second_vanishes_while_the_first_evaluates,
     start_processes,
     stop_after_two_steps,
     vanish_after_two_steps,
@@ -207,6 +211,28 @@ def test_a_process_that_is_killed_ends_the_others_with_a_message(tmp_path, recip
     here.assert_one_message(1)
     assert "lost another process of this run: " in here.output
     assert "--out run --resume, on each" in here.output
+
+
+@pytest.mark.parametrize(
+    ("before", "code", "messages"),
+    [
+        (
+            second_vanishes_while_the_first_evaluates,
+            1,
+            ["lost another process of this run: process 1 of this host was killed by signal 9", "--out run --resume, on each"],
+        ),
+        (ctrl_c_while_the_first_waits_for_the_second, 130, ["interrupted"]),
+    ],
+)
+def test_a_process_that_the_first_one_started_ends_it_with_the_documented_code(tmp_path, recipe, before, code, messages):
+    began = time.monotonic()
+    ended = run_launched(["--config", str(recipe), "--eval-every", "1"], tmp_path, before)
+    assert ended.returncode == code, ended.stderr
+    assert time.monotonic() - began < 90
+    assert ended.stderr.count("error: ") == 1, ended.stderr
+    for message in messages:
+        assert message in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_divergence_in_one_process_ends_all_and_is_reported_once(tmp_path, recipe):

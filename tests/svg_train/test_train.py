@@ -23,6 +23,7 @@ from svg_train.machine import Machine
 from svg_train.train import DivergedError, StoppedError, Trainer
 from tests.command_runner import start
 from tests.conftest import TINY
+from tests.svg_train.test_data_video import write_video
 
 CPU = Machine(device="cpu", precision="32-true")
 SETTINGS = {
@@ -235,6 +236,42 @@ def test_a_training_state_that_does_not_fit_its_model_is_refused(part, tmp_path,
 def test_complete_run_cannot_be_resumed(finished):
     with pytest.raises(UsageError, match="complete"):
         Trainer(build_config(), finished, CPU, resume=True)
+
+
+def train_one_more_step(step, monkeypatch, resume=True, settings=None):
+    with monkeypatch.context() as patch:
+        stop_after(step, patch)
+        with pytest.raises(StoppedError):
+            Trainer(settings or build_config(), Path("run"), CPU, resume=resume).run()
+
+
+@pytest.mark.parametrize(
+    ("name", "level", "message"),
+    [
+        ("b.avi", 0, r"was trained on video: 1 file\(s\) .*\n  found video: 2 file\(s\) .*\n.*--init run/ckpt\.pt"),
+        ("a.avi", 60, r"was trained on other frames\n.*--init run/ckpt\.pt"),
+    ],
+    ids=["more", "other"],
+)
+def test_a_run_is_resumed_on_the_same_data_alone_wherever_they_are(tmp_path, monkeypatch, name, level, message):
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
+    monkeypatch.chdir(before)
+    write_video(Path("a.avi"))
+    data = {"name": "video", "root": ".", "cache": str(tmp_path / "cache")}
+    train_one_more_step(1, monkeypatch, False, build_config(SETTINGS, {"data": data, "train": {"eval_every": 1}}))
+    assert list(Path("run/strips").iterdir())  # among the clips
+    before.rename(after)
+    monkeypatch.chdir(after)
+    train_one_more_step(2, monkeypatch)
+
+    write_video(Path(name), first=level)
+    with pytest.raises(UsageError, match=message):
+        Trainer(build_config(), Path("run"), CPU, resume=True).run()
+    content = torch.load("run/last.pt", weights_only=True)
+    assert content["step"] == 2
+    torch.save({**content, "training_data": None}, "run/last.pt")  # as of older versions
+    train_one_more_step(3, monkeypatch)
 
 
 @pytest.mark.parametrize("model", [{}, SPATIAL], ids=["vector", "spatial"])
