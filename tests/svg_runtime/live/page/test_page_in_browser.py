@@ -137,6 +137,14 @@ def test_panels_are_composed_for_the_width_of_the_page(browser, page, width, exp
     page.cameras["wall"].ask(Change(overlay="live"))
 
 
+def test_futures_of_few_steps_stay_small(browser, page):
+    with Seen(browser, page) as seen:
+        seen.wait_for("document.getElementById('leads').children.length === 3")  # of the six columns that there may be
+        share = "document.getElementById('{}').clientWidth / document.getElementById('leads').parentElement.clientWidth"
+        for name in ("leads", "futures"):
+            assert 0.4 < seen.tab.evaluate(share.format(name)) < 0.51
+
+
 def test_only_the_answer_to_the_newest_change_is_shown(browser, page):
     waiting: list[sync_api.Route] = []
     with Seen(browser, page) as seen:

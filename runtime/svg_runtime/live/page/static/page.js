@@ -5,6 +5,7 @@ import { Chart } from "/static/chart.js";
 const $ = (id) => document.getElementById(id);
 const RETRY_MS = 1500, FUTURES_MS = 700, TILE_MS = 400;
 const MOST_EVENTS = 100;
+const GRID_COLUMNS = 6; // of the grid of futures, as the server draws it
 const NARROW = 600; // CSS pixels of the live picture, below which its panels are composed for a phone
 const OLD_TOKEN = "the token is another one now: open the new link";
 const OVERLAYS = {
@@ -245,6 +246,7 @@ function showCamera(state) {
   showWhetherApplied(state);
   showLatency(state.latency_ms);
   showCounts(state);
+  for (const id of ["leads", "futures"]) $(id).style.maxWidth = `${(100 * state.leads_s.length) / GRID_COLUMNS}%`; // few columns stay small
   $("leads").replaceChildren(...state.leads_s.map((lead) => element("span", `+${lead.toFixed(state.interval_s < 0.1 ? 2 : 1)} s`)));
   $("futures-note").textContent = `${settings.samples} sample${settings.samples > 1 ? "s" : ""}`;
   $("about").textContent = `${state.model} on ${state.backend}; ${state.source}`;
