@@ -1,4 +1,4 @@
-"""The folder where decoded data and compiled models are cached between runs."""
+"""The folder where decoded data, compiled models and models from elsewhere are cached between runs."""
 
 from __future__ import annotations
 
@@ -22,3 +22,12 @@ def cache_folder(configured: str | None = None) -> Path:
         return (Path(base) if base else Path.home() / ".cache") / "svg-edge"
     except RuntimeError as error:
         raise SvgError("no cache folder: this user has no home folder\n  set SVG_EDGE_CACHE to a writable folder") from error
+
+
+def models_folder() -> Path:
+    """Where models from elsewhere are kept: models/ in the cache folder.
+
+    Raises:
+        SvgError: there is no cache folder.
+    """
+    return cache_folder() / "models"

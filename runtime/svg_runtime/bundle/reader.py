@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from svg_common.cache import models_folder
 from svg_common.errors import SvgError
 from svg_common.path_advice import shell_argument
 from svg_common.text_files import decode_text
@@ -218,8 +219,6 @@ def _local(path: str | Path) -> Path:
 
 def _mending(folder: Path) -> str:
     """What to do about a damaged bundle: one that was fetched is fetched again."""
-    from svg_runtime.bundle.remote.published import models_folder  # it reads bundles itself
-
     with suppress(SvgError):  # no cache folder
         if folder.resolve().is_relative_to(models_folder().resolve()):
             return f"remove it, and the next start fetches it again: rm -r {shell_argument(folder)}"

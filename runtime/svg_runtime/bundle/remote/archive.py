@@ -12,10 +12,11 @@ import urllib.request
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
+from svg_common.cache import models_folder
 from svg_common.errors import SvgError
 from svg_common.printable import one_line
 from svg_runtime.bundle.remote.addresses import ArchiveAddress, is_encrypted_or_local
-from svg_runtime.bundle.remote.published import find_published, models_folder, publish, scratch_folder
+from svg_runtime.bundle.remote.published import find_published, publish, scratch_folder
 from svg_runtime.bundle.remote.tar_files import TarFiles
 from svg_runtime.errors import BundleError
 

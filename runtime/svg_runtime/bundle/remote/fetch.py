@@ -6,6 +6,7 @@ import os
 from functools import cache
 from pathlib import Path
 
+from svg_common.cache import models_folder
 from svg_common.errors import OutputError, UsageError
 from svg_runtime.bundle.remote.addresses import FORMS, ArchiveAddress, parse_address
 
@@ -43,8 +44,6 @@ def fetch_model(address: str) -> Path:
 
 def _cannot_write(error: OSError) -> OutputError:
     """The error that names the cache that cannot be written, ours or the Hub's, and the variable that chooses another one."""
-    from svg_runtime.bundle.remote.published import models_folder  # it reads bundles itself
-
     ours = Path(os.path.realpath(models_folder()))
     place = Path(os.path.realpath(os.fsdecode(error.filename))) if error.filename else ours
     if place.is_relative_to(ours) or ours.is_relative_to(place):

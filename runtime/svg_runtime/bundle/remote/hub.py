@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from svg_common.cache import models_folder
 from svg_common.files import file_sha256
 from svg_common.printable import one_line
 from svg_runtime.bundle.manifest import FILE_NAME
 from svg_runtime.bundle.remote.addresses import HubAddress
 from svg_runtime.bundle.remote.hub_library import explaining, is_offline, is_unreachable, load_hub
-from svg_runtime.bundle.remote.published import find_published, models_folder, publish
+from svg_runtime.bundle.remote.published import find_published, publish
 from svg_runtime.errors import BundleError
 
 _LOG = logging.getLogger(__name__)

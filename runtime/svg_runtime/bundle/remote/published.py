@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
-from svg_common.cache import cache_folder
+from svg_common.cache import models_folder
 from svg_common.files import beside
 from svg_common.printable import one_line
 from svg_runtime.bundle.manifest import FILE_NAME, PRECISIONS, Manifest
@@ -32,15 +32,6 @@ class Files(Protocol):
         Raises:
             BundleError: it cannot be had.
         """
-
-
-def models_folder() -> Path:
-    """Where models from elsewhere are kept: models/ in the cache folder.
-
-    Raises:
-        SvgError: there is no cache folder.
-    """
-    return cache_folder() / "models"
 
 
 def find_published(folder: Path) -> Path | None:
@@ -70,7 +61,7 @@ def publish(folder: Path, address: str, files: Files, advice: str = "tell its au
     """Make the bundle `folder` of what lies at `address`; it appears whole, with every hash checked, or not at all.
 
     Args:
-        folder: below `models_folder()`.
+        folder: below `svg_common.cache.models_folder()`.
         address: for messages.
         files: at the address. Only the manifest and the graphs that it names are taken.
         advice: what to do about a damaged one.
