@@ -29,7 +29,7 @@ SAMPLES, HORIZON, INTERVAL_S = 4, 10, 0.1
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("video", type=Path, nargs="?")
-    parser.add_argument("--model", default="embedded", help="a *.svgb folder")
+    parser.add_argument("--model", default="embedded", help="A *.svgb folder.")
     parser.add_argument("--out", type=Path, default=Path("forecast.png"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -14,11 +14,11 @@ ROOT = Path(__file__).resolve().parents[1]
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 
-TagArgument = Annotated[str, typer.Argument(metavar="TAG", help="such as v0.2.0")]
+TagArgument = Annotated[str, typer.Argument(metavar="TAG", help="Tag of the release, such as v0.2.0.")]
 
 
 @app.command()
-def prepare(version: Annotated[str, typer.Argument(metavar="VERSION", help="such as 0.2.0")]) -> None:
+def prepare(version: Annotated[str, typer.Argument(metavar="VERSION", help="Version of the release, such as 0.2.0.")]) -> None:
     """Make the section of a release in CHANGELOG.md, and state its version in the files that have one."""
     changelog.prepare(ROOT, version)
     print(f"prepared {version}\n  read and commit it, then tag it: git tag -a v{version} -m 'svg-edge {version}'")

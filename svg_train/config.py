@@ -45,57 +45,57 @@ class DataConfig(Frozen):
     """Which sequences to train on. An option that does not apply to the data set is refused unless it has its default."""
 
     name: Literal["digits", "smmnist", "video", "kth", "bair"] = Field(
-        "digits", description="built-in digits, MNIST files, video files, KTH actions, or BAIR robot pushing"
+        "digits", description="Built-in digits, MNIST files, video files, KTH actions, or BAIR robot pushing."
     )
     root: str | None = Field(
         None,
-        description="folder of the MNIST files, a video, a folder of videos or pictures, or folder of the KTH or BAIR data",
+        description="Folder of the MNIST files, a video, a folder of videos or pictures, or folder of the KTH or BAIR data.",
     )
-    num_digits: int = Field(1, ge=1, le=4, description="digits per scene (digits, smmnist)")
-    edge_px: float = Field(1.5, gt=0, description="width of the soft edge of drawn digits, in pixels (digits)")
-    frame_step: int = Field(1, ge=1, description="use every n-th frame (video, kth)")
+    num_digits: int = Field(1, ge=1, le=4, description="Digits per scene (digits, smmnist).")
+    edge_px: float = Field(1.5, gt=0, description="Width of the soft edge of drawn digits, in pixels (digits).")
+    frame_step: int = Field(1, ge=1, description="Use every n-th frame (video, kth).")
     frame_interval_s: float | None = Field(
-        None, gt=0, description="seconds per model step; default for video and kth: from the file and frame_step"
+        None, gt=0, description="Seconds per model step. Default for video and kth: from the file and frame_step."
     )
     source_fps: float | None = Field(
         None,
         gt=0,
-        description="frames per second of data without time stamps, such as raw H.264 or pictures (video); "
-        "default: what the codec says; pictures: one per model step, else 10",
+        description="Frames per second of data without time stamps, such as raw H.264 or pictures (video). "
+        "Default: what the codec says; pictures: one per model step, else 10.",
     )
     test_fraction: float = Field(
-        0.15, gt=0, le=1, description="share of a video data set to hold out; 1: all of it, to evaluate on (video)"
+        0.15, gt=0, le=1, description="Share of a video data set to hold out; 1: all of it, to evaluate on (video)."
     )
     split_by: Literal["time", "file", "end"] | None = Field(
         None,
-        description="what to hold out (video): the end of each file (time), whole files (file), or the end of all files in the "
-        "order of their names, as of one recording (end); default: file from 5 videos on, else time",
+        description="What to hold out (video): the end of each file (time), whole files (file), or the end of all files in the "
+        "order of their names, as of one recording (end). Default: file from 5 videos on, else time.",
     )
     crop: tuple[float, float] = Field(
         (1.0, 1.0),
-        description="smallest and largest random crop of training sequences, as shares of the largest possible one's side; "
-        "held out: the central crop of the largest share (video)",
+        description="Smallest and largest random crop of training sequences, as shares of the largest possible one's side; "
+        "held out: the central crop of the largest share (video).",
     )
-    flip: bool = Field(False, description="mirror half of the training sequences, left to right (video)")
+    flip: bool = Field(False, description="Mirror half of the training sequences, left to right (video).")
     brightness: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="largest random change of brightness in training sequences; 0.2: 0.8 to 1.2 times (video)",
+        description="Largest random change of brightness in training sequences; 0.2: 0.8 to 1.2 times (video).",
     )
     playback: tuple[float, float] = Field(
-        (1.0, 1.0), description="slowest and fastest random playback of training sequences; 2: twice as fast (video)"
+        (1.0, 1.0), description="Slowest and fastest random playback of training sequences; 2: twice as fast (video)."
     )
     moving: int = Field(
         1,
         ge=1,
         le=_MOST,
-        description="random views of a training sequence; shown is the one whose observed frames change most (video)",
+        description="Random views of a training sequence; shown is the one whose observed frames change most (video).",
     )
     balanced: bool = Field(
-        False, description="draw training clips by the square root of their lengths, so that a long one counts less (video)"
+        False, description="Draw training clips by the square root of their lengths, so that a long one counts less (video)."
     )
-    cache: str | None = Field(None, description="cache folder of decoded frames; default: the user's cache folder")
+    cache: str | None = Field(None, description="Cache folder of decoded frames. Default: the user's cache folder.")
 
     @model_validator(mode="after")
     def _options_apply(self) -> DataConfig:
@@ -116,31 +116,31 @@ class DataConfig(Frozen):
 class TrainConfig(Frozen):
     """How to train."""
 
-    steps: int = Field(20000, ge=1, le=_MOST_STEPS, description="optimizer steps")
+    steps: int = Field(20000, ge=1, le=_MOST_STEPS, description="Optimizer steps.")
     duration_s: float | None = Field(
         None,
         gt=0,
-        description="train for so long instead of --steps, such as 90s, 30m or 2h; the learning rate follows the time",
+        description="Train for so long instead of --steps, such as 90s, 30m or 2h; the learning rate follows the time.",
     )
-    batch_size: int = Field(32, ge=1, le=_MOST, description="sequences per step, of all processes together")
-    n_future: int = Field(10, ge=1, le=_MOST, description="frames predicted after n_past during training")
-    lr: float = Field(2e-3, gt=0, description="peak learning rate of Adam")
+    batch_size: int = Field(32, ge=1, le=_MOST, description="Sequences per step, of all processes together.")
+    n_future: int = Field(10, ge=1, le=_MOST, description="Frames predicted after n_past during training.")
+    lr: float = Field(2e-3, gt=0, description="Peak learning rate of Adam.")
     warmup_steps: int = Field(
-        200, ge=0, le=_MOST_STEPS, description="steps of linear warm-up; the rate then decays linearly to zero"
+        200, ge=0, le=_MOST_STEPS, description="Steps of linear warm-up; the rate then decays linearly to zero."
     )
-    beta: float = Field(1e-4, ge=0, description="weight of KL(posterior || prior)")
-    beta_start: float | None = Field(None, ge=0, description="weight of the KL term before beta_ramp; default: beta")
+    beta: float = Field(1e-4, ge=0, description="Weight of KL(posterior || prior).")
+    beta_start: float | None = Field(None, ge=0, description="Weight of the KL term before beta_ramp. Default: beta.")
     beta_ramp: tuple[int, int] = Field(
-        (0, 0), description="steps between which the weight goes linearly from beta_start to beta"
+        (0, 0), description="Steps between which the weight goes linearly from beta_start to beta."
     )
-    gradient_clip: float = Field(1.0, gt=0, allow_inf_nan=True, description="maximum gradient norm; inf: no limit")
-    ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights that are evaluated and saved; 0: off")
-    seed: int = Field(0, ge=0, le=(1 << 64) - 1, description="seed of weights, data order and noise")
-    eval_every: int = Field(1000, ge=1, le=_MOST_STEPS, description="steps between evaluations on held-out sequences")
-    eval_sequences: int = Field(64, ge=1, le=_MOST, description="held-out sequences per evaluation")
-    eval_samples: int = Field(10, ge=1, le=_MOST, description="sampled futures per held-out sequence; the best one is scored")
-    eval_horizon: int = Field(10, ge=1, le=_MOST, description="forecast frames per held-out sequence")
-    save_every: int = Field(500, ge=1, le=_MOST_STEPS, description="steps between saves of last.pt")
+    gradient_clip: float = Field(1.0, gt=0, allow_inf_nan=True, description="Maximum gradient norm; inf: no limit.")
+    ema_decay: float = Field(0.0, ge=0, lt=1, description="Decay of the averaged weights that are evaluated and saved; 0: off.")
+    seed: int = Field(0, ge=0, le=(1 << 64) - 1, description="Seed of weights, data order and noise.")
+    eval_every: int = Field(1000, ge=1, le=_MOST_STEPS, description="Steps between evaluations on held-out sequences.")
+    eval_sequences: int = Field(64, ge=1, le=_MOST, description="Held-out sequences per evaluation.")
+    eval_samples: int = Field(10, ge=1, le=_MOST, description="Sampled futures per held-out sequence; the best one is scored.")
+    eval_horizon: int = Field(10, ge=1, le=_MOST, description="Forecast frames per held-out sequence.")
+    save_every: int = Field(500, ge=1, le=_MOST_STEPS, description="Steps between saves of last.pt.")
 
     @field_validator("duration_s", mode="before")
     @classmethod

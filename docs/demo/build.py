@@ -47,7 +47,9 @@ class BuildError(Exception):
 def main(arguments: list[str] | None = None) -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", nargs="?", type=Path, default=BUILD / "site", help="where the page is put, replaced if there")
+    parser.add_argument(
+        "folder", nargs="?", type=Path, default=BUILD / "site", help="Where the page is put, replaced if there."
+    )
     options = parser.parse_args(arguments)
     try:
         build(options.folder)

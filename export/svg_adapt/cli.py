@@ -40,72 +40,72 @@ def _adaptation(help: str, *names: str, **settings: Any) -> Any:
 def train(
     config: Annotated[
         str | None,
-        typer.Option(metavar="FILE|NAME", help="recipe: a TOML file, or the name of a built-in recipe; flags override it"),
+        typer.Option(metavar="FILE|NAME", help="Recipe: a TOML file, or the name of a built-in recipe; flags override it."),
     ] = None,
-    list_recipes: Annotated[bool, typer.Option("--list-recipes", help="list the built-in recipes and exit")] = False,
-    out: Annotated[Path, typer.Option(help="output folder of the run")] = Path("run"),
+    list_recipes: Annotated[bool, typer.Option("--list-recipes", help="List the built-in recipes and exit.")] = False,
+    out: Annotated[Path, typer.Option(help="Output folder of the run.")] = Path("run"),
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="continue the run in --out where it was saved; an adaptation: with the same command"),
+        typer.Option("--resume", help="Continue the run in --out where it was saved; an adaptation: with the same command."),
     ] = False,
     init: Annotated[
         str | None,
         typer.Option(
             metavar="FILE|NAME",
-            help="start from the weights of this checkpoint (.pt, or .pth of the reference implementation or OpenSTL), or of a "
-            "model that ships with the package, such as camera, which is then adapted",
+            help="Start from the weights of this checkpoint (.pt, or .pth of the reference implementation or OpenSTL), or of a "
+            "model that ships with the package, such as camera, which is then adapted.",
         ),
     ] = None,
     model_config: Annotated[
         Path | None,
-        typer.Option(help="JSON file with settings that are not in the checkpoint of --init, such as model_param.json"),
+        typer.Option(help="JSON file with settings that are not in the checkpoint of --init, such as model_param.json."),
     ] = None,
     json: Annotated[
-        Path | None, typer.Option(help="write the final held-out metrics, or the report of an adaptation, to this file")
+        Path | None, typer.Option(help="Write the final held-out metrics, or the report of an adaptation, to this file.")
     ] = None,
     source: Annotated[
         str | None,
         _adaptation(
-            "record this and adapt to it: all that svg-live reads, and 0 or /dev/video0", metavar="FILE|DIR|URL|NUMBER"
+            "Record this and adapt to it: all that svg-live reads, and 0 or /dev/video0.", metavar="FILE|DIR|URL|NUMBER"
         ),
     ] = None,
-    camera: Annotated[int | None, _adaptation("record this local camera, as --source NUMBER", min=0)] = None,
+    camera: Annotated[int | None, _adaptation("Record this local camera, as --source NUMBER.", min=0)] = None,
     record: Annotated[
-        str | None, _adaptation("how long to record, such as 20m; a file ends earlier; default: 20m", metavar="DURATION")
+        str | None, _adaptation("How long to record, such as 20m; a file ends earlier. Default: 20m.", metavar="DURATION")
     ] = None,
     record_limit: Annotated[
         str | None,
-        _adaptation("the oldest minutes of a recording give way above this size; default: 2GB", metavar="SIZE"),
+        _adaptation("The oldest minutes of a recording give way above this size. Default: 2GB.", metavar="SIZE"),
     ] = None,
     reconnect: Annotated[
-        float | None, _adaptation("how long to wait for a lost camera; default: 60", min=0.0, metavar="SECONDS")
+        float | None, _adaptation("How long to wait for a lost camera. Default: 60.", min=0.0, metavar="SECONDS")
     ] = None,
     delete_recording: Annotated[
-        bool, _adaptation("delete what was recorded in --out, and the pictures made of it, and exit", "--delete-recording")
+        bool, _adaptation("Delete what was recorded in --out, and the pictures made of it, and exit.", "--delete-recording")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     processes: Annotated[
         int,
-        typer.Option(min=1, help="data-parallel processes on this host, which share the batch; several hosts: with torchrun"),
+        typer.Option(min=1, help="Data-parallel processes on this host, which share the batch; several hosts: with torchrun."),
     ] = 1,
     lost_after: Annotated[
         str | None,
         typer.Option(
             metavar="DURATION",
-            help="of several processes: end if another one does not answer for so long; they wait while one evaluates or "
-            "decodes; default: 30m",
+            help="End if another of several processes does not answer for so long; they wait while one evaluates or decodes. "
+            "Default: 30m.",
         ),
     ] = None,
     precision: Annotated[
-        Literal["auto", "bf16-mixed", "16-mixed", "32-true"], typer.Option(help="auto: bf16 if the hardware supports it")
+        Literal["auto", "bf16-mixed", "16-mixed", "32-true"], typer.Option(help="auto: bf16 if the hardware supports it.")
     ] = "auto",
-    workers: Annotated[int, typer.Option(min=0, max=256, help="data loader processes")] = 0,
+    workers: Annotated[int, typer.Option(min=0, max=256, help="Data loader processes.")] = 0,
     nice: Annotated[
-        int | None, typer.Option(min=0, max=19, help="give way to other programs: 19 runs only when the CPU is otherwise idle")
+        int | None, typer.Option(min=0, max=19, help="Give way to other programs: 19 runs only when the CPU is otherwise idle.")
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, max=256, help="CPU threads of each process; default: one per core, shared by the processes"),
+        typer.Option(min=1, max=256, help="CPU threads of each process. Default: one per core, shared by the processes."),
     ] = None,
     version: VersionOption = False,
     **settings: Any,

@@ -37,32 +37,32 @@ def evaluate(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="checkpoint, bundle, hf://user/name, or 'embedded'; default: the newest bundle in this folder, else 'embedded'"
+            help="Checkpoint, bundle, hf://user/name, or 'embedded'. Default: the newest bundle in this folder, else embedded."
         ),
     ] = None,
-    backend: Annotated[str | None, typer.Option(help="inference backend of a bundle; default: the fastest available")] = None,
-    device: Annotated[str | None, typer.Option(help="device of the backend, or cpu, cuda or cuda:N for a checkpoint")] = None,
+    backend: Annotated[str | None, typer.Option(help="Inference backend of a bundle. Default: the fastest available.")] = None,
+    device: Annotated[str | None, typer.Option(help="Device of the backend, or cpu, cuda or cuda:N for a checkpoint.")] = None,
     fp16: Fp16Option = False,
     bf16: Bf16Option = False,
     post_process: Annotated[
-        bool, typer.Option("--post-process", help="correct forecasts by what came before them in the clip, as svg-live does")
+        bool, typer.Option("--post-process", help="Correct forecasts by what came before them in the clip, as svg-live does.")
     ] = False,
     samples: Annotated[
         int | None,
-        typer.Option(min=1, help=f"sampled futures per sequence; default: {_DEFAULT_SAMPLES}, with --anomaly {_LIVE_SAMPLES}"),
+        typer.Option(min=1, help=f"Sampled futures per sequence. Default: {_DEFAULT_SAMPLES}, with --anomaly {_LIVE_SAMPLES}."),
     ] = None,
     horizon: Annotated[
-        int | None, typer.Option(min=1, help=f"forecast frames; default: {_DEFAULT_HORIZON}, with --anomaly 1")
+        int | None, typer.Option(min=1, help=f"Forecast frames. Default: {_DEFAULT_HORIZON}, with --anomaly 1.")
     ] = None,
-    sequences: Annotated[int | None, typer.Option(min=1, help=f"held-out sequences; default: {_DEFAULT_SEQUENCES}")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="seed of the noise")] = 0,
+    sequences: Annotated[int | None, typer.Option(min=1, help=f"Held-out sequences. Default: {_DEFAULT_SEQUENCES}.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the noise.")] = 0,
     protocol: Annotated[
         Literal["smmnist", "kth", "kth40", "bair"] | None,
-        typer.Option(help="data, context and horizon that papers report on; shows their values too"),
+        typer.Option(help="Data, context and horizon that papers report on; shows their values too."),
     ] = None,
     baseline: Annotated[
         list[str] | None,
-        typer.Option(help="another model for the same run, such as a deterministic one; may be repeated"),
+        typer.Option(help="Another model for the same run, such as a deterministic one; may be repeated."),
     ] = None,
     anomaly: Annotated[
         Path | None,

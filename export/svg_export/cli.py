@@ -61,93 +61,94 @@ def export(
     checkpoint: Annotated[
         Path,
         typer.Argument(
-            help="of svg-train (.pt), or of the reference implementation (.pth); also a bundle with --push, --pack, --triton"
+            help="Checkpoint (.pt), also of the reference implementation (.pth); with --push, --pack or --triton a bundle, too."
         ),
     ],
-    out: Annotated[Path | None, typer.Option(help="bundle folder to write; default: the checkpoint's name with .svgb")] = None,
-    fp16: Annotated[bool, typer.Option("--fp16", "--half", help="add fp16 graphs, if they pass the quality gate")] = False,
+    out: Annotated[Path | None, typer.Option(help="Bundle folder to write. Default: the checkpoint's name with .svgb.")] = None,
+    fp16: Annotated[bool, typer.Option("--fp16", "--half", help="Add fp16 graphs, if they pass the quality gate.")] = False,
     bf16: Annotated[
-        bool, typer.Option("--bf16", help="let engines compute the fp32 graphs in bf16, if that passes the quality gate")
+        bool, typer.Option("--bf16", help="Let engines compute the fp32 graphs in bf16, if that passes the quality gate.")
     ] = False,
     fused: Annotated[
-        bool, typer.Option(help="add the fused graphs, one run per forecast frame; without them the bundle is half as large")
+        bool, typer.Option(help="Add the fused graphs, one run per forecast frame; without them the bundle is half as large.")
     ] = True,
     shuffled: Annotated[
-        bool, typer.Option(help="add a second decoder that OpenVINO runs faster, if it applies to the backbone")
+        bool, typer.Option(help="Add a second decoder that OpenVINO runs faster, if it applies to the backbone.")
     ] = True,
     model_config: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="JSON file with settings that are not in the checkpoint, such as model_param.json"),
+        typer.Option(metavar="FILE", help="JSON file with settings that are not in the checkpoint, such as model_param.json."),
     ] = None,
     euler_steps: Annotated[
         int | None,
         typer.Option(
-            help="residual steps per frame instead of those in training: accuracy, not the frame interval (srvp)",
+            help="Residual steps per frame instead of those in training: accuracy, not the frame interval (srvp).",
             min=1,
             max=MAX_EULER_STEPS,
         ),
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="write the manifest's summary to this file")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the manifest's summary to this file.")] = None,
     save_checkpoint: Annotated[
-        Path | None, typer.Option(help="also write the exported model to this file, as an svg-edge checkpoint (ckpt.pt)")
+        Path | None, typer.Option(help="Also write the exported model to this file, as an svg-edge checkpoint (ckpt.pt).")
     ] = None,
     bn: Annotated[
         Literal["running", "recalibrate"],
         typer.Option(
-            help="statistics: running, the checkpoint's own; recalibrate, new ones estimated on --data",
+            help="Statistics of BatchNorm: running, the checkpoint's own; recalibrate, new ones estimated on --data.",
             rich_help_panel=_BATCH_NORM,
         ),
     ] = "running",
     bn_sequences: Annotated[
         int | None,
-        typer.Option(help="training sequences to recalibrate on; default: 200", min=16, rich_help_panel=_BATCH_NORM),
+        typer.Option(help="Training sequences to recalibrate on. Default: 200.", min=16, rich_help_panel=_BATCH_NORM),
     ] = None,
-    engine: Annotated[bool, _engine("also build engines into the bundle: for this NVIDIA GPU, or for --target")] = False,
-    backend: Annotated[str | None, _engine("tensorrt or tensorrt-rtx; default: tensorrt with a GPU and if installed")] = None,
+    engine: Annotated[bool, _engine("Also build engines into the bundle: for this NVIDIA GPU, or for --target.")] = False,
+    backend: Annotated[str | None, _engine("tensorrt or tensorrt-rtx. Default: tensorrt with a GPU and if installed.")] = None,
     targets: Annotated[
         str | None,
-        _engine("compute capabilities to build for, such as sm75,sm86; default: this GPU, else all", "--target"),
+        _engine("Compute capabilities to build for, such as sm75,sm86. Default: this GPU, else all.", "--target"),
     ] = None,
     samples: Annotated[
-        int | None, _engine("largest number of samples to build for; default: 8", min=1, max=COUNT_LIMIT)
+        int | None, _engine("Largest number of samples to build for. Default: 8.", min=1, max=COUNT_LIMIT)
     ] = None,
-    workspace: Annotated[float | None, _engine("GiB of GPU memory for temporary results; default: no limit", min=0.01)] = None,
+    workspace: Annotated[float | None, _engine("GiB of GPU memory for temporary results. Default: no limit.", min=0.01)] = None,
     cache_dir: Annotated[
-        str | None, _engine("cache engines in this folder; default: $SVG_EDGE_CACHE, else the user's cache")
+        str | None, _engine("Cache engines in this folder. Default: $SVG_EDGE_CACHE, else the user's cache.")
     ] = None,
     server: Annotated[
-        bool, _server("also add the graph forecast: whole forecasts of many cameras in one batch, without a state", "--server")
+        bool, _server("Also add the graph forecast: whole forecasts of many cameras in one batch, without a state.", "--server")
     ] = False,
     server_horizon: Annotated[
         int | None,
-        _server("forecast frames of that graph; default: --triton-horizon, else those of training", min=1, max=_MAX_UNROLLED),
+        _server("Forecast frames of that graph. Default: --triton-horizon, else those of training.", min=1, max=_MAX_UNROLLED),
     ] = None,
     pack: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.svgb.tar", help="also write the bundle as one file, for a web server; prints its address"),
+        typer.Option(metavar="FILE.svgb.tar", help="Also write the bundle as one file, for a web server; prints its address."),
     ] = None,
     push: Annotated[
         str | None,
-        _hub("then push the bundle to the Hugging Face Hub, in one commit with a model card", metavar="hf://USER/NAME"),
+        _hub("Then push the bundle to the Hugging Face Hub, in one commit with a model card.", metavar="hf://USER/NAME"),
     ] = None,
     licence: Annotated[
-        str | None, _hub("of the pushed model, for its card, such as mit; default: not stated", "--licence", "--license")
+        str | None,
+        _hub("Licence of the pushed model, such as mit, for its card. Default: not stated.", "--licence", "--license"),
     ] = None,
-    public: Annotated[bool, _hub("let everybody see a model that --push makes; default: only its owner", "--public")] = False,
+    public: Annotated[bool, _hub("Let everybody see a model that --push makes. Default: only its owner.", "--public")] = False,
     triton: Annotated[
         Path | None,
-        _triton("also write model repositories into this folder, one per backend, with the graph of --server", metavar="DIR"),
+        _triton("Also write model repositories into this folder, one per backend, with the graph of --server.", metavar="DIR"),
     ] = None,
     triton_cameras: Annotated[
-        int | None, _triton("largest number of cameras at a time; default: 16", min=1, max=MAX_CAMERAS)
+        int | None, _triton("Largest number of cameras at a time. Default: 16.", min=1, max=MAX_CAMERAS)
     ] = None,
-    triton_samples: Annotated[int | None, _triton("futures per forecast; default: 8", min=1, max=COUNT_LIMIT)] = None,
+    triton_samples: Annotated[int | None, _triton("Futures per forecast. Default: 8.", min=1, max=COUNT_LIMIT)] = None,
     triton_horizon: Annotated[
-        int | None, _triton("frames per future; default: those of the graph forecast, else 10", min=1, max=_MAX_UNROLLED)
+        int | None, _triton("Frames per future. Default: those of the graph forecast, else 10.", min=1, max=_MAX_UNROLLED)
     ] = None,
     triton_idle: Annotated[
         float | None,
-        _triton("seconds without a frame after which a camera's state is freed; default: 10", min=MIN_IDLE_S, max=MAX_IDLE_S),
+        _triton("Seconds without a frame after which a camera's state is freed. Default: 10.", min=MIN_IDLE_S, max=MAX_IDLE_S),
     ] = None,
     version: VersionOption = False,
     **settings: Any,

@@ -44,9 +44,9 @@ class FamilyConfig(Frozen):
     shared_noise: ClassVar[int] = 0
 
     family: str
-    image_size: int = Field(64, ge=8, le=1024, description="side of the square frame in pixels")
-    channels: Literal[1, 3] = Field(1, description="1: gray, 3: RGB")
-    n_past: int = Field(5, ge=2, le=MAX_PAST, description="frames observed before a forecast")
+    image_size: int = Field(64, ge=8, le=1024, description="Side of the square frame in pixels.")
+    channels: Literal[1, 3] = Field(1, description="1: gray, 3: RGB.")
+    n_past: int = Field(5, ge=2, le=MAX_PAST, description="Frames observed before a forecast.")
 
     @property
     def height(self) -> int:

@@ -26,34 +26,37 @@ class EnsembleConfig(FamilyConfig):
 
     shared_noise: ClassVar[int] = _CHOICES  # in one step, the same leads of all sequences are decoded
 
-    family: Literal["ensemble"] = Field("ensemble", description="kind of model")
-    channels: Literal[1, 3] = Field(3, description="1: gray, 3: RGB")
+    family: Literal["ensemble"] = Field("ensemble", description="Kind of model.")
+    channels: Literal[1, 3] = Field(3, description="1: gray, 3: RGB.")
     widths: tuple[int, int, int] = Field(
         (32, 64, 96),
-        description="channels at a half, a quarter and an eighth of the frame's side, where the context is read: once",
+        description="Channels at a half, a quarter and an eighth of the frame's side, where the context is read: once.",
     )
-    blocks: int = Field(2, ge=0, le=MAX_LAYERS, description="residual blocks at each of these sizes")
+    blocks: int = Field(2, ge=0, le=MAX_LAYERS, description="Residual blocks at each of these sizes.")
     decoder_widths: tuple[int, int] = Field(
-        (24, 48), description="channels at a half and a quarter of the side in the decoder: once per sample and step"
+        (24, 48), description="Channels at a half and a quarter of the side in the decoder: once per sample and step."
     )
-    state_size: int = Field(64, ge=1, le=MAX_SIZE, description="channels of the state, a map of an eighth of the frame's side")
-    noise_maps: int = Field(4, ge=0, le=MAX_SIZE, description="noise per position of the state")
-    noise_vector: int = Field(8, ge=0, le=MAX_SIZE, description="noise that all positions share")
-    members: int = Field(2, ge=2, le=64, description="samples of each training sequence that are scored together")
-    leads: int = Field(4, ge=1, le=1024, description="forecast frames of each training step that are decoded and scored")
+    state_size: int = Field(64, ge=1, le=MAX_SIZE, description="Channels of the state, a map of an eighth of the frame's side.")
+    noise_maps: int = Field(4, ge=0, le=MAX_SIZE, description="Noise per position of the state.")
+    noise_vector: int = Field(8, ge=0, le=MAX_SIZE, description="Noise that all positions share.")
+    members: int = Field(2, ge=2, le=64, description="Samples of each training sequence that are scored together.")
+    leads: int = Field(4, ge=1, le=1024, description="Forecast frames of each training step that are decoded and scored.")
     patch_weight: float = Field(
-        1.0, ge=0, description="weight of the energy score of patches, beside the CRPS of single pixels"
+        1.0, ge=0, description="Weight of the energy score of patches, beside the CRPS of single pixels."
     )
     change_weight: float = Field(
         0.0,
         ge=0,
-        description="weight of both scores of the change from one decoded frame to the next, so that samples move steadily",
+        description="Weight of both scores of the change from one decoded frame to the next, so that samples move steadily.",
     )
     fairness: float = Field(
-        0.9, ge=0, le=1, description="of both scores; less than 1: samples are nearer to each other, and seldom quite wrong"
+        0.9,
+        ge=0,
+        le=1,
+        description="Fairness of both scores; less than 1: samples are nearer to each other, and seldom quite wrong.",
     )
     motion_weight: float = Field(
-        1.0, ge=0, description="weight of the error of the motion between the last two observed frames, learned by itself"
+        1.0, ge=0, description="Weight of the error of the motion between the last two observed frames, learned by itself."
     )
 
     @model_validator(mode="after")

@@ -29,32 +29,32 @@ class FramesConfig(FamilyConfig):
     generation_fields: ClassVar[tuple[str, ...]] = ("n_past", "history", "sampling_ramp", "decouple_beta")
     default_context: ClassVar[Literal["window", "stream"]] = "stream"
 
-    family: Literal["frames"] = Field("frames", description="of models")
+    family: Literal["frames"] = Field("frames", description="Kind of model.")
 
-    cell: Cell = Field("predrnn", description="recurrent cell")
+    cell: Cell = Field("predrnn", description="Recurrent cell.")
     dialect: Dialect = Field(
-        "openstl-1.0", description="equations of convlstm and predrnnpp: as published, or as OpenSTL had them before 1.0"
+        "openstl-1.0", description="Equations of convlstm and predrnnpp: as published, or as OpenSTL had them before 1.0."
     )
     image_width: int | None = Field(
-        None, ge=8, le=1024, description="width of the frame if it is not square; --image-size is then its height"
+        None, ge=8, le=1024, description="Width of the frame if it is not square; --image-size is then its height."
     )
-    patch_size: int = Field(4, ge=1, le=64, description="side of the square of pixels that becomes one position")
+    patch_size: int = Field(4, ge=1, le=64, description="Side of the square of pixels that becomes one position.")
     hidden: tuple[_Size, ...] = Field(
-        (64, 64, 64), min_length=1, max_length=MAX_LAYERS, description="channels of each layer, such as 64,64,64"
+        (64, 64, 64), min_length=1, max_length=MAX_LAYERS, description="Channels of each layer, such as 64,64,64."
     )
-    filter_size: int = Field(3, ge=1, le=31, description="side of the convolutions; odd")
-    stride: int = Field(1, ge=1, le=8, description="of the convolutions (e3d-lstm)")
-    layer_norm: bool = Field(False, description="layer normalization after every convolution of a gate; fixes the image size")
+    filter_size: int = Field(3, ge=1, le=31, description="Side of the convolutions; odd.")
+    stride: int = Field(1, ge=1, le=8, description="Stride of the convolutions (e3d-lstm).")
+    layer_norm: bool = Field(False, description="Layer normalization after every convolution of a gate; fixes the image size.")
     history: int | None = Field(
         None,
         ge=2,
         le=4096,
-        description="cells that the attention looks back at (e3d-lstm); default: all of a training sequence",
+        description="Cells that the attention looks back at (e3d-lstm). Default: all of a training sequence.",
     )
     sampling_ramp: tuple[int, int] | None = Field(
-        None, description="steps between which true frames as inputs give way to predicted ones; default: 0 50000"
+        None, description="Steps between which true frames as inputs give way to predicted ones. Default: 0 50000."
     )
-    decouple_beta: float = Field(0.1, ge=0, description="weight of the decoupling loss (predrnn-v2)")
+    decouple_beta: float = Field(0.1, ge=0, description="Weight of the decoupling loss (predrnn-v2).")
 
     @field_validator("hidden", mode="before")
     @classmethod

@@ -20,37 +20,39 @@ class SrvpConfig(FamilyConfig):
 
     generation_fields: ClassVar[tuple[str, ...]] = ("n_past", "n_euler_steps", "obs_scale", "beta_y", "l2_res", "res_gain")
 
-    family: Literal["srvp"] = Field("srvp", description="kind of model")
-    backbone: Literal["dcgan", "vgg"] = Field("dcgan", description="encoder and decoder architecture")
-    skips: bool = Field(False, description="skip connections from the last observed frame to the decoder")
-    image_size: Literal[64] = Field(64, description="side of the square frame in pixels")
-    nf: int = Field(64, ge=1, le=512, description="channels of the first convolution")
-    nhx: int = Field(128, ge=1, le=MAX_SIZE, description="size of the frame encoding h")
-    ny: int = Field(20, ge=1, le=MAX_SIZE, description="size of the state y")
-    nz: int = Field(20, ge=1, le=MAX_SIZE, description="size of the latent z")
+    family: Literal["srvp"] = Field("srvp", description="Kind of model.")
+    backbone: Literal["dcgan", "vgg"] = Field("dcgan", description="Encoder and decoder architecture.")
+    skips: bool = Field(False, description="Skip connections from the last observed frame to the decoder.")
+    image_size: Literal[64] = Field(64, description="Side of the square frame in pixels.")
+    nf: int = Field(64, ge=1, le=512, description="Channels of the first convolution.")
+    nhx: int = Field(128, ge=1, le=MAX_SIZE, description="Size of the frame encoding h.")
+    ny: int = Field(20, ge=1, le=MAX_SIZE, description="Size of the state y.")
+    nz: int = Field(20, ge=1, le=MAX_SIZE, description="Size of the latent z.")
     nt_inf: int = Field(
         5,
         ge=1,
         le=MAX_PAST,
-        description="observed frames that infer y of the first frame (the first ones) and the content w (the last ones)",
+        description="Observed frames that infer y of the first frame (the first ones) and the content w (the last ones).",
     )
     n_euler_steps: int = Field(
-        1, ge=1, le=MAX_EULER_STEPS, description="residual steps of y per frame; another number needs no new training"
+        1, ge=1, le=MAX_EULER_STEPS, description="Residual steps of y per frame; another number needs no new training."
     )
     inference_size: int = Field(
-        256, ge=1, le=MAX_SIZE, description="size of the content w, and of the layers that infer w, y and z"
+        256, ge=1, le=MAX_SIZE, description="Size of the content w, and of the layers that infer w, y and z."
     )
-    inference_layers: int = Field(3, ge=2, le=MAX_LAYERS, description="layers that infer y of the first frame")
+    inference_layers: int = Field(3, ge=2, le=MAX_LAYERS, description="Layers that infer y of the first frame.")
     residual_size: int = Field(
-        512, ge=0, le=MAX_SIZE, description="size of the layers of f and of the prior; 0 with --residual-layers 1"
+        512, ge=0, le=MAX_SIZE, description="Size of the layers of f and of the prior; 0 with --residual-layers 1."
     )
-    residual_layers: int = Field(4, ge=1, le=MAX_LAYERS, description="layers of the residual function f, and of the prior of z")
+    residual_layers: int = Field(
+        4, ge=1, le=MAX_LAYERS, description="Layers of the residual function f, and of the prior of z."
+    )
     obs_scale: float = Field(
-        1.0, gt=0, description="standard deviation of a pixel around its prediction; weights --beta-y and --l2-res"
+        1.0, gt=0, description="Standard deviation of a pixel around its prediction; weights --beta-y and --l2-res."
     )
-    beta_y: float = Field(1.0, ge=0, description="weight of KL(posterior || N(0, I)) of y of the first frame")
-    l2_res: float = Field(1.0, ge=0, description="weight of the norm of the residual steps")
-    res_gain: float = Field(1.41, gt=0, description="gain of the initial weights of f")
+    beta_y: float = Field(1.0, ge=0, description="Weight of KL(posterior || N(0, I)) of y of the first frame.")
+    l2_res: float = Field(1.0, ge=0, description="Weight of the norm of the residual steps.")
+    res_gain: float = Field(1.41, gt=0, description="Gain of the initial weights of f.")
 
     @model_validator(mode="after")
     def _parts_fit(self) -> SrvpConfig:

@@ -22,34 +22,35 @@ class SvgConfig(FamilyConfig):
 
     generation_fields: ClassVar[tuple[str, ...]] = ("n_past", "skip_lag", "last_frame_skip")
 
-    family: Literal["svg"] = Field("svg", description="kind of model")
+    family: Literal["svg"] = Field("svg", description="Kind of model.")
     latent: Literal["vector", "spatial"] = Field(
-        "vector", description="h, g, z and states are vectors (SVG), or maps that keep positions (Villegas et al. 2019)"
+        "vector", description="h, g, z and states are vectors (SVG), or maps that keep positions (Villegas et al. 2019)."
     )
     backbone: Literal["dcgan", "vgg"] = Field(
-        "dcgan", description="encoder and decoder architecture; --latent spatial has a shallow vgg alone"
+        "dcgan", description="Encoder and decoder architecture; --latent spatial has a shallow vgg alone."
     )
     prior: Literal["learned", "fixed", "none"] = Field(
-        "learned", description="of the latent: learned (SVG-LP), fixed N(0, I) (SVG-FP), or none (deterministic, no latent)"
+        "learned",
+        description="Prior of the latent: learned (SVG-LP), fixed N(0, I) (SVG-FP), or none (deterministic, no latent).",
     )
     image_size: int = Field(
-        64, ge=8, le=1024, description="side of the square frame in pixels: 64 or 128; spatial: any multiple of 8"
+        64, ge=8, le=1024, description="Side of the square frame in pixels: 64 or 128; spatial: any multiple of 8."
     )
-    nf: int = Field(64, ge=1, le=512, description="channels of the first convolution; spatial: 64 K")
+    nf: int = Field(64, ge=1, le=512, description="Channels of the first convolution; spatial: 64 K.")
     g_dim: int = Field(
-        128, ge=1, le=MAX_SIZE, description="size of the frame encoding h and of the predictor's output g; spatial: channels"
+        128, ge=1, le=MAX_SIZE, description="Size of the frame encoding h and of the predictor's output g; spatial: channels."
     )
-    z_dim: int = Field(10, ge=0, le=MAX_SIZE, description="size of the latent z; spatial: channels; 0 with --prior none")
-    rnn_size: int = Field(256, ge=1, le=MAX_SIZE, description="hidden size of every LSTM; spatial: channels, 512 M")
-    predictor_layers: int = Field(2, ge=1, le=MAX_LAYERS, description="LSTM layers of the frame predictor")
-    posterior_layers: int = Field(1, ge=0, le=MAX_LAYERS, description="LSTM layers of the posterior; 0 with --prior none")
+    z_dim: int = Field(10, ge=0, le=MAX_SIZE, description="Size of the latent z; spatial: channels; 0 with --prior none.")
+    rnn_size: int = Field(256, ge=1, le=MAX_SIZE, description="Hidden size of every LSTM; spatial: channels, 512 M.")
+    predictor_layers: int = Field(2, ge=1, le=MAX_LAYERS, description="LSTM layers of the frame predictor.")
+    posterior_layers: int = Field(1, ge=0, le=MAX_LAYERS, description="LSTM layers of the posterior; 0 with --prior none.")
     prior_layers: int = Field(
-        1, ge=0, le=MAX_LAYERS, description="LSTM layers of the learned prior; 0 with --prior fixed or none"
+        1, ge=0, le=MAX_LAYERS, description="LSTM layers of the learned prior; 0 with --prior fixed or none."
     )
     skip_lag: Literal[0, 1] = Field(
-        0, description="frame that feeds the skips: 0, the last observed; 1, the one before (reference)"
+        0, description="Frame that feeds the skips: 0, the last observed; 1, the one before (reference)."
     )
-    last_frame_skip: bool = Field(False, description="take the skips from every (predicted) frame instead of freezing them")
+    last_frame_skip: bool = Field(False, description="Take the skips from every (predicted) frame instead of freezing them.")
 
     @model_validator(mode="before")
     @classmethod
