@@ -55,16 +55,19 @@ def picture(index: int) -> bytes:
 def ask(
     server: http.client.HTTPConnection, method: str, path: str, body: bytes | dict[str, object] | None = None
 ) -> tuple[bytes, http.client.HTTPMessage]:
-    """Body and headers of an answer; a refusal is printed as it is, and ends the program."""
+    """Body and headers of an answer; a refusal is printed as it is, and ends the program, as no answer does."""
     headers = {"Authorization": f"Bearer {os.environ['SVG_EDGE_TOKEN']}"} if "SVG_EDGE_TOKEN" in os.environ else {}
     if isinstance(body, dict):
         headers["Content-Type"] = "application/json"
         body = json.dumps(body).encode()
     elif body is not None:
         headers["Content-Type"] = "application/octet-stream"
-    server.request(method, path, body, headers)
-    answer = server.getresponse()
-    content = answer.read()
+    try:
+        server.request(method, path, body, headers)
+        answer = server.getresponse()
+        content = answer.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise SystemExit(f"no answer from {server.host}:{server.port}: {error}\n  start the server with: svg-serve") from error
     if answer.status >= 400:
         raise SystemExit(f"{method} {path}: {answer.status} {content.decode()}")
     return content, answer.headers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -169,3 +170,14 @@ def test_a_source_of_ones_own_feeds_the_forecaster(tmp_path, model):
     lines = run_example("04_own_source.py", tmp_path, model).splitlines()
     assert sum("4 futures" in line for line in lines) == 11  # 15 pictures, of which 4 are context only
     assert lines[-1].startswith("simulated thermal camera, 16 bits: 15 pictures")
+
+
+def test_http_without_a_server_says_how_to_start_one(tmp_path):
+    with socket.socket() as taken:  # bound and not listening: nothing answers there
+        taken.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        command = [sys.executable, str(EXAMPLES / "05_over_http.py"), address]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert "Connection refused\n  start the server with: svg-serve" in done.stderr
+    assert "Traceback" not in done.stderr
