@@ -219,6 +219,7 @@ class _TrainingState(BaseModel):
     averaged: int = Field(ge=0)  # steps in the averaged weights
     best: float  # -inf before the first evaluation
     elapsed_s: _Finite = Field(0.0, ge=0)  # older checkpoints have none
+    precision: str | None = None  # nor this
 
 
 class _Metadata(BaseModel):

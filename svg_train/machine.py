@@ -49,8 +49,11 @@ class Machine:
         """Whether this process, which may not be connected yet, is the one that saves and logs."""
         return int(os.environ.get("RANK" if by_torchrun() else "LOCAL_RANK", "0")) == 0
 
-    def fabric(self) -> Fabric:
+    def fabric(self, began_in: str | None = None) -> Fabric:
         """Configure Fabric. `auto` uses a GPU if there is one, and bf16 if the hardware supports it, on a processor if it pays.
+
+        Args:
+            began_in: precision of the run that is continued; `auto` keeps it where this hardware has it.
 
         Raises:
             UsageError: the device is unknown, or cannot be that of so many processes, or they cannot be connected as asked.
@@ -66,7 +69,9 @@ class Machine:
             )
         here, hosts = self._processes_and_hosts()
         accelerator = "cuda" if has_cuda and name != "cpu" else "cpu"
-        precision = self.precision if self.precision != "auto" else _best_precision(accelerator)
+        precision = self.precision
+        if precision == "auto":
+            precision = began_in if began_in in _precisions(accelerator) else _best_precision(accelerator)
         if accelerator == "cuda":
             _require_gpus(here, index)
             if precision.endswith("-mixed"):
@@ -129,10 +134,18 @@ def _require_interfaces() -> None:
             )
 
 
-def _best_precision(accelerator: str) -> str:
+def _precisions(accelerator: str) -> list[str]:
+    """Those that the hardware computes without emulation, the fastest first on a GPU."""
     if accelerator == "cuda":
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-    return "bf16-mixed" if has_bf16() and _bf16_pays() else "32-true"
+        bf16 = ["bf16-mixed"] if torch.cuda.is_bf16_supported(including_emulation=False) else []
+        return [*bf16, "16-mixed", "32-true"]
+    return ["bf16-mixed", "32-true"] if has_bf16() else ["32-true"]
+
+
+def _best_precision(accelerator: str) -> str:
+    """bf16 and 16 bits always pay on a GPU; on a processor bf16 has to be measured."""
+    fastest = _precisions(accelerator)[0]
+    return "32-true" if accelerator == "cpu" and fastest == "bf16-mixed" and not _bf16_pays() else fastest
 
 
 def has_bf16() -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -23,7 +23,7 @@ from svg_common.out_of_memory import is_out_of_memory
 from svg_common.path_advice import shell_argument
 from svg_common.signals import ignore_next_hangup, stop_signals
 from svg_train.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
-from svg_train.config import Config
+from svg_train.config import Config, build_config
 from svg_train.config_options import arguments
 from svg_train.data import open_data
 from svg_train.data.loading import StepSampler, collate, share_of_batch, step_noise, to_unit, training_loader
@@ -64,12 +64,13 @@ class Trainer:
     """One run in one folder. `run()` trains for the configured number of steps, or for the configured time.
 
     Args:
-        config: of the run; ignored when resuming, which uses the saved one.
+        config: of the run; when resuming, the saved one is used.
         out: folder of the run.
         machine: where to run.
         resume: continue the run in `out`.
         init: checkpoint whose weights a new run starts from (fine-tuning), ours or another program's.
         model_config: settings of that model which are not in its checkpoint, in the form that its program writes them.
+        places: root and cache of the data of a resumed run, where they are other than before.
 
     Raises:
         CheckpointError: `init` cannot be read, or its model has another shape.
@@ -84,15 +85,17 @@ class Trainer:
         resume: bool,
         init: Path | None = None,
         model_config: Path | None = None,
+        places: Mapping[str, str | None] | None = None,
     ) -> None:
         self._out = out
+        self._places = places or {}
         self._lock = FolderLock(out)
         if machine.is_first:
             self._lock.hold()
         self._init = _initial_weights(init, config.model, model_config) if init is not None else None
         self._resumed = _resume_point(out) if resume and machine.is_first else None
-        self._config = self._resumed.config if self._resumed else config
-        self._fabric = machine.fabric()
+        self._config = self._in_its_places(self._resumed.config) if self._resumed else config
+        self._fabric = machine.fabric(_saved_precision(self._resumed or _known_here(out)) if resume else None)
         self._workers = machine.workers
         self._stop_requested = False
 
@@ -128,7 +131,7 @@ class Trainer:
         fabric = self._fabric
         self._resumed = fabric.broadcast(self._resumed)
         if self._resumed is not None:
-            self._config = self._resumed.config
+            self._config = self._in_its_places(self._resumed.config)
         places = {"data": {"root", "cache"}}  # they may differ from host to host
         settings = f"{self._config.model_dump_json(exclude=places)} {_precision_name(fabric)}"
         require_same(fabric, "the settings", settings, _SAME_SETTINGS)
@@ -138,6 +141,10 @@ class Trainer:
                 f"a batch of {size} sequences cannot be shared equally by {fabric.world_size} processes\n"
                 f"  expected a number of processes that divides it: {_divisors(size)}"
             )
+
+    def _in_its_places(self, saved: Config) -> Config:
+        """The settings of a resumed run, with its data where they are now."""
+        return build_config(saved.model_dump(), {"data": dict(self._places)}) if self._places else saved
 
     def _open(self) -> None:
         """Open the data. The first process alone evaluates and saves."""
@@ -182,7 +189,10 @@ class Trainer:
     def _machine_description(self) -> str:
         fabric = self._fabric
         processes = f", {fabric.world_size} processes" if fabric.world_size > 1 else ""
-        return f"model: {_count(self._raw)} parameters, {fabric.device}, {_precision_name(fabric)}{processes}"
+        precision = _precision_name(fabric)
+        before = _saved_precision(self._resumed)
+        changed = "" if before in (None, precision) else f"\nprecision: the run began in {before}; its losses change with it"
+        return f"model: {_count(self._raw)} parameters, {fabric.device}, {precision}{processes}{changed}"
 
     def _build(self) -> None:
         torch.manual_seed(self._config.train.seed)
@@ -334,6 +344,7 @@ class Trainer:
             "averaged": int(self._average.n_averaged) if self._average is not None else 0,
             "best": self._best,
             "elapsed_s": self._length.elapsed_s,
+            "precision": _precision_name(self._fabric),
         }
         self._save(LAST, self._evaluated_model().state_dict(), training)
         self._saved_at = self._step
@@ -445,6 +456,19 @@ def _resume_point(out: Path) -> Checkpoint:
     if is_complete(checkpoint):
         raise UsageError(f"the run in '{out}' is complete ({checkpoint.step} steps)\n  start a new one with another --out")
     return checkpoint
+
+
+def _known_here(out: Path) -> Checkpoint | None:
+    """The run to be resumed, in a process that is not the first one: other hosts may not have its folder."""
+    with suppress(SvgError):
+        return load_checkpoint(out / LAST)
+    return None
+
+
+def _saved_precision(checkpoint: Checkpoint | None) -> str | None:
+    """The precision in which a run was saved; older checkpoints do not have it."""
+    training = checkpoint.training if checkpoint is not None else None
+    return None if training is None else training.get("precision")
 
 
 def _refuse_other_data(out: Path, saved: TrainingData | None, found: TrainingData) -> None:

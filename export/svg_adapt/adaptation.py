@@ -89,7 +89,11 @@ def adapt(request: Adaptation) -> dict[str, Any]:
 def _adapt_in(request: Adaptation, lock: FolderLock) -> dict[str, Any]:
     """Adapt in a folder that `lock` holds for this process, if it exists yet."""
     out = request.out
-    _check_folder(request)
+    try:
+        _check_folder(request)
+    except UsageError:
+        lock.hold()  # another command, which has made the folder since, is what is in the way
+        raise
     config = _configuration(request)
     # 1) record
     if request.record is not None:
@@ -270,13 +274,14 @@ def _train(request: Adaptation, config: Config, lock: FolderLock) -> None:
     write_stage(out, "training")
     init = request.start if saved is None else None
     try:
-        Trainer(config=config, out=out, machine=request.machine, resume=saved is not None, init=init).run()
+        places = {"root": config.data.root, "cache": config.data.cache} if saved is not None else None
+        Trainer(config=config, out=out, machine=request.machine, resume=saved is not None, init=init, places=places).run()
     except StoppedError as error:
         raise StoppedError(str(error).partition("\n")[0] + _GO_ON) from error
 
 
 def _refuse_other_settings(saved: Config, given: Config, out: Path) -> None:
-    before, now = (config.model_dump() for config in (saved, given))
+    before, now = (config.model_dump(exclude={"data": {"root", "cache"}}) for config in (saved, given))  # they may have moved
     different = [
         f"  {table}.{name}: saved {value}, given {now[table].get(name)}"
         for table, values in before.items()

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 app = typer.Typer(pretty_exceptions_enable=False)
 
 _TABLES = ("model", "data", "train")
+_PLACES = {"root", "cache"}  # of the table data
 
 
 def _adaptation(help: str, *names: str, **settings: Any) -> Any:
@@ -134,7 +135,7 @@ def train(
     )
     options.check(overrides["data"], {"--model-config": model_config is not None, "--processes": processes > 1})
     if resume and not options.adapts:
-        _check_resume(out, config is not None or init is not None or any(overrides.values()))
+        _check_resume(out, config is not None or init is not None or _has_settings(overrides))
     if model_config is not None and init is None:
         raise UsageError("--model-config has no effect without --init; remove it")
     _choose_length(overrides["train"])
@@ -156,8 +157,11 @@ def train(
             options=options, overrides=overrides, start=start, out=out, machine=machine, resume=resume
         )
     else:
+        places = overrides.pop("data") if resume else None
         built = build_config(load_recipe(config) if config else {}, overrides)
-        evaluation = Trainer(config=built, out=out, machine=machine, resume=resume, init=start, model_config=model_config).run()
+        evaluation = Trainer(
+            config=built, out=out, machine=machine, resume=resume, init=start, model_config=model_config, places=places
+        ).run()
         report = evaluation.metrics() if evaluation is not None else None
     if json is not None and report is not None:
         write_json(json, report)
@@ -192,9 +196,17 @@ def _adapt(
     )
 
 
+def _has_settings(overrides: dict[str, dict[str, Any]]) -> bool:
+    """Whether anything is set but where the data is: a run and its data may have moved."""
+    return any(set(values) - (_PLACES if table == "data" else set()) for table, values in overrides.items())
+
+
 def _check_resume(out: Path, has_settings: bool) -> None:
     if has_settings:
-        raise UsageError("--resume continues with the settings of the saved run\n  remove --config, --init and all settings")
+        raise UsageError(
+            "--resume continues with the settings of the saved run\n"
+            "  remove --config, --init and all settings but --data-root and --cache, which may have moved"
+        )
     if read_stage(out) not in (None, "done"):
         raise UsageError(f"the run in '{out}' is an adaptation\n  continue it with the command that started it and --resume")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from enum import IntEnum
 from pathlib import Path
 
@@ -33,7 +34,9 @@ class UsageError(SvgError):
 class OutputError(SvgError):
     """A result cannot be written: no permission, no space, no such folder."""
 
-    def __init__(self, path: Path, error: OSError, advice: str = "choose another path") -> None:
+    def __init__(self, path: Path, error: OSError, advice: str | None = None) -> None:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = advice or f"{'free some space, or ' if full else ''}choose another path"
         super().__init__(f"cannot write '{path}': {error.strerror or error}\n  no file was left behind; {advice}")
 
 

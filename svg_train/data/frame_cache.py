@@ -110,8 +110,19 @@ def is_complete(frames_file: Path, count: int, shape: FrameShape) -> bool:
 
 
 def map_frames(frames_file: Path, count: int, shape: FrameShape) -> NDArray[np.uint8]:
-    """Map the frames, (count, H, W, C) uint8. Every call maps anew: thousands of open maps would exhaust the file handles."""
-    return np.memmap(frames_file, np.uint8, "r", shape=(count, shape.height, shape.width, shape.channels))
+    """Map the frames, (count, H, W, C) uint8. Every call maps anew: thousands of open maps would exhaust the file handles.
+
+    Raises:
+        SvgError: the file was removed or shortened since it was found complete.
+    """
+    try:
+        return np.memmap(frames_file, np.uint8, "r", shape=(count, shape.height, shape.width, shape.channels))
+    except (FileNotFoundError, ValueError) as error:
+        what = "removed" if isinstance(error, FileNotFoundError) else "shortened"
+        raise SvgError(
+            f"the decoded frames in the cache were {what} while they were in use: {frames_file}\n"
+            "  start again, which decodes them anew; a training run continues with: svg-train --out FOLDER --resume"
+        ) from error
 
 
 @contextmanager

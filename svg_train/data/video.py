@@ -30,6 +30,7 @@ from svg_train.data.video_clips import (
 )
 from svg_train.data.video_sampling import (
     MIN_FILES_TO_SPLIT_BY_FILE,
+    Indices,
     cuts_at_end,
     cuts_in_time,
     files_of_split,
@@ -174,4 +175,9 @@ def _part_of_split(clips: list[Clip], split: Split, mode: str, test_fraction: fl
         return [clips[i] for i in files_of_split(len(clips), split, test_fraction)]
     frames = [len(clip.video.times_s) for clip in clips]
     cuts = cuts_at_end(frames, test_fraction) if mode == "end" else cuts_in_time(frames, test_fraction)
-    return [replace(clip, runs=side_of_cut(clip.runs, cut, split)) for clip, cut in zip(clips, cuts, strict=True)]
+    return [_with_runs(clip, side_of_cut(clip.runs, cut, split)) for clip, cut in zip(clips, cuts, strict=True)]
+
+
+def _with_runs(clip: Clip, runs: list[Indices]) -> Clip:
+    """The part of a clip that these are, with the pauses within it."""
+    return replace(clip, runs=runs, pauses=max(sum(len(run) > 0 for run in runs) - 1, 0))

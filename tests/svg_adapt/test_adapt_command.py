@@ -164,10 +164,11 @@ def test_a_killed_adaptation_goes_on_where_it_was(start_model, flashing, tmp_pat
     alone = start(["svg-train", "--out", "run", "--resume"], tmp_path)
     assert alone.wait() == ExitCode.USAGE
     assert "is an adaptation\n  continue it with the command that started it and --resume" in alone.output
-    resumed = start([*given, "--resume"], tmp_path)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    resumed = start([*given, "--resume", "--out", "moved"], tmp_path)
     assert resumed.wait() == 0, resumed.output
-    assert (tmp_path / "run" / "recording" / "000001.mp4").stat().st_mtime_ns == recorded  # it was complete
-    steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert (tmp_path / "moved" / "recording" / "000001.mp4").stat().st_mtime_ns == recorded  # it was complete
+    steps = [json.loads(line)["step"] for line in (tmp_path / "moved" / "metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(steps)
 
 

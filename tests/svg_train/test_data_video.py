@@ -535,6 +535,26 @@ def test_pauses_start_sequences_anew_and_are_counted(options):
     assert not any(min(window) < 20 <= max(window) for window in all_indices(train))
 
 
+def test_each_part_of_a_split_counts_its_own_pauses(options):
+    write_at(Path(options["root"]) / "events.mkv", [100 * i + 25_000 * (i // 20) for i in range(60)])
+    train, test = open_both(options, test_fraction=0.25)
+    assert "1 pause(s)" not in test.description
+    assert "2 pause(s)" in train.description
+    train, test = open_both(options, test_fraction=0.5)
+    assert ["1 pause(s)" in part.description for part in (train, test)] == [True, True]
+
+
+@pytest.mark.parametrize(("damage", "what"), [(Path.unlink, "removed"), (lambda file: os.truncate(file, 100), "shortened")])
+def test_a_cache_that_is_damaged_while_it_is_used_says_what_to_do(options, damage, what):
+    write_video(Path(options["root"]) / "a.avi")
+    train, _ = open_both(options)
+    (file,) = Path(options["cache"]).glob("*.u8")
+    damage(file)
+    with pytest.raises(SvgError, match=rf"{what} while they were in use: .*\n.*svg-train --out FOLDER --resume"):
+        train[0]
+    assert len(open_both(options)[0][0])
+
+
 def test_a_short_pause_holds_the_nearest_frame(options):
     write_at(Path(options["root"]) / "bursts.mkv", [100 * i + 600 * (i // 8) for i in range(48)])
     windows = all_indices(open_both(options, test_fraction=0.3)[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from svg_train.config import build_config
 from svg_train.data.loading import StepSampler
 from svg_train.machine import Machine
 from svg_train.train import DivergedError, StoppedError, Trainer
-from tests.command_runner import start
+from tests.command_runner import start, wait_until
 from tests.conftest import TINY
 from tests.svg_train.test_data_video import write_video
 
@@ -106,6 +107,28 @@ def test_resumed_run_repeats_the_losses_of_an_uninterrupted_one(tmp_path, monkey
     for name, value in whole.weights.items():
         assert torch.equal(value, resumed.weights[name]), name
     assert resumed.metrics == whole.metrics
+
+
+def test_a_resumed_run_keeps_its_precision_whatever_would_be_chosen_now(tmp_path, monkeypatch, finished, logged):
+    stop_after(4, monkeypatch)
+    with pytest.raises(StoppedError):
+        Trainer(config(), tmp_path / "run", CPU, resume=False).run()
+    monkeypatch.undo()
+    monkeypatch.setattr("svg_train.train.LOG_EVERY", 1)
+    monkeypatch.setattr(machine, "_best_precision", lambda accelerator: "bf16-mixed")
+    shutil.copytree(tmp_path / "run", tmp_path / "other")
+    Trainer(build_config(), tmp_path / "run", Machine(device="cpu"), resume=True).run()
+    assert losses(tmp_path / "run") == losses(finished)
+    assert "the run began in" not in logged.text
+    Trainer(build_config(), tmp_path / "other", Machine(device="cpu", precision="bf16-mixed"), resume=True).run()
+    assert "precision: the run began in 32-true; its losses change with it" in logged.text
+    assert losses(tmp_path / "other")[6] != losses(finished)[6]
+
+
+def test_a_precision_that_the_hardware_lacks_is_not_kept(monkeypatch):
+    monkeypatch.setattr(machine, "has_bf16", lambda: False)
+    kept = [Machine(device="cpu").fabric(began_in)._precision.precision for began_in in ("16-mixed", "bf16-mixed", "32-true")]
+    assert kept == ["32-true"] * 3
 
 
 def test_a_closed_terminal_saves_also_where_it_signals_twice(tmp_path, monkeypatch):
@@ -274,6 +297,30 @@ def test_a_run_is_resumed_on_the_same_data_alone_wherever_they_are(tmp_path, mon
     train_one_more_step(3, monkeypatch)
 
 
+def test_a_run_is_resumed_where_its_data_are_now(tmp_path):
+    (tmp_path / "before").mkdir()
+    write_video(tmp_path / "before" / "a.avi")
+    sizes = [f"--{name.replace('_', '-')}={value}" for table in SETTINGS.values() for name, value in table.items()]
+    data = ["--data=video", f"--data-root={tmp_path / 'before'}", "--cache=cache"]
+    run = start(["svg-train", *sizes, *data, "--steps=100000", "--eval-every=100000"], tmp_path)
+    wait_until(lambda: (tmp_path / "run" / "last.pt").exists())
+    run.process.terminate()
+    assert run.wait() == 130, run.output
+    (tmp_path / "before").rename(tmp_path / "after")
+    lost = start(["svg-train", "--resume"], tmp_path)
+    assert lost.wait() == 2
+    assert "correct --data-root" in lost.output
+    last = tmp_path / "run" / "last.pt"
+    saved = last.stat().st_mtime_ns
+    moved = start(["svg-train", "--resume", "--data-root=after", "--cache=new"], tmp_path)
+    wait_until(lambda: last.stat().st_mtime_ns > saved or moved.process.exitcode is not None)
+    moved.process.terminate()
+    assert moved.wait() == 130, moved.output
+    now = load_checkpoint(tmp_path / "run" / "last.pt").config.data
+    assert (now.root, now.cache) == ("after", "new")
+    assert list((tmp_path / "new").iterdir())
+
+
 @pytest.mark.parametrize("model", [{}, SPATIAL], ids=["vector", "spatial"])
 def test_bf16_mixed_precision_runs(tmp_path, model):
     Trainer(config(model, steps=1), tmp_path / "run", Machine(device="cpu", precision="bf16-mixed"), resume=False).run()
@@ -335,6 +382,7 @@ def test_batches_depend_on_the_step_alone_and_ranks_share_them_out():
         (["--channels", "3"], 2, "channels must be 1"),
         (["--config", "nowhere.toml"], 2, "unknown recipe 'nowhere.toml'"),
         (["--resume", "--lr", "1"], 2, "--resume continues"),
+        (["--resume", "--data-root", "clips", "--data", "video"], 2, "all settings but --data-root and --cache"),
         (["--resume"], 1, "checkpoint 'run/last.pt' does not exist"),
         (["--data", "video"], 2, "--data-root"),
         (["--bogus"], 2, "bogus"),

@@ -29,7 +29,6 @@ _WINDOW_S = 300.0  # location and scale are those of the last minutes
 _WARM_UP_S = 3.0  # of values before the first z
 _REFRESH_S = 1.0  # how often location and scale are computed
 _CLIP_Z = 4.0  # larger values count as this: an anomaly does not become usual at once
-_MIN_SCALE = 0.1  # of the logarithm: a change of 10 % is never more than one standard deviation
 _PRIOR_SCALE = 1.0  # of the logarithm, and for how many seconds' worth of values it counts: a few values say little
 _PRIOR_S = 10.0
 
@@ -44,7 +43,7 @@ _SCENE_CLIP = 3.0  # standard deviations: what differs more counts as this, and 
 
 # 4) the camera: it either stands or moves, so less has to be learned, and small motions of either are alike
 _STILL = 8e-4  # of the shorter side: a twentieth of a pixel of 64
-_MOTION_SCALES = 0.25, 0.5  # instead of _MIN_SCALE and _PRIOR_SCALE
+_MOTION_SCALES = 0.25, 0.5  # the least one, and one instead of _PRIOR_SCALE
 
 
 @dataclass(frozen=True)
@@ -67,10 +66,10 @@ class UsualRange:
 
     Args:
         interval_s: seconds per model step.
-        scales: of the logarithm: the least one, and the one that is assumed while little is known.
+        scales: of the logarithm: the least one, and the one that is mixed in as ten seconds' worth of values.
     """
 
-    def __init__(self, interval_s: float, scales: tuple[float, float] = (_MIN_SCALE, _PRIOR_SCALE)) -> None:
+    def __init__(self, interval_s: float, scales: tuple[float, float] = (0.0, _PRIOR_SCALE)) -> None:
         self._min_scale = scales[0]
         self._prior_scale = scales[1]
         self._warm_up = _steps(_WARM_UP_S, interval_s)
