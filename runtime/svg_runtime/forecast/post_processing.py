@@ -9,7 +9,7 @@ where each sample has its own a, c, d and e, which differ from those of the mean
 it, and its own f: most stay near the mean, a few go far. No value goes far beyond those of the samples, of `last`, `usual`,
 `flow` and `background` at its pixel: nothing has other colours.
 
-`last` is the last observed frame, `usual` a running mean of about the last second, `background` of the last five, `flow` the last
+`last` is the last observed frame, `usual` a running mean of about the last second, `background` of five, `flow` the last
 one carried on along its optical flow. Where nothing is known yet, a = 1, c = d = e = 0, for all samples, and b = 1. Fire,
 leaves and water move without a direction: there a and d fall to 0, and the forecast becomes what is usual. What glides on is
 where its flow takes it, and what it covered comes back.
