@@ -163,10 +163,10 @@ def second_vanishes_while_the_first_evaluates() -> None:
 def ctrl_c_while_the_first_waits_for_the_second() -> None:
     plain = Machine.fabric
 
-    def fabric(self: Machine) -> Any:
+    def fabric(self: Machine, began_in: str | None = None) -> Any:
         if os.environ.get("LOCAL_RANK") == "1":
             os.killpg(0, signal.SIGINT)
-        return plain(self)
+        return plain(self, began_in)
 
     Machine.fabric = fabric  # type: ignore[method-assign]
 
