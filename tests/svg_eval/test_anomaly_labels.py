@@ -63,6 +63,34 @@ class TestRanges:
         labels = read_labels(tmp_path / "l.csv")
         assert {name: marked(labels, name, 5) for name in labels.clips} == {"a": [2, 3], "b": []}
 
+    @pytest.mark.parametrize(
+        "header",
+        ["Video,Start,End", "clip,first frame,last frame,remark", "# by hand\nfile,from (1-based),to", ",first,last"],
+    )
+    def test_a_header_may_have_any_words(self, tmp_path, header):
+        labels = read_labels(write(tmp_path / "l.csv", f"{header}\nb,2,3\n"))
+        assert {name: marked(labels, name, 5) for name in labels.clips} == {"b": [2, 3]}
+
+    @pytest.mark.parametrize("row", ["a,1.5,2.5", "a,5O,9O", "a,-,-", "a,-3,5", "a,x,5", "a,5,x", "01,x,y", "a,,5", "a,x"])
+    def test_a_first_row_that_is_no_header_is_not_skipped(self, tmp_path, row):
+        with pytest.raises(UsageError, match=f"line 1 is '{row}', not file,first,last"):
+            read_labels(write(tmp_path / "l.csv", f"{row}\nb,2,3\n"))
+
+    def test_a_second_header_is_refused(self, tmp_path):
+        with pytest.raises(UsageError, match="line 2 is 'file,first,last'"):
+            read_labels(write(tmp_path / "l.csv", "a,1,2\nfile,first,last\n"))
+
+    @pytest.mark.parametrize("text", ["file;first;last\n01;61;180\n", "01;61;180\n", "01,1,2\n02;;\n", "sep=;\n01;61;180\n"])
+    @pytest.mark.parametrize(("sign", "named", "escaped"), [(";", "semicolons", ";"), ("\t", "tabs", r"\\t")])
+    def test_other_separators_are_refused_with_what_writes_commas(self, tmp_path, text, sign, named, escaped):
+        text = text.replace(";", sign).replace("\t\t\n", "\t\t.\n")  # at the end of a line, tabs are space
+        with pytest.raises(UsageError, match=rf"line \d is .*, with {named}: expected commas\n.* tr '{escaped}' ',' < FILE"):
+            read_labels(write(tmp_path / "l.csv", text))
+
+    def test_a_name_with_a_semicolon_needs_a_comma_behind_it(self, tmp_path):
+        labels = read_labels(write(tmp_path / "l.csv", "a;b,\nc;d,2,3\n"))
+        assert {name: marked(labels, name, 5) for name in labels.clips} == {"a;b": [], "c;d": [2, 3]}
+
     def test_ranges_may_count_from_0(self, tmp_path):
         labels = read_labels(write(tmp_path / "l.csv", "a,0,1\n"), first_number=0)
         assert marked(labels, "a", 3) == [1, 2]
@@ -141,6 +169,13 @@ class TestMatlab:
             labels.of(["Test001", "Test002", "Test003", "Test004"])
         with pytest.raises(UsageError, match="the numbers in their names"):
             labels.of(["a1", "b1", "c2"])
+
+    def test_clips_with_the_same_number_are_named(self, tmp_path):
+        labels = read_labels(write(tmp_path / "l.m", "TestVideoFile{1}.gt_frame = [1:2]; TestVideoFile{2}.gt_frame = [];"))
+        with pytest.raises(UsageError) as refused:
+            labels.of(["cam2_01", "cam1_01", "cam1_2"])
+        assert "these have the same: cam1_01, cam2_01\n  expected clips whose last numbers differ" in str(refused.value)
+        assert "none" not in str(refused.value)
 
 
 class TestMasks:

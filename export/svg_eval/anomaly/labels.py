@@ -2,7 +2,8 @@
 
 {"clips": {"01": [[61, 180]], "02": []}}         JSON; a list with all ranges per clip
 01,61,180                                        CSV: file,first,last; a line per range, without numbers for a normal clip;
-                                                 a header, and lines that begin with #, are skipped
+                                                 a header, with words in place of the numbers, and lines that begin
+                                                 with #, are skipped
 TestVideoFile{end+1}.gt_frame = [61:180];        UCSD: the n-th line, or that with {n}, is about the clip with n in its name
 masks/01/0001.png, or masks/Test001_gt/*.bmp     pixel masks: a frame is anomalous where its mask has a pixel that is not 0
 """
@@ -42,6 +43,8 @@ _COMMENTS = re.compile(r"^[ \t]*%\{[ \t]*$.*?(?:^[ \t]*%\}[ \t]*$|\Z)|%[^\n]*", 
 _ASSIGNED = re.compile(r"\bgt_frame\b")
 _ENTRY = re.compile(r"TestVideoFile\s*\{([^}]*)\}\s*\.\s*gt_frame\s*=\s*(?:\[([^\]]*)\]|([\d: \t]+)(?:;|$))", re.MULTILINE)
 _RANGE = re.compile(r"(\d+)(?::(\d+))?")
+_WORD = re.compile(r"[^\d\s.+-].*", re.DOTALL)  # what is no number, nor meant as one, such as 12.5 or 5O
+_SEPARATORS = {";": ("semicolons", ";"), "\t": ("tabs", r"\t")}  # in place of commas: their name, and how `tr` takes them
 _SHOWN = 5  # names in a message
 
 Mask = NDArray[np.bool_]
@@ -153,15 +156,22 @@ class AnomalyLabels:
         """The labels of each clip, by its name.
 
         Raises:
-            UsageError: clips without labels, or labels without a clip.
+            UsageError: clips without labels, labels without a clip, or several clips with the same labels.
         """
         keys = {name: _number(name) if self.numbered else name for name in names}
-        if len(set(keys.values())) < len(names) or set(keys.values()) != self.clips.keys():
+        counts = Counter(keys.values())
+        alike = [name for name, key in keys.items() if counts[key] > 1]
+        if alike:
+            raise UsageError(
+                "labels without names belong to clips by the numbers in their names, and these have the same: "
+                f"{_listed(alike)}\n  expected clips whose last numbers differ, or labels by name (.json, .csv)"
+            )
+        if counts.keys() != self.clips.keys():
             what = "the numbers in their names" if self.numbered else "their names"
             raise UsageError(
                 f"clips and labels do not match by {what}\n"
                 f"  clips without labels: {_listed(name for name, key in keys.items() if key not in self.clips)}\n"
-                f"  labels without a clip: {_listed(self.clips.keys() - set(keys.values()))}\n"
+                f"  labels without a clip: {_listed(self.clips.keys() - counts.keys())}\n"
                 f"  the clips are {_listed(names)}; the labels {_listed(self.clips)}"
             )
         return {name: self.clips[key] for name, key in keys.items()}
@@ -250,13 +260,15 @@ def _csv_ranges(text: str) -> Ranges:
         cells = [cell.strip() for cell in row]
         if not any(cells) or cells[0].startswith("#"):
             continue
-        name, *numbers = cells
-        while numbers and not numbers[-1]:
-            numbers.pop()
-        header = first and [each.lower() for each in numbers] == ["first", "last"]
+        if len(cells) == 1:
+            _refuse_other_separators(number, name=cells[0])
+        header = first and _is_header(cells)
         first = False
         if header:
             continue
+        name, *numbers = cells
+        while numbers and not numbers[-1]:
+            numbers.pop()
         clip = _clip_name(name)
         known_as = spellings.get(clip, name)
         if not _may_be_one_file(known_as, name):
@@ -269,6 +281,21 @@ def _csv_ranges(text: str) -> Ranges:
             raise ValueError(f"line {number} is {','.join(cells)!r:.60}, not file,first,last")
         known.append((int(numbers[0]), int(numbers[1])))
     return {name: tuple(each) for name, each in ranges.items()}
+
+
+def _is_header(cells: Sequence[str]) -> bool:
+    """Whether a first row has words in the place of numbers: a clip's name may be a number, which no header begins with."""
+    return len(cells) > 2 and not cells[0][:1].isdigit() and all(_WORD.fullmatch(cell) for cell in cells[1:3])
+
+
+def _refuse_other_separators(line: int, name: str) -> None:
+    """The line as a whole would be the name of a clip without anomalies. Excel writes semicolons in many countries."""
+    for sign, (called, escaped) in _SEPARATORS.items():
+        if sign in name:
+            raise ValueError(
+                f"line {line} is {name!r:.60}, with {called}: expected commas\n"
+                f"  this writes them: tr '{escaped}' ',' < FILE > NEW.csv; where it is a name, put a comma behind it"
+            )
 
 
 def _clip_name(name: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -70,11 +70,17 @@ def find_clips(path: Path, nested: bool = True) -> list[Clip]:
 def no_files(folder: Path) -> list[tuple[Path, str]]:
     """List what `find_clips` leaves out of a folder though it has a video's name, and why: broken links, pipes, devices."""
     named: list[Path] = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    seen = {folder.resolve()}
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in sorted(folders) if not name.startswith(".") and _is_new(Path(place, name), seen)]
         named += [Path(place, name) for name in sorted(names) if not name.startswith(".")]
-    left_out = [path for path in named if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_file()]
-    return [(path, "a pipe or a device, not a file" if path.exists() else "a link that leads to no file") for path in left_out]
+    return not_readable(named)
+
+
+def not_readable(paths: Iterable[Path]) -> list[tuple[Path, str]]:
+    """List those of `paths` that have a video's name but are no files and no folders, and why: broken links, pipes, devices."""
+    named = [path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_file() and not path.is_dir()]
+    return [(path, "a pipe or a device, not a file" if path.exists() else "a link that leads to no file") for path in named]
 
 
 def split_into_sequences(files: Sequence[Path]) -> list[Clip]:

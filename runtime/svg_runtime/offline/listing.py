@@ -20,7 +20,7 @@ from urllib.parse import unquote
 from svg_common.errors import UsageError
 from svg_common.path_advice import path_of_file_url
 from svg_common.text_files import EncodingError, decode_text
-from svg_common.video.clips import find_clips
+from svg_common.video.clips import find_clips, no_files, not_readable
 from svg_common.video.reader import VIDEO_SUFFIXES
 from svg_runtime.offline.addresses import shown, without_query
 from svg_runtime.offline.stores import (
@@ -92,11 +92,16 @@ class Listing:
 
     Attributes:
         videos: each once, in the order found.
-        missing: what is named but cannot be found, and why.
+        missing: what is named but cannot be found or read, and why.
     """
 
     videos: list[Video] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
+
+    def add(self, other: Listing) -> None:
+        """Add what another one has."""
+        self.videos += other.videos
+        self.missing.update(other.missing)
 
 
 def list_videos(sources: Sequence[str]) -> Listing:
@@ -112,10 +117,10 @@ def list_videos(sources: Sequence[str]) -> Listing:
     away: UnreachableError | None = None
     for source in map(local_path, sources):
         try:
-            listing = _listed(source) if _is_list(source) else Listing([*_videos_in(source)])
+            listing = _listed(source) if _is_list(source) else _videos_in(source)
         except UnreachableError as error:  # the others are forecast
             away = away or error
-            _note(missing, source, error)
+            _note(missing, source, reason_of(error))
         else:
             found.update((video.id, video) for video in listing.videos)
             missing.update(listing.missing)
@@ -138,19 +143,19 @@ def _listed(source: str) -> Listing:
         entry = entries.popleft()
         try:
             if not _is_list(entry):
-                listing.videos += _videos_in(entry)
+                listing.add(_videos_in(entry))
             elif _place_of_list(entry) not in lists:  # a list in a list
                 lists.add(_place_of_list(entry))
                 entries.extendleft(reversed(_entries(entry)))
         except (UsageError, UnreachableError, OSError, ValueError) as error:
-            _note(listing.missing, entry, error)
+            _note(listing.missing, entry, reason_of(error))
     if not listing.videos and not listing.missing:  # only itself
         raise _empty_list(source)
     return listing
 
 
-def _note(missing: dict[str, str], name: str, error: Exception) -> None:
-    missing[shown(name)[:_LONGEST_KEY]] = reason_of(error)
+def _note(missing: dict[str, str], name: str, reason: str) -> None:
+    missing[shown(name)[:_LONGEST_KEY]] = reason
 
 
 def _place_of_list(source: str) -> str:
@@ -248,7 +253,7 @@ def _read_list(source: str) -> bytes:
     return read_list(source, _LIST_LIMIT + 1)
 
 
-def _videos_in(source: str) -> Iterator[Video]:
+def _videos_in(source: str) -> Listing:
     if len(source) > _NAME_LIMIT or "\0" in source:
         raise UsageError(f"'{shown(source)[:40]}...' is not a path: it is too long, or holds a zero byte")
     if not source.strip():
@@ -260,43 +265,49 @@ def _videos_in(source: str) -> Iterator[Video]:
             f"'{shown(source)}' names another computer\n  expected three slashes before a path: file:///folder/a.mp4"
         )
     if "://" not in source:
-        yield from _local_videos(Path(source))
-        return
+        return _local_videos(Path(source))
     store, place = open_store(source)
     if is_local_store(store):
-        yield from _local_videos(Path(place))
-        return
-    yield from _stored_videos(store, place, source)
+        return _local_videos(Path(place))
+    return Listing([*_stored_videos(store, place, source)])
 
 
-def _local_videos(path: Path) -> Iterator[Video]:
-    for file in _local_files(path):
+def _local_videos(path: Path) -> Listing:
+    listing = Listing()
+    files, left_out = _local_files(path)
+    for file in files:
         real = file.resolve()
         status = real.stat()
-        yield Video(str(real), status.st_size, f"mtime {status.st_mtime_ns}")
+        listing.videos.append(Video(str(real), status.st_size, f"mtime {status.st_mtime_ns}"))
+    for file, reason in left_out:
+        _note(listing.missing, os.path.abspath(file), reason)
+    return listing
 
 
-def _local_files(path: Path) -> list[Path]:
+def _local_files(path: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """The videos at a path or a pattern, and what has a video's name but cannot be read, with the reason."""
     if not path.exists():
         if not any(sign in str(path) for sign in PATTERN):
             raise UsageError(
                 f"'{shown(str(path))}' does not exist\n  expected a video, a folder of videos, or a list of these (.txt)"
             )
-        matches = (Path(match) for match in glob.iglob(str(path), recursive=True))
-        files = sorted(match for match in matches if match.suffix.lower() in VIDEO_SUFFIXES and match.is_file())
+        matches = sorted(Path(match) for match in glob.iglob(str(path), recursive=True))
+        files = [match for match in matches if match.suffix.lower() in VIDEO_SUFFIXES and match.is_file()]
+        left_out = not_readable(matches)
         clips = []
     else:
         clips = find_clips(path)
         files = [clip.paths[0] for clip in clips if clip.is_video]
-    if not files and clips:
+        left_out = no_files(path)
+    if files or left_out:
+        return files, left_out
+    if clips:
         raise UsageError(
             f"'{shown(str(path))}' contains pictures, but no videos\n"
             "  expected videos; svg-live reads pictures, and this makes a video of them:\n"
             "  ffmpeg -framerate 10 -pattern_type glob -i 'FOLDER/*.png' -c:v ffv1 video.mkv"
         )
-    if not files:
-        raise UsageError(f"'{shown(str(path))}' contains no videos\n  expected files such as .mp4, .mkv or .avi")
-    return files
+    raise UsageError(f"'{shown(str(path))}' contains no videos\n  expected files such as .mp4, .mkv or .avi")
 
 
 def _stored_videos(store: Any, place: str, source: str) -> Iterator[Video]:

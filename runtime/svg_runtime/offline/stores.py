@@ -15,6 +15,7 @@ from svg_runtime.offline.addresses import is_web, shown, without_query
 from svg_runtime.offline.web_server import TIMEOUTS, ask_server, is_page, page_error, server_problem, web_options
 
 PATTERN = "*?["  # signs of one
+_ARCHIVES = ("zip", "tar", "libarchive")  # kinds of addresses of fsspec that name a file within another
 _REASON_LIMIT = 300  # characters: libraries put whole answers of servers into their errors
 _HEAD = 1024  # bytes, which show what a file is
 
@@ -27,7 +28,7 @@ def open_store(address: str) -> tuple[Any, str]:
     """The file system of an address, and the path in it.
 
     Raises:
-        UsageError: there is no such kind of address.
+        UsageError: there is no such kind of address, or it is one of archives.
         BackendMissingError: its driver is not installed.
         UnreachableError: its driver cannot log in.
     """
@@ -37,6 +38,10 @@ def open_store(address: str) -> tuple[Any, str]:
 
     kind, _, place = address.partition("://")
     kind = shown(kind)
+    if kind.lower() in _ARCHIVES:
+        raise UsageError(
+            f"'{shown(address)}' names an archive, which svg-forecast does not read\n  unpack the archive, and give its folder"
+        )
     try:
         if is_web(address):  # url_to_fs would split it at every ::, also in [::1] and in a signature
             return fsspec.filesystem(kind.lower(), **web_options()), f"{kind.lower()}://{place}"
@@ -49,7 +54,10 @@ def open_store(address: str) -> tuple[Any, str]:
             "  expected a path, file://, s3://, gs:// or another kind that fsspec knows"
         ) from error
     except Exception as error:  # a driver that wants to log in
-        raise UnreachableError(f"cannot open {kind}://: {reason_of(error)}") from error
+        raise UnreachableError(
+            f"cannot open '{shown(address)}': {reason_of(error)}\n"
+            f"  check the address, the network, and what fsspec's driver of {kind}:// needs, and run the same command again"
+        ) from error
     return store, place
 
 
@@ -69,8 +77,8 @@ def find_stored(store: Any, place: str) -> dict[str, Mapping[str, Any]]:
     """
     try:
         if any(sign in _inside(place) for sign in PATTERN):
-            return _matching(store, place)
-        return _web_video(store, place) if is_web(place) else _file_or_folder(store, place)
+            return _with_signs(store, place) or _matching(store, place)
+        return _by_name(store, place)
     except SvgError:
         raise
     except Exception as error:  # of the driver's own kinds
@@ -125,6 +133,20 @@ def reason_of(error: BaseException, address: str = "") -> str:
 def _inside(place: str) -> str:
     """What of a place may be a pattern: not the host of a web address, which may be [::1], nor its query."""
     return "".join(without_query(place).split("/", 3)[3:]) if is_web(place) else place
+
+
+def _by_name(store: Any, place: str) -> dict[str, Mapping[str, Any]]:
+    return _web_video(store, place) if is_web(place) else _file_or_folder(store, place)
+
+
+def _with_signs(store: Any, place: str) -> dict[str, Mapping[str, Any]]:
+    """The videos at a place whose own name has the signs of a pattern, as those of local files may; none if it is a pattern."""
+    try:
+        return _by_name(store, place)
+    except TIMEOUTS:  # the pattern would wait as long again
+        raise
+    except Exception:  # of the driver's own kinds: such a name may not even be allowed; what matters, the pattern meets too
+        return {}
 
 
 def _matching(store: Any, place: str) -> dict[str, Mapping[str, Any]]:

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from svg_common.errors import UsageError
-from svg_common.video.clips import find_clips
+from svg_common.video.clips import find_clips, no_files
 from svg_common.video.reader import VideoReader
 
 
@@ -127,10 +127,24 @@ def test_pipes_and_devices_are_refused_and_in_folders_left_out(tmp_path):
         with pytest.raises(UsageError, match="is a pipe, which can be read only once"):
             read(tmp_path / "pipe.mp4")
     assert find_clips(tmp_path) == []
+    assert no_files(tmp_path) == [(tmp_path / "pipe.mp4", "a pipe or a device, not a file")]
     with pytest.raises(UsageError, match="is a device"):
         find_clips(type(tmp_path)("/dev/null"))
     with pytest.raises(UsageError, match="does not exist"):
         find_clips(tmp_path / "nothing")
+
+
+def test_broken_links_are_named_in_all_folders_that_are_searched(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    touch(tmp_path / "b", "fine.mp4")
+    (tmp_path / "b" / "gone.mp4").symlink_to("nowhere.mp4")
+    (tmp_path / "b" / "gone.txt").symlink_to("nowhere.txt")
+    (tmp_path / "b" / "around").symlink_to(tmp_path / "a")
+    (tmp_path / "a" / "linked").symlink_to(tmp_path / "b")
+    found = tmp_path / "a" / "linked"
+    assert [clip.name for clip in find_clips(tmp_path / "a")] == [found / "fine.mp4"]
+    assert no_files(tmp_path / "a") == [(found / "gone.mp4", "a link that leads to no file")]
 
 
 def test_videos_go_by_suffix_and_name_once_each(tmp_path):

@@ -118,6 +118,32 @@ def test_entries_that_lead_nowhere_do_not_end_the_list(videos, tmp_path):
     assert all(listing.missing.values())
 
 
+@pytest.mark.parametrize("source", ["brk", "brk/*.mp4", "./brk/**", "list.txt", "brk/[ab].*"])
+def test_a_link_to_no_file_is_missing_in_folders_and_patterns(videos, tmp_path, monkeypatch, source):
+    monkeypatch.chdir(tmp_path)
+    Path("brk/folder.mp4").mkdir(parents=True)
+    Path("brk/a.mp4").symlink_to(videos / "yard0.mp4")
+    Path("brk/b.mp4").symlink_to("/nowhere/x.mp4")
+    Path("list.txt").write_text("brk\nbrk/b.*\n")
+    listing = list_videos([source, f"{tmp_path}/brk/*"])
+    assert [video.address for video in listing.videos] == [str(videos / "yard0.mp4")]
+    assert listing.missing == {f"{tmp_path}/brk/b.mp4": "a link that leads to no file"}
+    Path("brk/a.mp4").unlink()
+    assert list_videos([source]).missing == listing.missing
+
+
+def test_a_link_to_no_file_ends_the_command_with_1_until_it_leads_to_a_video(svg_forecast, videos, tmp_path):
+    (tmp_path / "brk").mkdir()
+    (tmp_path / "brk" / "a.mp4").symlink_to(videos / "yard0.mp4")
+    (tmp_path / "brk" / "b.mp4").symlink_to("later.dat")
+    code, message, summary = svg_forecast("brk")
+    assert (code, summary["videos"]) == (1, {"listed": 1, "done_before": 0, "ok": 1, "unreachable": 1})
+    assert f"{tmp_path}/brk/b.mp4: a link that leads to no file" in message
+    (tmp_path / "brk" / "later.dat").write_bytes((videos / "yard1.mp4").read_bytes())
+    code, _, summary = svg_forecast("brk")
+    assert (code, summary["videos"]) == (0, {"listed": 2, "done_before": 1, "ok": 2})
+
+
 @pytest.mark.parametrize(
     ("content", "text"),
     [
@@ -191,6 +217,24 @@ def test_objects_of_a_store(bucket, tmp_path):
         assert path.read_bytes() == b"not a video: a.mp4"
         assert path.suffix == ".mp4"
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["[1] a.mp4", "b*.mp4", "c?.mp4", "[", "cam[1]/d.mp4"])
+def test_an_object_that_exists_is_no_pattern(bucket, tmp_path, name):
+    for each in (name, "b2.mp4", "c2.mp4"):
+        bucket.pipe_file(f"/clips/{each}", each.encode())
+    (video,) = list_videos([f"memory://clips/{name}"]).videos
+    with local_copy(video, tmp_path / "scratch") as path:
+        assert path.read_bytes() == name.encode()
+    bucket.pipe_file("/clips/list.txt", name.encode())
+    assert list_videos(["memory://clips/list.txt"]).videos == [video]
+
+
+def test_a_folder_of_a_store_that_exists_is_no_pattern(bucket):
+    for name in ("cam[1]/d.mp4", "cam1/e.mp4"):
+        bucket.pipe_file(f"/clips/{name}", name.encode())
+    assert names(["memory://clips/cam[1]"]) == ["d.mp4"]
+    assert names(["memory://clips/cam[1]/*"]) == ["e.mp4"]
 
 
 def test_a_list_in_a_store_names_its_neighbours(bucket, videos, tmp_path, monkeypatch):
@@ -368,6 +412,11 @@ def test_a_file_that_is_still_written_is_unreachable(videos, tmp_path):
         ("file:///gone%20away/a.mp4", UsageError, "'/gone away/a.mp4' does not exist"),
         ("/gone/*.mp4", UsageError, "contains no videos"),
         ("zip://a.mp4::/tmp/x.zip", UsageError, "a chain of addresses"),
+        ("zip:///tmp/x.zip", UsageError, r"'zip:///tmp/x.zip' names an archive(.|\n)*unpack the archive"),
+        ("tar:///tmp/x.tar", UsageError, "names an archive"),
+        ("TAR:///tmp/list.txt", UsageError, "names an archive"),
+        ("libarchive:///tmp/x.7z", UsageError, "names an archive"),
+        ("reference://a.json", UnreachableError, r"cannot open 'reference://a.json'(.|\n)*  check the address.*reference://"),
         ("foo://bucket/x", UsageError, "not an address of videos"),
         ("memory://nothing", UsageError, "contains no videos"),
         ("oci://bucket/x", BackendMissingError, "install it with pip"),

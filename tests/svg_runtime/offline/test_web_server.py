@@ -199,6 +199,14 @@ def test_the_brackets_of_a_host_are_no_pattern(videos):
     assert video.size == len(handler.video)
 
 
+@pytest.mark.parametrize("name", ["[1] a.mp4", "b*.mp4"])
+def test_a_name_that_the_server_has_is_no_pattern(site, tmp_path, name):
+    (video,) = list_videos([f"{site.url}/clips/{name}"]).videos
+    assert video.address == f"{site.url}/clips/{name}"
+    with local_copy(video, tmp_path) as path:
+        assert path.read_bytes() == site.video
+
+
 def test_a_server_without_head_still_gives_its_videos(site):
     (video,) = list_videos([f"{site.url}/get-only/a.mp4"]).videos
     assert video.size == len(site.video)
