@@ -66,6 +66,18 @@ class ContextNotReadyError(SvgError):
     """A forecast was requested before n_past frames were observed."""
 
 
+class StreamContextError(UsageError):
+    """The window context is needed: the model, or the call, does not go with the stream context.
+
+    Attributes:
+        samples: of a forecast, how many the stream context has been read with and goes with; None for anything else.
+    """
+
+    def __init__(self, message: str, samples: int | None = None) -> None:
+        super().__init__(message)
+        self.samples = samples
+
+
 __all__ = [
     "BackendError",
     "BackendMissingError",
@@ -78,6 +90,7 @@ __all__ = [
     "FrameError",
     "MissingExtraError",
     "SourceLostError",
+    "StreamContextError",
     "SvgError",
     "UsageError",
 ]

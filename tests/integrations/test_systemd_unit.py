@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,14 @@ def test_the_service_is_not_exposed():
     )
     assert level is not None
     assert float(level[1]) < MOST_EXPOSED
+
+
+@pytest.mark.parametrize("name", [path.name for path in FOLDER.glob("*.conf")])
+def test_no_drop_in_unsets_what_a_dynamic_user_forces(name):
+    """systemd says nothing about such a line, and goes on as if it were not there."""
+    assert "DynamicUser=yes" in UNIT.splitlines()
+    settings = [line.partition("=")[0] for line in (FOLDER / name).read_text().splitlines()]
+    assert not {"PrivateTmp", "RemoveIPC", "NoNewPrivileges", "RestrictSUIDSGID"} & set(settings)
 
 
 # ---- A real systemd ----
@@ -120,6 +129,24 @@ def test_a_service_that_is_stopped_before_its_first_picture_has_not_failed(tmp_p
         "systemctl --user start --no-block early; sleep 0.3; systemctl --user stop early; show early",
     )
     assert (state["ActiveState"], state["Result"]) == ("inactive", "success")
+
+
+def test_a_jetsons_service_sees_the_socket_of_the_camera_daemon_in_its_private_tmp(tmp_path, monkeypatch):
+    """The socket is another one here, of the same name: a file of tests below /tmp is hidden by a private /tmp, too."""
+    (bind,) = re.findall(r"^BindPaths=-/tmp/argus_socket$", (FOLDER / "jetson.conf").read_text(), re.M)
+    assert "PrivateTmp=yes" in UNIT.splitlines()
+    monkeypatch.chdir(tmp_path)  # the path of a socket has at most 107 characters
+    units = {
+        name: f"Type=oneshot\nRestart=no\nRemainAfterExit=yes\nPrivateTmp=yes\n{line}\nExecStart=/usr/bin/test {condition}"
+        for name, line, condition in (
+            ("bound", bind.replace("/tmp", str(tmp_path)), f"-S {tmp_path}/argus_socket"),
+            ("none", bind.replace("/tmp/argus", f"{tmp_path}/no"), "! -e /tmp/argus_socket"),
+        )
+    }  # fmt: skip
+    with socket.socket(socket.AF_UNIX) as daemon:
+        daemon.bind("argus_socket")
+        shown = run_under_systemd(tmp_path / "home", units, "systemctl --user start bound none; show bound; show none")
+    assert [(state["ActiveState"], state["Result"]) for state in shown] == [("active", "success")] * 2
 
 
 def test_systemd_waits_for_the_first_picture_and_restarts_a_run_that_hangs(tmp_path):

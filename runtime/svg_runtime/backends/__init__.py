@@ -21,7 +21,7 @@ NVIDIA = (*ORT_NVIDIA, *TENSORRT)  # on NVIDIA GPUs only
 BACKENDS = ("cpu", "openvino", *NVIDIA)
 WITH_ENGINES = ("ort-tensorrt", *TENSORRT)  # backends that build engines, in folders of their names in the cache
 COMPUTE_BF16 = ("openvino",)  # backends that can compute in bf16
-_THREADS_LIMIT = 256
+THREADS_LIMIT = 256
 
 
 def open_backend(
@@ -109,7 +109,7 @@ def check_options(
     if precision not in (None, *PRECISIONS):
         raise UsageError(f"unknown precision '{precision}'\n  expected one of: {', '.join(PRECISIONS)}")
     if threads is not None:
-        check_count("threads", threads, _THREADS_LIMIT)
+        check_count("threads", threads, THREADS_LIMIT)
     if not isinstance(gpu, (GpuOptions, type(None))):
         raise UsageError(f"gpu is {gpu!r}\n  expected a GpuOptions, or None")
     if progress is not None and not callable(getattr(progress, "progress", None)):

@@ -58,7 +58,7 @@ class Bundle:
 
     @classmethod
     def open(cls, path: str | Path) -> Bundle:
-        """Read and validate the manifest of the bundle at `path`: a folder, or an address; see `fetch_model`.
+        """Read and validate the manifest of the bundle at `path`: a folder, an address or an embedded model; see `find_model`.
 
         Raises:
             BundleError: no bundle at `path`; or the manifest is damaged, of an unknown version, has unknown keys, or
@@ -66,14 +66,17 @@ class Bundle:
             UsageError: `path` is not a path.
             SvgError: see `fetch_model`, for an address.
         """
-        folder = _local(path)
+        folder = find_model(path) if _is_embedded_name(path) else _local(path)
         if folder.is_file():
             raise BundleError(
                 f"'{folder}' is a file\n"
                 f"  expected a *.svgb folder; convert a checkpoint with: svg-export {shell_argument(folder)}"
             )
         if not folder.is_dir():
-            raise BundleError(f"no such bundle: '{folder}'\n  expected a *.svgb folder; make one with: svg-export ckpt.pt")
+            raise BundleError(
+                f"no such bundle: '{folder}'\n"
+                "  expected a *.svgb folder, or a model of the package: camera, digits; make one with: svg-export ckpt.pt"
+            )
         return cls(folder, _read_manifest(folder / FILE_NAME))
 
     def with_decoder(self, shuffled: bool) -> Bundle:
@@ -189,7 +192,7 @@ def find_model(path: str | Path | None, real_video: bool = False) -> Path:
         BundleError: the package was built without this embedded model.
         SvgError: see `fetch_model`, for an address.
     """
-    if path is not None and (str(path) not in EMBEDDED_NAMES or Path(path).is_dir()):
+    if path is not None and not _is_embedded_name(path):
         return _local(path)
     here = [folder for folder in Path.cwd().glob("*.svgb") if (folder / FILE_NAME).is_file()]
     if here and path is None:
@@ -203,6 +206,10 @@ def find_model(path: str | Path | None, real_video: bool = False) -> Path:
             f"this installation has no embedded model '{name}'\n  choose one with --model ckpt.svgb, or reinstall svg-edge"
         )
     return model
+
+
+def _is_embedded_name(path: str | Path) -> bool:
+    return str(path) in EMBEDDED_NAMES and not Path(path).is_dir()
 
 
 def _local(path: str | Path) -> Path:

@@ -20,7 +20,7 @@ from svg_common.progress import ProgressListener
 from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.bundle.manifest import FrameSpec, Manifest, Precision
 from svg_runtime.calibration.decisions import Decision
-from svg_runtime.errors import CamerasError, ContextNotReadyError, ForecastError, FrameError, UsageError
+from svg_runtime.errors import CamerasError, ContextNotReadyError, ForecastError, FrameError, StreamContextError, UsageError
 from svg_runtime.forecast.camera_group import Camera, CameraGroup
 from svg_runtime.forecast.checks import (
     COUNT_LIMIT,
@@ -126,7 +126,7 @@ class BatchForecaster:
         """Open a bundle on a backend for a number of cameras.
 
         Args:
-            path: the *.svgb folder, or an address, see `Forecaster.open`.
+            path: the *.svgb folder, an address or a model of the package, see `Forecaster.open`.
             cameras: how many.
             backend: "auto", which measures with the batch of all cameras, or a backend's name; see `Forecaster.open`.
             device: device of the backend; None lets the backend choose.
@@ -493,9 +493,10 @@ class BatchForecaster:
 
     def _check_stream(self, samples: int, context_noise: Mapping[int, ArrayLike] | None) -> None:
         if self._first.streams_samples and (context_noise or samples != self.samples):
-            raise UsageError(
+            raise StreamContextError(
                 f"the stream context has already been read with {self.samples} samples\n"
-                f"  expected samples={self.samples} and no context_noise; or open it with context='window'"
+                f"  expected samples={self.samples} and no context_noise; or open it with context='window'",
+                self.samples,
             )
 
     def _check_open(self) -> None:

@@ -17,7 +17,9 @@ _ROUNDING = 1e-3  # beyond [0, 1]: a resized white picture has 1.0000001; bytes 
 
 
 def checked_frame(values: ArrayLike, spec: FrameSpec) -> FloatArray:
-    """Return a float32 copy of a frame after checking shape, type, range and finiteness. Rounding beyond [0, 1] is clipped.
+    """Return a float32 copy of a frame, in C order, after checking shape, type, range and finiteness.
+
+    Rounding beyond [0, 1] is clipped.
 
     Args:
         values: (H, W, C) float32 in [0, 1].
@@ -38,8 +40,9 @@ def checked_frame(values: ArrayLike, spec: FrameSpec) -> FloatArray:
     low, high = float(frame.min()), float(frame.max())
     if not (low >= np.float32(-_ROUNDING) and high <= np.float32(1.0 + _ROUNDING)):  # also false for NaN
         raise FrameError(f"the frame's values lie in [{low}, {high}]\n  {expected}")
-    clipped: FloatArray = np.clip(frame, 0.0, 1.0)  # a copy: the caller may reuse the array
-    return clipped
+    clipped = np.clip(frame, 0.0, 1.0)  # a copy: the caller may reuse the array
+    # Equal frames give the same bits: np.clip keeps the layout, by which later sums choose their order.
+    return np.ascontiguousarray(clipped)
 
 
 def checked_frames(values: ArrayLike, spec: FrameSpec) -> list[FloatArray]:

@@ -23,7 +23,7 @@ from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.bundle.manifest import Manifest, Precision, PrecisionVariant
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.calibration.decisions import Decision
-from svg_runtime.errors import BackendError, ContextNotReadyError, ForecastError, UsageError
+from svg_runtime.errors import BackendError, ContextNotReadyError, ForecastError, StreamContextError, UsageError
 from svg_runtime.forecast.checks import (
     check_counts,
     check_finite,
@@ -144,7 +144,8 @@ class Forecaster:
         """Open a bundle on a backend.
 
         Args:
-            path: the *.svgb folder, or an address such as hf://user/name@revision, which is fetched; see `fetch_model`.
+            path: the *.svgb folder; an address such as hf://user/name@revision, which is fetched, see `fetch_model`; or
+                "camera" or "digits", the models of the package, unless a folder has that name.
             backend: "auto" or a backend's name; a named one is used or refused, never replaced. "auto" measures once per bundle
                 and machine which one is fastest, for seconds, and keeps the decision in the cache.
             device: device of the backend; None lets the backend choose.
@@ -385,9 +386,10 @@ class Forecaster:
         check_counts(samples, horizon)
         self._check_ready()
         if self._stream is not None and (context_noise is not None or samples != self.samples):
-            raise UsageError(
+            raise StreamContextError(
                 f"the stream context has already been read with {self.samples} samples\n"
-                f"  expected samples={self.samples} and no context_noise; or open the forecaster with context='window'"
+                f"  expected samples={self.samples} and no context_noise; or open the forecaster with context='window'",
+                self.samples,
             )
         assert self._context_posterior is not None
         assert self._last_frame is not None
@@ -438,7 +440,7 @@ class Forecaster:
         self._check_open()
         self._check_ready()
         if self._stream is not None:
-            raise UsageError(
+            raise StreamContextError(
                 "reconstruct() is not available with the stream context\n  open the forecaster with context='window'"
             )
         if not isinstance(self._reader, ContextReader):

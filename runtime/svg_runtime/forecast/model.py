@@ -9,7 +9,7 @@ from typing import Literal
 from svg_runtime.backends.base import Backend, Buffer
 from svg_runtime.bundle.contract import has_separate, has_step
 from svg_runtime.bundle.manifest import Manifest, PrecisionVariant
-from svg_runtime.errors import BackendMissingError, UsageError
+from svg_runtime.errors import BackendMissingError, StreamContextError, UsageError
 from svg_runtime.forecast.context import Context, ContextReader
 from svg_runtime.forecast.fused_rollout import FusedRollout
 from svg_runtime.forecast.primed_context import PrimedContext
@@ -70,7 +70,7 @@ class LoadedModel:
         """What reads the observed frames of some cameras, by the roles that the bundle has.
 
         Raises:
-            UsageError: the stream context, for a model that can read windows of frames alone.
+            StreamContextError: the stream context, for a model that can read windows of frames alone.
         """
         graphs, streams = self.variant.graphs, self.context == "stream"
         if not graphs.keys() & {"encoder", "prime"}:
@@ -86,7 +86,7 @@ class LoadedModel:
                 camera_count=camera_count,
             )
         if streams:
-            raise UsageError(
+            raise StreamContextError(
                 f"models of the family '{self.manifest.model.family}' read windows of frames, and have no stream context\n"
                 "  open it with context='window', or --context window"
             )

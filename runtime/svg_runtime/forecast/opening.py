@@ -83,7 +83,7 @@ def open_model(
     """Open a bundle, and return what `make` makes of it.
 
     Args:
-        path: the *.svgb folder, or an address, see `Bundle.open`.
+        path: the *.svgb folder, an address or a model of the package, see `Bundle.open`.
         options: backend and all that belongs to it.
         make: the user's own; the backend is closed if it fails.
         make_timed: makes a forecaster with the manifest's context, for what "auto" measures.

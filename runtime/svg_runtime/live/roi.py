@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from svg_common.errors import UsageError
 
@@ -34,12 +34,17 @@ class Region:
 
 @dataclass(frozen=True)
 class Roi:
-    """What the user asked for: left, top, width and height. All four at most 1: fractions of the picture, else pixels."""
+    """What the user asked for: left, top, width and height. All four at most 1: fractions of the picture, else pixels.
+
+    Attributes:
+        option: the name under which it was asked for, for messages.
+    """
 
     left: float
     top: float
     width: float
     height: float
+    option: str = field(default="--roi", compare=False)
 
     def __str__(self) -> str:
         return ",".join(f"{value:g}" for value in (self.left, self.top, self.width, self.height))
@@ -60,19 +65,23 @@ class Roi:
         top, bottom = round(self.top * scale_y), round((self.top + self.height) * scale_y)
         if right > width or bottom > height:
             raise RegionOutsideError(
-                f"--roi {self} does not lie within the picture of {width}x{height} pixels: it ends at {right},{bottom}\n"
-                f"  {_EXPECTED}"
+                f"{self.option} {self} does not lie within the picture of {width}x{height} pixels: "
+                f"it ends at {right},{bottom}\n  {_EXPECTED}"
             )
         if min(right - left, bottom - top) < MIN_SIDE:
             raise RegionOutsideError(
-                f"--roi {self} is only {right - left}x{bottom - top} pixels of the picture of {width}x{height}\n"
+                f"{self.option} {self} is only {right - left}x{bottom - top} pixels of the picture of {width}x{height}\n"
                 f"  expected at least {MIN_SIDE} pixels each way"
             )
         return Region(left, top, right - left, bottom - top)
 
 
-def parse_roi(text: str) -> Roi:
+def parse_roi(text: str, option: str = "--roi") -> Roi:
     """Read `X,Y,W,H`.
+
+    Args:
+        text: given by the user.
+        option: the name under which it was given, for messages.
 
     Raises:
         UsageError: it is not four numbers, or they mix pixels and fractions.
@@ -80,13 +89,15 @@ def parse_roi(text: str) -> Roi:
     try:
         left, top, width, height = (float(part) for part in text.split(","))
     except ValueError:
-        raise UsageError(f"--roi {text} is not a region\n  {_EXPECTED}") from None
-    roi = Roi(left, top, width, height)
+        raise UsageError(f"{option} {text} is not a region\n  {_EXPECTED}") from None
+    roi = Roi(left=left, top=top, width=width, height=height, option=option)
     values = (left, top, width, height)
     if not (min(left, top) >= 0 and min(width, height) > 0 and all(value < 1e6 for value in values)):
-        raise UsageError(f"--roi {text} is not a region\n  {_EXPECTED}")
+        raise UsageError(f"{option} {text} is not a region\n  {_EXPECTED}")
     if not roi.is_fraction and not all(value.is_integer() for value in values):
-        raise UsageError(f"--roi {text} mixes pixels and fractions\n  {_EXPECTED}")
+        raise UsageError(f"{option} {text} mixes pixels and fractions\n  {_EXPECTED}")
     if roi.is_fraction and max(left + width, top + height) > 1 + 1e-6:
-        raise UsageError(f"--roi {text} ends outside the picture: left + width and top + height are at most 1\n  {_EXPECTED}")
+        raise UsageError(
+            f"{option} {text} ends outside the picture: left + width and top + height are at most 1\n  {_EXPECTED}"
+        )
     return roi

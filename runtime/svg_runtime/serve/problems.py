@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from starlette.responses import Response
 
 from svg_common.printable import printable
-from svg_runtime.errors import ContextNotReadyError, FrameError, SvgError, UsageError
+from svg_runtime.errors import ContextNotReadyError, ForecastError, FrameError, StreamContextError, SvgError, UsageError
 from svg_runtime.serve import schema
 
 PROBLEM_JSON = "application/problem+json"
+_WINDOW = '"context": "window" in POST /v1/sessions'
 
 
 @dataclass(frozen=True)
@@ -98,11 +99,18 @@ class ProblemError(Exception):
 
 
 def problem_of(error: SvgError) -> ProblemError:
-    """The problem that an error of the runtime is for a client. Its first line says what was given, the next what to do."""
+    """The problem that an error of the runtime is for a client. Its first line says what was given, the next what to do.
+
+    Where that next line is in words of Python or of the command line, it is replaced by those of this interface.
+    """
     detail, _, rest = str(error).partition("\n")
     expected = " ".join(rest.split()).removeprefix("expected ") or None
     if isinstance(error, ContextNotReadyError):
         return ProblemError("not-ready", detail, advice="send more frames first")
+    if isinstance(error, StreamContextError):
+        as_opened = "" if error.samples is None else f'"samples": {error.samples}, or a session with '
+        return ProblemError("invalid", detail, f"{as_opened}{_WINDOW}")
     if isinstance(error, (FrameError, UsageError)):
         return ProblemError("invalid", detail, expected)
+    expected = None if isinstance(error, ForecastError) else expected  # it is the advice below, in words of Python
     return ProblemError("engine-failed", detail, expected, advice="reset the session, or open another one")

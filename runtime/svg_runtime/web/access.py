@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import html
 import ipaddress
+import re
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -31,6 +32,7 @@ _SIMPLE_TYPES = (
     "multipart/form-data",
 )  # forms of other sites send these
 _REST_BYTES, _REST_PAUSE_S = 256 << 20, 1.0  # of a refused request that are still read; without anything more of it
+_ADDRESS = re.compile(rb"https?://(?P<host>[^/]*)(?P<path>/.*)?", re.IGNORECASE | re.DOTALL)
 _COOKIE_AGE_S = 30 * 24 * 3600
 CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src 'self'; "
@@ -109,6 +111,7 @@ class AccessControl:
         """See ASGI."""
         if scope["type"] != "http":
             return
+        scope = _with_host_of_target(scope)
         answer = _Answer(send, self._headers, _Rest(scope, receive))
         refusal = self._refusal(scope)
         if refusal is not None:
@@ -264,6 +267,21 @@ def host_name(header: str) -> str:
         return str(ipaddress.ip_address(name)) if ":" in name else name.rstrip(".")
     except ValueError:
         return ""
+
+
+def _with_host_of_target(scope: Scope) -> Scope:
+    """The same request with a path as its target. Of a whole address, as proxies are asked, its host replaces the header Host.
+
+    Servers must accept that form, and ignore the header then (RFC 9112, 3.2.2); so checks and routes know one form alone.
+    """
+    target = _ADDRESS.fullmatch(scope.get("raw_path") or b"")  # not `path`, in which %3A%2F%2F is decoded
+    if target is None:
+        return scope
+    path = target["path"] or b"/"
+    headers = [(name, value) for name, value in scope["headers"] if name != b"host"]
+    return {
+        **scope, "raw_path": path, "path": unquote(path.decode("ascii")), "headers": [*headers, (b"host", target["host"])],
+    }  # fmt: skip
 
 
 def _origin_refusal(method: str, headers: Mapping[str, str]) -> Response | None:

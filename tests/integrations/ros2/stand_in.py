@@ -165,8 +165,20 @@ class ExternalShutdownException(Exception):  # noqa: N818 - the name of rclpy
     pass
 
 
-class InvalidParameterValueException(Exception):  # noqa: N818
-    pass
+class ParameterException(Exception):  # noqa: N818
+    def __init__(self, error_msg: str, parameters: str) -> None:
+        super().__init__(f"{error_msg}: {parameters}")
+
+
+class InvalidParameterTypeException(ParameterException):
+    def __init__(self, desired_parameter: Parameter, expected_type: str) -> None:
+        given = f"Trying to set parameter '{desired_parameter.name}' to '{desired_parameter.value}'"
+        super().__init__(f"{given}, expecting type '{expected_type}'", desired_parameter.name)
+
+
+class InvalidParameterValueException(ParameterException):
+    def __init__(self, parameter: str, value: Any, reason: str) -> None:
+        super().__init__(f"Invalid parameter value ({value}) for parameter. Reason: {reason}", parameter)
 
 
 @dataclass
@@ -247,10 +259,10 @@ class Ros:
                 assert name not in self.parameters
                 given = ros.overrides.get(name, value)
                 if type(given) is not type(value):
-                    raise InvalidParameterValueException(f"{name}: wrong parameter type")
+                    raise InvalidParameterTypeException(Parameter(name, given), type(value).__name__)
                 for bounds in [*descriptor.integer_range, *descriptor.floating_point_range]:
                     if not bounds.from_value <= given <= bounds.to_value:
-                        raise InvalidParameterValueException(f"{name}: not within its range")
+                        raise InvalidParameterValueException(name, given, "out of range")
                 self.parameters[name] = given, descriptor
                 return Parameter(name, given)
 
@@ -306,6 +318,8 @@ def modules(ros: Ros) -> dict[str, types.ModuleType]:
     module("rclpy", init=ros.init, spin=lambda node: ros.spin(node), try_shutdown=ros.try_shutdown)
     module("rclpy.node", Node=ros.node_class())
     module("rclpy.logging", get_logger=lambda name: ros.logger)
+    parameter_errors = (ParameterException, InvalidParameterTypeException, InvalidParameterValueException)
+    module("rclpy.exceptions", **{each.__name__: each for each in parameter_errors})
     module("rclpy.executors", ExternalShutdownException=ExternalShutdownException)
     policies = {each.__name__: each for each in (HistoryPolicy, ReliabilityPolicy, DurabilityPolicy, QoSProfile)}
     module("rclpy.qos", **policies)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from svg_common.digits import digit_stream
+from svg_runtime.backends import THREADS_LIMIT
 from tests.integrations.ros2 import stand_in
 from tests.integrations.ros2.stand_in import ReliabilityPolicy, Ros, Trigger, message_class
 
@@ -162,7 +163,7 @@ def test_every_parameter_is_described_and_read_only():
     [
         ({"context": "windows"}, 2, "expected one of"),
         ({"precision": "fp8"}, 2, "expected one of"),
-        ({"roi": "1,2"}, 2, "1,2"),
+        ({"roi": "1,2"}, 2, "roi 1,2 is not a region"),
         ({"backend": "no-such"}, 2, "no-such"),
         ({"model": "/no/such.svgb"}, 1, "/no/such.svgb"),
     ],
@@ -173,6 +174,34 @@ def test_a_wrong_parameter_ends_it_with_the_documented_exit_code(wrong, code, wo
     level, text = ros.logger.lines[-1]
     assert level == "fatal"
     assert words in text
+    assert not ros.initialized
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        ({"samples": 0}, "a whole number from 1 to 1024"),
+        ({"samples": "4"}, "a whole number from 1 to 1024"),
+        ({"horizon": 5000}, "a whole number from 1 to 1024"),
+        ({"seed": -1}, "a whole number from 0 to 2147483647"),
+        ({"threads": THREADS_LIMIT + 1}, f"a whole number from 0 to {THREADS_LIMIT}"),
+        ({"rate": float("nan")}, "a number from 0.0 to 1000.0, written with a point"),
+        ({"rate": 5}, "a number from 0.0 to 1000.0, written with a point"),
+        ({"post_process": 1}, "true or false"),
+        ({"precision": 16}, "one of: '', 'fp32', 'fp16', 'bf16'"),
+        ({"roi": 5}, "text"),
+    ],
+)
+def test_what_ros_refuses_itself_is_a_wrong_parameter_too(wrong, expected):
+    """ROS raises while a parameter is declared, which the node does one by one."""
+    code, ros = run(**wrong)
+    assert code == 2
+    ((name, value),) = wrong.items()
+    level, text = ros.logger.lines[-1]
+    assert level == "fatal"
+    assert text.startswith(f"parameter {name}: ")
+    assert str(value) in text
+    assert text.endswith(f"\n  expected {expected}")
     assert not ros.initialized
 
 

@@ -135,10 +135,10 @@ def test_a_frozen_camera_is_a_warning_after_ten_seconds_where_pictures_are_dropp
 
 
 def test_a_region_that_lies_outside_is_a_warning_until_it_fits(clock, said):
-    stream = ForecastStream(replace(OPTIONS, roi=parse_roi("100,0,64,64")), said.append, clock)
+    stream = ForecastStream(replace(OPTIONS, roi=parse_roi("100,0,64,64", "roi")), said.append, clock)
     assert feed(stream, clock, pictures(2)) == [None, None]
     assert stream.status().level == Level.WARN
-    assert len(said) == 1
+    assert [line.partition(" does not lie")[0] for line in said] == ["roi 100,0,64,64"]  # the name of the parameter
     wide = [np.tile(frame, (1, 3)) for frame in pictures(4)]
     assert feed(stream, clock, wide, start_s=3e9)[-1] is not None
     assert stream.status().level == Level.OK

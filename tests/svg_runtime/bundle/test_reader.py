@@ -10,7 +10,7 @@ import pytest
 from svg_common.errors import ExitCode
 from svg_runtime.bundle import reader as bundle_module
 from svg_runtime.bundle.manifest import Precision
-from svg_runtime.bundle.reader import EMBEDDED_MODEL, Bundle, find_model
+from svg_runtime.bundle.reader import EMBEDDED_FOLDER, EMBEDDED_MODEL, Bundle, find_model
 from svg_runtime.errors import BackendMissingError, BundleError
 from tests.conftest import export_model, random_model, save_model
 from tests.svg_runtime.bundle_helpers import copy_bundle, edit_manifest, graph_bytes, replace_graph
@@ -217,6 +217,20 @@ def test_a_name_means_an_embedded_model_unless_a_folder_has_it(tmp_path, monkeyp
     assert find_model(name) == EMBEDDED_MODEL
     (tmp_path / name).mkdir()
     assert find_model(name).resolve() == tmp_path / name
+
+
+@pytest.mark.parametrize("name", ["camera", "digits"])
+def test_a_bundle_opens_by_the_name_of_an_embedded_model_unless_a_folder_has_it(tmp_path, monkeypatch, name, tiny_bundle):
+    monkeypatch.chdir(tmp_path)
+    assert Bundle.open(name).path == EMBEDDED_FOLDER / f"{name}.svgb"
+    shutil.copytree(tiny_bundle, tmp_path / name)
+    assert Bundle.open(name).path.resolve() == tmp_path / name
+
+
+def test_a_bundle_that_does_not_exist_is_refused_with_the_names_of_embedded_models(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "camera, digits;" in refusal("cameras")
+    assert {path.name for path in EMBEDDED_FOLDER.glob("*.svgb")} == {"camera.svgb", "digits.svgb"}
 
 
 def test_real_video_takes_the_embedded_camera_model_where_the_package_has_it(tiny_bundle, tmp_path, monkeypatch):

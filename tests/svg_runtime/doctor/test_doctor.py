@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -255,6 +256,23 @@ def test_a_backend_forecasts_or_says_what_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     [missing] = backend.check("openvino")
     assert (missing.state, "svg-edge[openvino]" in missing.advice) == ("missing", True)
+
+
+@pytest.mark.parametrize("name", ["cpu", "openvino"])
+@pytest.mark.parametrize("given", [True, False], ids=["SVG_EDGE_CACHE", "HOME"])
+def test_a_backend_is_tried_without_a_trace(name, given, tmp_path, monkeypatch):
+    """OpenVINO keeps compiled graphs, in a folder that it makes."""
+    temporary, cache = tmp_path / "temporary", tmp_path / "none" / "cache"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setenv("HOME", str(tmp_path / "none"))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("SVG_EDGE_CACHE", str(cache))
+    if not given:
+        monkeypatch.delenv("SVG_EDGE_CACHE")
+    assert states(backend.check(name)) == {name: "ok"}
+    assert list(tmp_path.rglob("*")) == [temporary]
+    assert os.environ.get("SVG_EDGE_CACHE") == (str(cache) if given else None)
 
 
 def test_an_engine_that_is_not_built_does_not_mean_that_there_is_a_gpu(monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,8 +12,8 @@ import onnx
 import pytest
 
 from svg_common.errors import ExitCode, SvgError
-from svg_runtime import Forecaster
-from svg_runtime.bundle.reader import EMBEDDED_FOLDER
+from svg_runtime import BatchForecaster, Forecaster
+from svg_runtime.bundle.reader import EMBEDDED_FOLDER, EMBEDDED_MODEL, Bundle
 from svg_runtime.errors import BackendMissingError, BundleError, ContextNotReadyError, ForecastError, FrameError, UsageError
 from svg_runtime.forecast.separate_rollout import SeparateRollout
 from svg_runtime.machine.hardware import usable_cores
@@ -255,6 +256,26 @@ def test_frames_may_have_any_memory_layout(tiny_bundle, frames):
             fortran.setflags(write=False)
             twin.observe(fortran)
         np.testing.assert_array_equal(forecaster.forecast(), twin.forecast())
+
+
+def test_equal_frames_give_equal_bits_in_any_memory_layout(tiny_bundle, frames):
+    """Sums of float32 depend on their order, and numpy adds in the order of memory."""
+    with open_tiny(tiny_bundle) as forecaster, open_tiny(tiny_bundle) as twin:
+        for frame in frames:
+            layouts = np.ascontiguousarray(frame), np.asfortranarray(frame)
+            assert forecaster.observe(layouts[0]) == twin.observe(layouts[1])
+            for each in (forecaster, twin):
+                if each.ready:
+                    each.forecast()
+
+
+@pytest.mark.parametrize("path", ["digits", Path("digits")])
+def test_a_model_of_the_package_opens_by_its_name(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with Forecaster.open(path, backend="cpu", threads=1, samples=1, horizon=1) as forecaster:
+        assert forecaster.manifest == Bundle.open(EMBEDDED_MODEL).manifest
+    with BatchForecaster.open(path, cameras=2, backend="cpu", threads=1, samples=1, horizon=1) as batch:
+        assert batch.manifest == forecaster.manifest
 
 
 def test_the_callers_frame_may_change_after_observe(tiny_bundle, frames):

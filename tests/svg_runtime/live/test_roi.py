@@ -48,6 +48,16 @@ def test_what_is_no_region_is_refused_with_what_is_expected(text, problem):
         parse_roi(text)
 
 
+def test_messages_name_the_region_as_it_was_given():
+    with pytest.raises(UsageError, match=r"^roi abc is not a region"):
+        parse_roi("abc", "roi")
+    with pytest.raises(RegionOutsideError, match=r"^roi 400,100,300,200 does not lie"):
+        parse_roi("400,100,300,200", "roi").in_picture(480, 640)
+    with pytest.raises(RegionOutsideError, match=r"^--roi 0,0,0.01,0.01 is only"):
+        parse_roi("0,0,0.01,0.01").in_picture(480, 640)
+    assert parse_roi("0,0,64,64", "roi") == parse_roi("0,0,64,64")
+
+
 def test_a_region_outside_the_picture_is_refused_with_its_size():
     with pytest.raises(RegionOutsideError, match="picture of 640x480 pixels: it ends at 700,300"):
         Roi(400, 100, 300, 200).in_picture(480, 640)

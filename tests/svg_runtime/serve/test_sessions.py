@@ -18,10 +18,12 @@ import pytest
 from svg_common.digits import digit_stream
 from svg_runtime import Forecaster
 from svg_runtime.bundle.reader import find_model
-from svg_runtime.errors import BackendError
+from svg_runtime.errors import BackendError, ForecastError
+from svg_runtime.forecast.checks import check_finite
 from svg_runtime.live.preprocess import Preprocessor
 from svg_runtime.serve import session as session_module
 from svg_runtime.serve.answers import encode
+from svg_runtime.serve.problems import problem_of
 from tests.svg_runtime.serve.serve_helpers import array_of, digits, encoded, open_session, send
 
 
@@ -128,6 +130,29 @@ def test_a_session_that_does_not_open_leaves_its_room(open_client):
         assert (refused.status_code, refused.json()["type"]) == (422, "/#invalid")
         assert "window" in refused.json()["expected"]
         open_session(client)
+
+
+def test_what_the_stream_context_refuses_is_said_in_words_of_http(client):
+    """The texts of the forecaster are for Python and for the command line."""
+    window = '"context": "window" in POST /v1/sessions'
+    refused = client.post("/v1/sessions", json={"model": "camera", "context": "stream"}).json()
+    assert refused["detail"] == "models of the family 'ensemble' read windows of frames, and have no stream context"
+    assert refused["expected"] == window
+    session = open_session(client, samples=3, horizon=1, context="stream")
+    for frame in digits(client.get(session).json()["n_past"]):
+        send(client, session, frame)
+    refused = client.post(f"{session}/forecast", json={"samples": 2}).json()
+    assert refused["detail"] == "the stream context has already been read with 3 samples"
+    assert refused["expected"] == f'"samples": 3, or a session with {window}'
+    assert client.post(f"{session}/forecast", json={"samples": 3}).status_code == 200
+
+
+def test_a_forecast_that_is_not_finite_is_refused_in_words_of_http():
+    with pytest.raises(ForecastError) as found:
+        check_finite(float("nan"), "the surprise is not a finite number")
+    problem = problem_of(found.value).body
+    assert (problem.status, problem.detail) == (503, "the surprise is not a finite number")
+    assert (problem.expected, problem.advice) == (None, "reset the session, or open another one")
 
 
 def test_idle_sessions_are_closed_and_used_ones_are_not(client):

@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
+from svg_runtime.web.access import Access, AccessControl
 from svg_runtime.web.address import Address, AddressError, listen, parse_address
 from svg_runtime.web.limits import Limits
 from svg_runtime.web.serving import ServerThread
@@ -34,10 +35,15 @@ async def endless(request):
     return StreamingResponse(pieces())
 
 
+async def show(request):
+    return PlainTextResponse(f"{request.scope['path']} ? {request.url.query}")
+
+
 @contextmanager
-def server(limits: Limits = QUICK):
+def server(limits: Limits = QUICK, access: Access | None = None):
     sock, address = listen(Address("127.0.0.1", 0))
-    thread = ServerThread(Starlette(routes=[Route("/", look), Route("/endless", endless)]), sock, limits)
+    app = Starlette(routes=[Route("/", look), Route("/endless", endless), Route("/show/{rest:path}", show)])
+    thread = ServerThread(app if access is None else AccessControl(app, access, limits), sock, limits)
     thread.start()
     try:
         yield address, thread
@@ -102,6 +108,29 @@ def test_an_answer_of_several_small_pieces_is_not_held_back():
         (connection,) = thread._server.server_state.connections
         accepted = connection.transport.get_extra_info("socket")
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "status", "text"),
+    [
+        (b"http://127.0.0.1:8000/show/a%20b?c=1", b"127.0.0.1", 200, b"/show/a b ? c=1"),
+        (b"HTTP://LocalHost/", b"evil.example", 200, b"seen"),  # its own host counts (RFC 9112, 3.2.2)
+        (b"https://localhost", b"localhost", 200, b"seen"),  # as through a proxy with TLS
+        (b"http://evil.example/", b"127.0.0.1", 403, b"unknown host name"),
+        (b"http://evil.example:8000/show/x", b"127.0.0.1", 403, b"unknown host name"),
+        (b"http://localhost@evil.example/", b"localhost", 403, b"unknown host name"),
+        (b"http:///show/x", b"localhost", 403, b"unknown host name"),
+        (b"/show/http://evil.example/x", b"localhost", 200, b"/show/http://evil.example/x ? "),
+        (b"http%3A//localhost/", b"localhost", 404, b"Not Found"),
+        (b"ftp://localhost/", b"localhost", 404, b"Not Found"),
+    ],
+)
+def test_a_target_that_is_a_whole_address_is_answered_as_its_path_and_its_host_is_checked(target, host, status, text):
+    with server(access=Access(Address("127.0.0.1", 8000))) as (address, _), connect(address) as client:
+        client.sendall(b"GET " + target + b" HTTP/1.1\r\nHost: " + host + b"\r\nConnection: close\r\n\r\n")
+        answer = b"".join(iter(lambda: client.recv(1 << 16), b""))
+    assert answer.startswith(f"HTTP/1.1 {status}".encode())
+    assert answer.partition(b"\r\n\r\n")[2].startswith(text)
 
 
 @pytest.mark.parametrize(

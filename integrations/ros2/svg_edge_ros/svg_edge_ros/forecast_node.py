@@ -12,6 +12,7 @@ from typing import Any
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException
 from rclpy.logging import get_logger
 from rclpy.node import Node
@@ -23,7 +24,7 @@ from std_srvs.srv import Trigger
 from svg_edge_ros.forecast_stream import Answer, ForecastStream
 from svg_edge_ros.image_messages import ImageError, image_fields, picture_of, picture_of_compressed
 from svg_edge_ros.parameters import PARAMETERS, NodeParameter, stream_options
-from svg_runtime.errors import SvgError
+from svg_runtime.errors import SvgError, UsageError
 
 _DIAGNOSTICS_EVERY_S = 1.0
 # As sensors publish: a lost image is not sent again, and only the newest one waits.
@@ -45,7 +46,7 @@ class ForecastNode(Node):  # type: ignore[misc]  # rclpy has no types
 
     def __init__(self) -> None:
         super().__init__("forecast")
-        values = {each.name: self.declare_parameter(each.name, each.default, _descriptor(each)).value for each in PARAMETERS}
+        values = {each.name: self._declare(each) for each in PARAMETERS}
         logger = self.get_logger()
         self._stream = ForecastStream(stream_options(values), announce=logger.warning)
         logger.info(f"{self._stream.description}; a picture every {self._stream.interval_s:g} s")
@@ -64,6 +65,17 @@ class ForecastNode(Node):  # type: ignore[misc]  # rclpy has no types
         """Free the device, then what ROS has."""
         self._stream.close()
         super().destroy_node()
+
+    def _declare(self, parameter: NodeParameter) -> Any:
+        """Return the value of a parameter, which ROS compares with the type of its default and with its bounds.
+
+        Raises:
+            UsageError: it has another type, or is out of bounds.
+        """
+        try:
+            return self.declare_parameter(parameter.name, parameter.default, _descriptor(parameter)).value
+        except (InvalidParameterTypeException, InvalidParameterValueException) as error:  # their text has the value
+            raise UsageError(f"parameter {parameter.name}: {error}\n  expected {parameter.expected}") from error
 
     def _on_image(self, message: Any) -> None:
         try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from svg_edge_ros.forecast_stream import StreamOptions
+from svg_runtime.backends import THREADS_LIMIT
 from svg_runtime.bundle.manifest import PRECISIONS, Precision
 from svg_runtime.errors import UsageError
 from svg_runtime.live.roi import parse_roi
@@ -30,6 +31,18 @@ class NodeParameter:
     bounds: tuple[float, float] | None = None
     choices: tuple[str, ...] = ()
 
+    @property
+    def expected(self) -> str:
+        """Which values it takes, for messages."""
+        if self.choices:
+            return f"one of: {', '.join(repr(choice) for choice in self.choices)}"
+        if self.bounds is None:
+            return "true or false" if isinstance(self.default, bool) else "text"
+        low, high = self.bounds
+        if isinstance(self.default, float):
+            return f"a number from {low:.1f} to {high:.1f}, written with a point"
+        return f"a whole number from {low:.0f} to {high:.0f}"
+
 
 PARAMETERS = (
     NodeParameter("topic", "image", "Topic of the images; remap it, or name it here."),
@@ -40,7 +53,7 @@ PARAMETERS = (
     NodeParameter("samples", 8, "Futures per forecast.", bounds=(1, 1024)),
     NodeParameter("horizon", 10, "Steps per future.", bounds=(1, 1024)),
     NodeParameter("seed", 0, "Seed of the model's noise.", bounds=(0, 2**31 - 1)),
-    NodeParameter("threads", 0, "CPU threads; 0: one per core, or what auto measured.", bounds=(0, 1024)),
+    NodeParameter("threads", 0, "CPU threads; 0: one per core, or what auto measured.", bounds=(0, THREADS_LIMIT)),
     NodeParameter("context", "", "window or stream; empty: as the bundle says.", choices=("", *CONTEXTS)),
     NodeParameter("post_process", True, "Correct forecasts by what came after earlier ones, as svg-live does."),
     NodeParameter("rate", 0.0, "Observed pictures per second; 0: as in training.", bounds=(0.0, 1000.0)),
@@ -57,12 +70,11 @@ def stream_options(values: Mapping[str, Any]) -> StreamOptions:
     for parameter in PARAMETERS:
         value = values[parameter.name]
         if parameter.choices and value not in parameter.choices:
-            expected = ", ".join(f"'{choice}'" for choice in parameter.choices)
-            raise UsageError(f"parameter {parameter.name} is '{value}'\n  expected one of: {expected}")
+            raise UsageError(f"parameter {parameter.name} is '{value}'\n  expected {parameter.expected}")
         if parameter.bounds is not None:
             low, high = parameter.bounds
             if not (math.isfinite(value) and low <= value <= high):
-                raise UsageError(f"parameter {parameter.name} is {value}\n  expected {low:g} to {high:g}")
+                raise UsageError(f"parameter {parameter.name} is {value}\n  expected {parameter.expected}")
     return StreamOptions(
         model=values["model"],
         backend=values["backend"],
@@ -74,5 +86,5 @@ def stream_options(values: Mapping[str, Any]) -> StreamOptions:
         context=values["context"] or None,
         post_process=values["post_process"],
         interval_s=1 / values["rate"] if values["rate"] else None,
-        roi=parse_roi(values["roi"]) if values["roi"] else None,
+        roi=parse_roi(values["roi"], "roi") if values["roi"] else None,
     )

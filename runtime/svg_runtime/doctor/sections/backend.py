@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from svg_runtime.doctor.finding import Finding
@@ -13,19 +17,38 @@ if TYPE_CHECKING:
 
 def check(name: str) -> list[Finding]:
     """Forecast with it. Where it needs engines, which take minutes to build, look for its library and a GPU."""
+    from svg_runtime.backends import WITH_ENGINES
     from svg_runtime.backends.gpu_options import GpuOptions
     from svg_runtime.bundle.reader import EMBEDDED_MODEL
     from svg_runtime.forecast.forecaster import Forecaster
 
+    cache = nullcontext() if name in WITH_ENGINES else _temporary_cache()  # engines that are ready lie in the user's
     try:
-        with Forecaster.open(
-            EMBEDDED_MODEL, backend=name, samples=1, horizon=1, gpu=GpuOptions(build_engines=False)
-        ) as forecaster:
+        with (
+            cache,
+            Forecaster.open(
+                EMBEDDED_MODEL, backend=name, samples=1, horizon=1, gpu=GpuOptions(build_engines=False)
+            ) as forecaster,
+        ):
             return [_forecast(name, forecaster)]
     except EngineNotBuiltError:
         return [_look_for_library_and_gpu(name)]
     except SvgError as error:
         return [_missing(name, error)]
+
+
+@contextmanager
+def _temporary_cache() -> Iterator[None]:
+    """Let what is compiled go to a folder that is removed: a report changes nothing on the machine."""
+    given = os.environ.get("SVG_EDGE_CACHE")
+    with tempfile.TemporaryDirectory(prefix="svg-doctor-", ignore_cleanup_errors=True) as folder:
+        os.environ["SVG_EDGE_CACHE"] = folder
+        try:
+            yield
+        finally:
+            del os.environ["SVG_EDGE_CACHE"]
+            if given is not None:
+                os.environ["SVG_EDGE_CACHE"] = given
 
 
 def _forecast(name: str, forecaster: Forecaster) -> Finding:

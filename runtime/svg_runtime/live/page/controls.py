@@ -54,7 +54,7 @@ class Change(BaseModel):
     @property
     def region(self) -> Roi | None:
         """The region; None: the whole picture."""
-        return None if self.roi is None else parse_roi(self.roi)
+        return None if self.roi is None else parse_roi(self.roi, "roi")
 
     def beyond(self, now: Settings) -> Change:
         """The part of it that is not in force already: a region that is would start the model anew for nothing."""

@@ -424,6 +424,7 @@ def test_changes_are_applied_by_the_loop_between_two_frames():
             answer = known.post("/cameras/wall/controls", json=asked)
             assert answer.status_code == 200
             whole = known.post("/cameras/wall/controls", json={"roi": None})
+            wrong = [known.post("/cameras/wall/controls", json={"roi": roi}).json()["error"] for roi in ("abc", "900,0,64,64")]
         first, second = applied
         assert (first.samples, first.horizon, first.threshold, first.reset) == (4, 9, 6.0, True)
         assert second.changes_region
@@ -431,6 +432,8 @@ def test_changes_are_applied_by_the_loop_between_two_frames():
         settings = answer.json()["settings"]
         assert settings == {"samples": 4, "horizon": 9, "overlay": "live", "roi": "0,0,0.5,0.5", "threshold": 6.0}
         assert whole.json()["settings"]["roi"] is None
+        assert wrong[0].startswith("roi abc is not a region")
+        assert wrong[1].startswith("roi 900,0,64,64 does not lie within")
         assert answer.json()["lead_s"] == pytest.approx(0.9)
         assert "event: change" in events_of(address, until="event: change")
 
