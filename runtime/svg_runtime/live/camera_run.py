@@ -128,7 +128,8 @@ class CameraRun:
         cut = self._note_cut(source_frame)
         resized = self._note_size(source_frame.image)
         if cut or resized:
-            self._reset_context(new_scene=resized or source_frame.pause_s == 0)
+            same_camera = source_frame.pause_s > 0 or source_frame.reconnected
+            self._reset_context(new_scene=resized or not same_camera)
         part = self._part(source_frame.image, changed=cut or resized)
         if part is None:
             self.view.frame = None
@@ -243,6 +244,8 @@ class CameraRun:
         if cut and source_frame.pause_s:
             events.add("pause", f"{self._description}: no picture for {source_frame.pause_s:.4g} s; the context is reset")
             self.stats.pauses += 1
+        elif source_frame.reconnected:
+            events.add("reconnected", f"{self._description}: connected again; the context is reset")
         elif source_frame.again:
             events.add("loop", f"{self._description} begins anew; the context is reset")
         elif cut:
@@ -251,7 +254,7 @@ class CameraRun:
 
     def _steps_since(self, source_frame: SourceFrame) -> int:
         """Model steps since the picture before; at most a second of them, as long as a picture is held: the loop may stall."""
-        if source_frame.file_s is not None:
+        if source_frame.source_s is not None:
             return 1  # a file lacks no picture: a gap in its ticks is a rate below the model's
         return min(source_frame.tick - self._tick, max(1, round(MAX_HOLD_S / self.tick_s)))
 

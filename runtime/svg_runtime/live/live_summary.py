@@ -42,8 +42,9 @@ def _summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
             )
     if summary["score"]:
         last = summary["score"][-1]
-        reduced = summary.get("adaptive", {}).get("reduced_s", 0) > 0  # not every forecast had all samples
-        best = "best sample" if reduced else f"best of {summary['samples']}"
+        reduced = summary.get("adaptive", {}).get("reduced_s", 0) > 0
+        varied = reduced or summary.get("counts_changed")  # not every forecast had all samples
+        best = "best sample" if varied else f"best of {summary['samples']}"
         rows.append((
             f"PSNR at +{last['seconds']:g} s",
             f"{last['psnr_best']:.1f} dB {best}, {last['psnr_mean']:.1f} mean forecast, "

@@ -148,6 +148,8 @@ class LiveLoop:
             reason = str(error).partition("\n")[0]
             raise UsageError(f"{samples} samples of {horizon} steps cannot be forecast: {reason}") from error
         self._counts = samples, horizon
+        for camera in self._cameras:
+            camera.stats.counts = samples, horizon
         self._note_counts(samples, horizon, by_client=True)
 
     def _note_counts(self, samples: int, horizon: int, by_client: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from svg_runtime.live.adaptive import AdaptiveCounts
 from svg_runtime.live.events import EventLog
-from svg_runtime.live.stats import LiveStats
+from svg_runtime.live.stats import LiveStats, changed_counts
 from svg_runtime.machine.memory import peak_rss_mib
 
 
@@ -17,7 +17,7 @@ class RunStats:
     """What all cameras of a process have in common.
 
     Args:
-        about: constant entries: model, backend, samples and so on.
+        about: entries as the run began: model, backend, samples and so on.
         cameras: statistics of each.
         events: of the process, such as those of --adaptive; with one camera, also its own.
 
@@ -67,6 +67,7 @@ class RunStats:
             frames.update(camera.frames())
         return {
             **self._about,
+            **changed_counts(self.cameras[0].counts),  # all have the same
             "duration_s": round(duration, 3),
             "fps": round(self.taken / duration, 3) if duration > 0 else 0.0,
             "frames": dict(frames),

@@ -66,7 +66,7 @@ class LiveStats:
     """Counters and timers of a run.
 
     Args:
-        about: constant entries: model, backend, samples and so on.
+        about: entries as the run began: model, backend, samples and so on.
         horizon: forecast steps.
         interval_s: seconds per step.
         events: the event log of the run, filled by other parts.
@@ -111,6 +111,7 @@ class LiveStats:
         self.blank = 0  # pictures of one colour
         self.frozen = 0  # pictures that were the same for long
         self.pauses = 0  # gaps so long that the context started anew
+        self.counts: tuple[int, int] | None = None  # samples and horizon, once a client of the page has changed them
         self.stopped_by: str | None = None  # None: it goes on
         self.recorded: list[dict[str, Any]] = []  # what each recorder wrote
 
@@ -142,6 +143,7 @@ class LiveStats:
         duration = time.monotonic() - self._start
         return {
             **self._about,
+            **({} if self.name else changed_counts(self.counts)),
             "interval_s": self._interval_s,
             "stopped_by": self.stopped_by,
             "duration_s": round(duration, 3),
@@ -159,3 +161,8 @@ class LiveStats:
             **({"adaptive": self.adaptive.summary()} if self.adaptive else {}),
             "peak_rss_mib": peak_rss_mib(),
         }
+
+
+def changed_counts(counts: tuple[int, int] | None) -> dict[str, Any]:
+    """Entries of the statistics of a process that replace those of its start: `counts`, see `LiveStats`."""
+    return {} if counts is None else {"samples": counts[0], "horizon": counts[1], "counts_changed": True}

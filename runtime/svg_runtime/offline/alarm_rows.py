@@ -7,6 +7,7 @@ from typing import Any
 
 from svg_runtime.live.alarms.record import SIGNALS, SignalName
 from svg_runtime.live.alarms.settling import Settling
+from svg_runtime.live.alarms.step_clock import StepClock
 from svg_runtime.live.alarms.trigger import AlarmTrigger, TriggerOptions
 from svg_runtime.live.signals import SignalValues
 
@@ -18,11 +19,13 @@ class _Alarm:
     Attributes:
         frame: at which it begins.
         time_s: of this frame.
+        high_s: time of its last frame that was not below the level at which it clears.
         peak: largest values of the signals.
     """
 
     frame: int
     time_s: float
+    high_s: float
     peak: dict[str, float] = field(default_factory=dict)
 
 
@@ -32,7 +35,7 @@ class AlarmRows:
     Args:
         signal: that is compared with the threshold.
         trigger: when an alarm starts and ends.
-        interval_s: seconds per model step. As in svg-live, a frame lasts as long, whatever the exact rate of the video is.
+        interval_s: seconds per model step, as of svg-live.
 
     Attributes:
         rows: of the table of events, one per alarm, in order.
@@ -43,12 +46,13 @@ class AlarmRows:
         self._interval_s = interval_s
         self._trigger = AlarmTrigger(trigger, interval_s)
         self._alarm: _Alarm | None = None
+        self._clock = StepClock(interval_s)
         self._settling = Settling()
         self.rows: list[dict[str, Any]] = []
 
     def add(self, frame: int, time_s: float, values: SignalValues | None, empty: bool) -> None:
         """Ingest the signals of one frame; `empty`: its picture carried nothing, which raises no alarm."""
-        now_s = frame * self._interval_s
+        now_s = self._clock.add(time_s)
         known = values if self._settling.add(now_s, empty) else None
         value: float | None = None if known is None else getattr(known, self._signal)
         change = self._trigger.add(now_s, value)
@@ -57,7 +61,7 @@ class AlarmRows:
         if self._trigger.rose_s is None:
             self._alarm = None
         elif known is not None and value is not None:
-            self._note_peak(frame, time_s, known)
+            self._note_peak(frame, time_s, known, high=self._trigger.high_s == now_s)
 
     def reset(self) -> None:
         """The context starts anew."""
@@ -69,9 +73,11 @@ class AlarmRows:
             self._trigger.end()
             self._end()
 
-    def _note_peak(self, frame: int, time_s: float, values: SignalValues) -> None:
+    def _note_peak(self, frame: int, time_s: float, values: SignalValues, high: bool) -> None:
         if self._alarm is None:
-            self._alarm = _Alarm(frame, time_s)
+            self._alarm = _Alarm(frame, time_s, high_s=time_s)
+        if high:
+            self._alarm.high_s = time_s
         peak = self._alarm.peak
         for name in SIGNALS:
             value = getattr(values, name)
@@ -88,7 +94,7 @@ class AlarmRows:
                 "kind": "alarm",
                 "frame": alarm.frame,
                 "time_s": alarm.time_s,
-                "duration_s": self._trigger.high_s - alarm.frame * self._interval_s + self._interval_s,
+                "duration_s": alarm.high_s - alarm.time_s + self._interval_s,
                 "signal": self._signal,
                 **{f"peak_{name}": alarm.peak.get(name) for name in SIGNALS},
                 "message": f"alarm at {alarm.time_s:.1f} s: {self._signal} {reached:.1f}",

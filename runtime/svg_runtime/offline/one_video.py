@@ -158,7 +158,7 @@ class _Watch:
             ForecastError: values that are not finite.
             RegionOutsideError: the region of interest does not lie within the first picture.
         """
-        time_s = source_frame.file_s
+        time_s = source_frame.source_s
         assert time_s is not None
         self.events.place = {"frame": self.frames, "time_s": time_s}
         resized = self._note_cut(source_frame)

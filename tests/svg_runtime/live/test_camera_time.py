@@ -185,6 +185,7 @@ def test_a_camera_that_comes_back_begins_a_clip_and_its_rate_is_told_anew():
     assert thread._clip == 1
     assert thread._newest is not None
     assert thread._newest.pause_s == 0.0  # 0.37 s
+    assert thread._newest.reconnected
     assert thread.rate() is None
     assert list(islice(thread._intervals_s, 9)) == pytest.approx([0.2] * 4)
 
@@ -201,3 +202,22 @@ def test_a_camera_that_is_lost_before_its_first_picture_begins_with_it():
     thread = CaptureThread("camera 0", Given([]), reopen, EventLog(), retry_s=0.3)
     thread.run()
     assert (thread.captured, thread._clip) == (5, 0)
+
+
+def test_a_frame_says_that_the_camera_was_away_however_short_that_was():
+    """Also where the rate of the camera is not known yet, so that nobody can tell a pause."""
+    stop = StopRequest()
+    devices = iter([ScheduledCamera(steady(5, FPS)), ScheduledCamera(steady(5, FPS, 0.3))])
+
+    def open_device() -> ScheduledCamera:
+        device = next(devices, None)
+        if device is None:
+            raise NoPictureError("gone")
+        return device
+
+    camera = CameraSource("camera 0", open_device, Ticker(INTERVAL_S, stop), stop, EventLog(), retry_s=5)
+    frames = list(islice(camera.frames(), 4))
+    camera.close()
+    begins = [frame.reconnected for frame in frames]
+    assert begins.count(True) == 1
+    assert [frame.clip for frame in frames] == [int(number >= begins.index(True)) for number in range(4)]

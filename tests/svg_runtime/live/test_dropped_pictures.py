@@ -17,15 +17,16 @@ STEADY = [5 * number for number in range(30)]  # two of ten pictures a second
 
 
 class SlowCamera:
-    """Gives the pictures at these ticks; those from `pause` on are of another clip."""
+    """Gives the pictures at these ticks; those from `pause` on are of another clip, after `pause_s` or a reconnect."""
 
     name = description = "slow"
     dropped = 0
 
-    def __init__(self, ticks: Sequence[int], frozen: bool, pause: int | None = None) -> None:
+    def __init__(self, ticks: Sequence[int], frozen: bool, pause: int | None = None, pause_s: float = 2.0) -> None:
         self.captured = 0
         self._ticks = ticks
         self._pause = len(ticks) if pause is None else pause
+        self._pause_s = pause_s
         draw = digit_stream(0, 1, 64)
         self._pictures = [(draw() * 255).astype(np.uint8) for _ in range(1 if frozen else len(ticks))]
 
@@ -34,7 +35,7 @@ class SlowCamera:
             self.captured += 1
             yield SourceFrame(
                 self._pictures[number % len(self._pictures)], tick=tick, clip=int(number >= self._pause),
-                pause_s=2.0 if number == self._pause else 0.0,
+                pause_s=self._pause_s if number == self._pause else 0.0, reconnected=number == self._pause,
             )  # fmt: skip
 
     def close(self) -> None:
@@ -63,6 +64,18 @@ def test_signals_and_fit_take_the_same_seconds(svg_live, monkeypatch):
     assert code == 0, stderr
     assert stats["alarms"]["signals"]["scene"]["count"] == 30 - 1 - 6  # the first has none, and three seconds are learned
     assert stats["fit"]["gain_db"] is not None
+
+
+@pytest.mark.parametrize(("pause_s", "event"), [(2.0, "pause"), (0.0, "reconnected")])
+def test_what_is_usual_is_kept_over_a_loss_of_the_camera_however_short(svg_live, monkeypatch, pause_s, event):
+    camera = SlowCamera(STEADY, frozen=False, pause=15, pause_s=pause_s)
+    monkeypatch.setattr(loop, "open_source", lambda **_: camera)
+    code, stderr, stats = svg_live(*SMALL, "--max-frames", "30")
+    assert code == 0, stderr
+    assert stats["events"]["counts"][event] == stats["resets"] == 1
+    assert "a new video begins" not in stderr
+    assert stats["pauses"] == (event == "pause")
+    assert stats["alarms"]["signals"]["scene"]["count"] == 30 - 1 - 6  # as without a loss
 
 
 def test_a_file_with_fewer_pictures_than_the_model_expects_drops_none(svg_live, tmp_path):

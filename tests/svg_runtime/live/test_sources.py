@@ -206,6 +206,15 @@ class TestFiles:
         assert [frame.clip for frame in frames] == [0] * 9 + [1] * 2
         assert [frame.pause_s for frame in frames] == pytest.approx([0] * 9 + [36000, 0], abs=1e-3)
 
+    def test_the_time_of_the_source_goes_on_over_pauses_files_and_loops(self, tmp_path):
+        write_video(tmp_path / "a.mp4", frames=4, times_s=[0, 0.1, 45, 45.1])
+        write_video(tmp_path / "b.mp4", frames=2, fps=4)
+        stop = StopRequest()
+        frames = list(islice(FileSource(tmp_path, 0.1, stop, EventLog(), loop=True).frames(), 8))
+        round_s = 45.2 + 2 * 0.25
+        expected = [0, 0.1, 45, 45.1, 45.2, 45.45, round_s, round_s + 0.1]
+        assert [frame.source_s for frame in frames] == pytest.approx(expected, abs=1e-3)
+
     def test_a_pause_takes_no_time(self, tmp_path):
         path = write_video(tmp_path / "a.mp4", frames=6, times_s=[0, 0.1, 0.2, 36000, 36000.1, 36000.2])
         clock = FakeClock()

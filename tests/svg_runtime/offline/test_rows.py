@@ -20,10 +20,12 @@ from tests.svg_runtime.live.live_helpers import write_video
 from tests.svg_runtime.offline.conftest import OPTIONS, rows_of
 
 
-@pytest.fixture
-def eventful(tmp_path) -> Path:
+@pytest.fixture(params=[(0.1, 0.0), (0.1, 20.0), (0.0997, 0.0)], ids=["steady", "with a pause", "30.1 pictures a second"])
+def eventful(tmp_path, request) -> Path:
     """Seven seconds of digits, which raise alarms when the threshold is low."""
-    return write_video(tmp_path / "eventful.mp4", frames=70, seed=3)
+    step_s, pause_s = request.param
+    times_s = [step_s * number + pause_s * (number >= 35) for number in range(70)]
+    return write_video(tmp_path / "eventful.mp4", frames=70, seed=3, times_s=times_s)
 
 
 def test_rows_are_what_svg_live_measures(svg_forecast, eventful, monkeypatch):

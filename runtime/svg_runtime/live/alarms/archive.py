@@ -44,7 +44,7 @@ class Archive:
     events: EventLog
 
     def save(self, name: str, pictures: list[StoredPicture], comparison: Canvas | None) -> Files:
-        """Write NAME.mp4 and NAME.png, then remove the oldest files beyond the limit."""
+        """Write NAME.mp4 if there are pictures, and NAME.png if it is given; then remove the oldest files beyond the limit."""
         if self.folder is None:
             return Files()
         clip, picture = self.folder / f"{name}.mp4", self.folder / f"{name}.png"

@@ -20,10 +20,12 @@ from svg_runtime.live.alarms.comparison import compare_frames
 from svg_runtime.live.alarms.options import AlarmOptions
 from svg_runtime.live.alarms.record import SIGNALS, AlarmRecord, Files, Peak, next_sequence
 from svg_runtime.live.alarms.settling import Settling
+from svg_runtime.live.alarms.step_clock import StepClock
 from svg_runtime.live.alarms.trigger import AlarmTrigger
 from svg_runtime.live.alarms.worker import Worker
 from svg_runtime.live.empty_pictures import EmptyPicture
 from svg_runtime.live.events import EventLog
+from svg_runtime.live.overlay.theme import Canvas
 from svg_runtime.live.signals import Signals, SignalValues
 from svg_runtime.live.sources.base import SourceFrame
 from svg_runtime.live.timing import RecentValues
@@ -37,7 +39,8 @@ _SAVE_S = 20.0  # for clips at the end of the run
 class _Moment:
     """One observed frame."""
 
-    time_s: float  # from the first picture, in the time of the source
+    position_s: float  # from the first picture, in the time of the source
+    time_s: float  # the same by the `StepClock`
     source_frame: SourceFrame
     frame: NDArray[np.float32]
     observation: Observation
@@ -56,13 +59,14 @@ class _Alarm:
     start: datetime
     position_s: float
     high: datetime  # when the last frame was taken that was not below the level at which the alarm clears
+    high_s: float  # position of this frame
     peak: Peak = field(default_factory=Peak)
-    # The mean forecast of the frame with the largest value, and the frame; one value, as the writer's thread reads both.
+    # The mean forecast of the frame with the largest value, and the frame.
     frames: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
     sequence: int = 0
     end: datetime | None = None  # None: not ended yet
     # Used by the writer's thread alone:
-    files: Files | None = None  # None: not saved yet
+    files: Files | None = None  # None: the clip is not saved yet; the picture follows at the end
     duration_s: float | None = None  # None: not ended yet
 
     @property
@@ -103,7 +107,8 @@ class AlarmMonitor:
         self._trigger = AlarmTrigger(options.trigger, interval_s)
         self._seen = {name: RecentValues() for name in SIGNALS}
         self._alarm: _Alarm | None = None
-        self._first_tick: int | None = None
+        self._first_s: float | None = None  # of the first picture
+        self._clock = StepClock(interval_s)
         self._settling = Settling()
         self._count = 0
         self._numbers = numbers or itertools.count(next_sequence(options.events_file) if options.enabled else 1)
@@ -153,14 +158,18 @@ class AlarmMonitor:
         Returns:
             The signals; None while nothing is known.
         """
-        time_s = self._time_of(source_frame.tick)
+        position_s = self._position_of(source_frame)
+        time_s = self._clock.add(position_s)
         settled = self._settling.add(time_s, empty is not None)
         self.values = self._signals.add(frame, observation, empty, steps)
         self._count_values()
         if self._options.enabled:
             if self._clips is not None:
                 self._clips.add(source_frame.image, source_frame.tick)
-            self._follow(_Moment(time_s, source_frame, frame, observation), settled=settled)
+            moment = _Moment(
+                position_s=position_s, time_s=time_s, source_frame=source_frame, frame=frame, observation=observation
+            )  # fmt: skip
+            self._follow(moment, settled=settled)
         return self.values
 
     def reset(self, new_scene: bool) -> None:
@@ -221,10 +230,11 @@ class AlarmMonitor:
     def _note_peak(self, moment: _Moment, value: float) -> None:
         now = moment.wall_clock()
         if self._alarm is None:
-            self._alarm = _Alarm(start=now, position_s=moment.time_s, high=now)
+            self._alarm = _Alarm(start=now, position_s=moment.position_s, high=now, high_s=moment.position_s)
         alarm = self._alarm
         if self._trigger.high_s == moment.time_s:
             alarm.high = now
+            alarm.high_s = moment.position_s
         before = getattr(alarm.peak, self._options.signal)
         if before is None or value > before:
             expected = moment.observation.expected
@@ -251,29 +261,36 @@ class AlarmMonitor:
         alarm = self._alarm
         assert alarm is not None
         self._alarm = None
-        duration_s = self._trigger.high_s - alarm.position_s + self._interval_s
+        duration_s = alarm.high_s - alarm.position_s + self._interval_s
         # A file is not read at the rate at which it was recorded: both ends are by the clock, the duration is the source's.
         alarm.end = min(alarm.high + timedelta(seconds=self._interval_s), datetime.now().astimezone())
         self._write(lambda: self._finish(alarm, duration_s))
 
     def _save(self, alarm: _Alarm, pictures: list[StoredPicture]) -> None:
         """In the writer's thread, when the clip is complete."""
-        peak = getattr(alarm.peak, self._options.signal)
-        start = f"{alarm.start:%Y-%m-%d %H:%M:%S %z}"
-        caption = f"alarm {alarm.sequence}, {start}: {self._options.signal} {peak:.1f}, {self._source}"
-        frames = alarm.frames  # read once: an alarm that goes on may replace it meanwhile
-        picture = None if frames is None else compare_frames(*frames, caption=caption)
-        alarm.files = self._archive.save(alarm.file_name, pictures, picture)
+        alarm.files = self._archive.save(alarm.file_name, pictures, None)
         self._finish(alarm, alarm.duration_s)
 
     def _finish(self, alarm: _Alarm, duration_s: float | None) -> None:
-        """In the writer's thread: the record is complete when the alarm has ended and its files are saved."""
+        """In the writer's thread: the record is complete when the alarm has ended and its files are saved.
+
+        Only now it is known at which frame the signal was largest.
+        """
         alarm.duration_s = duration_s
         if duration_s is None or alarm.files is None:
             return
+        if self._clips is not None and alarm.frames is not None:
+            saved = self._archive.save(alarm.file_name, [], self._compare(*alarm.frames, alarm))
+            alarm.files = Files(clip=alarm.files.clip, picture=saved.picture)
         record = self._record(alarm, phase="ended")
         self._archive.append(record)
         self._send(record)
+
+    def _compare(self, expected: NDArray[np.float32], real: NDArray[np.float32], alarm: _Alarm) -> Canvas:
+        peak = getattr(alarm.peak, self._options.signal)
+        start = f"{alarm.start:%Y-%m-%d %H:%M:%S %z}"
+        caption = f"alarm {alarm.sequence}, {start}: {self._options.signal} {peak:.1f}, {self._source}"
+        return compare_frames(expected, real, caption=caption)
 
     def _record(self, alarm: _Alarm, phase: Literal["started", "ended"]) -> AlarmRecord:
         duration_s = alarm.duration_s
@@ -301,10 +318,12 @@ class AlarmMonitor:
             if value is not None:
                 seen.add(max(0.0, value))
 
-    def _time_of(self, tick: int) -> float:
-        if self._first_tick is None:
-            self._first_tick = tick
-        return (tick - self._first_tick) * self._tick_s
+    def _position_of(self, source_frame: SourceFrame) -> float:
+        source_s = source_frame.source_s
+        now_s = source_frame.tick * self._tick_s if source_s is None else source_s
+        if self._first_s is None:
+            self._first_s = now_s
+        return now_s - self._first_s
 
     def _ticks(self, seconds: float) -> int:
         return max(1, round(seconds / self._tick_s))

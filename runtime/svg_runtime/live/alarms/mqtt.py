@@ -55,7 +55,7 @@ class MqttPublisher:
         self._source = source
         self._events = events
         self._lock = threading.Lock()
-        self._last: AlarmRecord | None = None
+        self._last: AlarmRecord | None = None  # of the newest alarm
         self._connected = False
         self._problem: tuple[str, str] | None = None  # kind and message of the last event, until it is connected again
         self._client = _client()
@@ -76,8 +76,12 @@ class MqttPublisher:
         if not self._client.is_connected():
             raise NotDeliveredError(f"not connected to {self._shown}")
         with self._lock:
-            self._last = record
-            published = [self._publish(*message) for message in self._state(record)]
+            messages = []
+            if self._last is None or record.sequence >= self._last.sequence:
+                self._last = record
+            else:  # it waited for its clip while a newer alarm began, whose state is what must remain
+                messages.append(("event", record.to_json()))
+            published = [self._publish(*message) for message in [*messages, *self._state(self._last)]]
         deadline = time.monotonic() + _ACKNOWLEDGE_S
         for message in published:
             try:

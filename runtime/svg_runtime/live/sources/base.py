@@ -22,10 +22,12 @@ class SourceFrame:
             picture.
         clip: number of the continuous piece of video. When it changes, earlier pictures are not context for later ones.
         pause_s: seconds without a picture before this one, if it begins a clip after a pause, else 0.
+        reconnected: it begins a clip because the connection to the camera was lost, for however short a time.
         captured_s: `time.monotonic()` when a camera took the picture; None for other sources.
         held: it is the picture before it again, because none came in a short gap.
         again: the source begins from its start again, with a new clip.
-        file_s: seconds from the first picture of its file, pauses included; None for a camera.
+        source_s: seconds from the first picture of the source, pauses inside files included; None for a camera, whose ticks
+            tell the time.
     """
 
     image: Picture
@@ -35,7 +37,8 @@ class SourceFrame:
     pause_s: float = 0.0
     held: bool = False
     again: bool = False
-    file_s: float | None = None
+    source_s: float | None = None
+    reconnected: bool = False
 
 
 class Source(Protocol):

@@ -90,11 +90,11 @@ class CameraSource:
             tick = max(due, self._ticker.current())
             if frame is not None:
                 held = 0
-                pause_s = frame.pause_s if last is not None and frame.clip != last.clip else 0.0
-                last, shown = frame, _source_frame(frame, tick, pause_s)
+                begins_clip = last is not None and frame.clip != last.clip
+                last, shown = frame, _source_frame(frame, tick, begins_clip)
             elif shown is not None:
                 held += 1
-                shown = replace(shown, tick=tick, held=True, pause_s=0.0)
+                shown = replace(shown, tick=tick, held=True, pause_s=0.0, reconnected=False)
             assert shown is not None  # without a picture before it none is held
             yield shown
             tick += 1
@@ -125,6 +125,9 @@ class CameraSource:
             )
 
 
-def _source_frame(frame: CapturedFrame, tick: int, pause_s: float) -> SourceFrame:
+def _source_frame(frame: CapturedFrame, tick: int, begins_clip: bool) -> SourceFrame:
     image = frame.image if frame.image.ndim == 2 else np.asarray(cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB), np.uint8)
-    return SourceFrame(image=image, tick=tick, clip=frame.clip, captured_s=frame.captured_s, pause_s=pause_s)
+    return SourceFrame(
+        image=image, tick=tick, clip=frame.clip, captured_s=frame.captured_s,
+        pause_s=frame.pause_s if begins_clip else 0.0, reconnected=frame.reconnected and begins_clip,
+    )  # fmt: skip

@@ -121,6 +121,7 @@ class CapturedFrame:
         clip: increases with every reconnect and every pause.
         captured_s: `time.monotonic()` when it was taken, or else when it arrived.
         pause_s: seconds without a picture before this clip, if it began after a pause, else 0.
+        reconnected: this clip began with a reconnect.
     """
 
     image: Picture
@@ -128,6 +129,7 @@ class CapturedFrame:
     clip: int
     captured_s: float
     pause_s: float = 0.0
+    reconnected: bool = False
 
 
 class CaptureThread(threading.Thread):
@@ -163,6 +165,7 @@ class CaptureThread(threading.Thread):
         self._error: BaseException | None = None
         self._clip = 0
         self._pause_s = 0.0
+        self._reconnected = False  # at the beginning of this clip
         self._intervals_s: deque[float] = deque(maxlen=_RATE_PICTURES[1])
         self._rate: float | None = None
         self._connected_anew = False
@@ -257,8 +260,9 @@ class CaptureThread(threading.Thread):
         with self._changed:
             self.captured += 1
             self._newest = CapturedFrame(
-                image=image, number=self.captured, clip=self._clip, captured_s=captured_s, pause_s=self._pause_s
-            )
+                image=image, number=self.captured, clip=self._clip, captured_s=captured_s, pause_s=self._pause_s,
+                reconnected=self._reconnected,
+            )  # fmt: skip
             self._changed.notify_all()
 
     def _note_interval(self, interval_s: float) -> None:
@@ -267,6 +271,7 @@ class CaptureThread(threading.Thread):
         if paused or self._connected_anew:
             self._clip += 1
             self._pause_s = interval_s if paused else 0.0
+            self._reconnected = self._connected_anew
         if self._connected_anew:  # another stream of it may have another rate
             self._intervals_s.clear()
             self._rate = None

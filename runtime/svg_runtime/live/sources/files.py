@@ -93,20 +93,24 @@ class FileSource:
 
     def _selected(self) -> Generator[SourceFrame, None, None]:
         number, next_tick = -1, 0
+        next_s = 0.0
         again = False
         while True:
             captured = self.captured
             for clip in self._clips:
                 number, first_tick = number + 1, next_tick
+                first_s = next_s
                 last: Picture | None = None
                 for picked, scale in self._picked(clip):
                     number += picked.pause_s > 0
                     tick = first_tick + round(picked.tick * scale)
                     held = picked.item is last
+                    source_s = first_s + picked.time_s
                     yield SourceFrame(
-                        picked.item, tick, clip=number, pause_s=picked.pause_s, held=held, again=again, file_s=picked.time_s
+                        picked.item, tick, clip=number, pause_s=picked.pause_s, held=held, again=again, source_s=source_s
                     )
                     next_tick = tick + 1
+                    next_s = source_s + scale * self._interval_s
                     last = picked.item
                     again = False
             if not self._loop or self.captured == captured:  # the files may have become unreadable meanwhile

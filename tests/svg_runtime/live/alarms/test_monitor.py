@@ -39,6 +39,7 @@ class Watch:
         self.ticks = ticks  # per picture
         self.rng = np.random.default_rng(0)
         self.tick = 0
+        self.away_s: float | None = None  # seconds of pauses in a file, in which ticks have none; None: ticks tell the time
         self.first_s: float | None = None  # when a camera took its first picture; None: a file, read as fast as possible
 
     def see(self, seconds: float, jump: float = QUIET, empty=None) -> None:
@@ -48,7 +49,9 @@ class Watch:
             picture = np.full((48, 64, 3), round(255 * (0.4 + jump)), np.uint8)
             observation = Observation(self.tick, None, (), EarlierForecast(1, samples))
             captured_s = None if self.first_s is None else self.first_s + self.tick / self.ticks * STEP_S
-            self.monitor.add(SourceFrame(picture, self.tick, captured_s=captured_s), real, observation, empty)
+            source_s = None if self.away_s is None else self.away_s + self.tick / self.ticks * STEP_S
+            frame = SourceFrame(picture, self.tick, captured_s=captured_s, source_s=source_s)
+            self.monitor.add(frame, real, observation, empty)
             self.tick += self.ticks
             if self.monitor._clips is not None:  # it keeps up, as with a camera
                 passed = threading.Event()
@@ -154,6 +157,46 @@ def test_an_alarm_leaves_a_clip_a_picture_and_a_line(watch, tmp_path, ticks):
     assert levels[0] < 120 < levels[15]
     assert cv2.imread(record.files.picture) is not None
     assert Path(record.files.clip).parent == tmp_path / "alarms"
+
+
+def test_a_pause_inside_a_file_counts_for_the_position_and_the_cool_down_of_alarms(watch, tmp_path):
+    file = tmp_path / "events.jsonl"
+    wall = watch(events_file=file, folder=tmp_path)
+    wall.away_s = 0.0
+    wall.see(20)
+    wall.see(1, ANOMALY)
+    wall.monitor.reset(new_scene=False)
+    wall.away_s = 25.0
+    wall.see(5)  # the cool-down takes ten seconds
+    wall.see(1, ANOMALY)
+    wall.see(2)
+    wall.monitor.close()
+    one, two = (AlarmRecord.model_validate_json(line) for line in file.read_text().splitlines())
+    assert (one.position_s, two.position_s) == pytest.approx((20, 51))
+    assert (one.duration_s, two.duration_s) == pytest.approx((1, 1), abs=0.25)
+
+
+def level_in(picture: str | None) -> float:
+    """Mean brightness of the real frame, the second of three, of the picture of an alarm."""
+    assert picture is not None
+    image = cv2.imread(picture)
+    height, width = image.shape[:2]
+    return float(image[height // 2 - 50 : height // 2 + 50, width // 2 - 50 : width // 2 + 50].mean()) / 255
+
+
+@pytest.mark.parametrize("seconds", [3, 0])  # 0: the run is stopped during the alarm
+def test_the_picture_is_of_the_largest_signal_also_after_the_clip_is_complete(watch, tmp_path, seconds):
+    wall = watch(folder=tmp_path, before_s=1.0, after_s=1.0, events_file=tmp_path / "events.jsonl")
+    wall.see(20)
+    wall.see(2, 0.25)
+    wall.see(0.5, 0.5)
+    wall.see(0.5, 0.25)
+    wall.see(seconds)
+    wall.monitor.close()
+    record = AlarmRecord.model_validate_json((tmp_path / "events.jsonl").read_text())
+    assert record.duration_s == pytest.approx(3, abs=0.25)
+    assert level_in(record.files.picture) == pytest.approx(0.9, abs=0.05)
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".jsonl", ".mp4", ".png"]
 
 
 def test_alarms_of_a_file_that_is_read_fast_do_not_overlap_and_end_before_they_are_written(watch, tmp_path):

@@ -142,6 +142,33 @@ def test_an_alarm_is_retained_with_its_record_and_the_end_is_said(broker, listen
 
 
 @needs_broker
+def test_the_alarm_stays_on_while_a_newer_one_goes_on(broker, listen):
+    """The end of the first is told when its clip is complete; the second has begun meanwhile."""
+    listener, events = listen(), EventLog()
+    outlet = Outlet(MqttPublisher(broker.url, "gate camera", events), events)
+    wait_for(lambda: listener.values("home/gate/alarm") == ["OFF"])
+    second = record(2, phase="started")
+    for each in (record(1, phase="started"), second, record(1)):
+        outlet.put(each)
+    wait_for(lambda: outlet.summary()["sent"] == 3)
+    wait_for(lambda: record(1).to_json() in listener.values("home/gate/event"))
+    late = listen()
+    wait_for(lambda: len(late.messages) == 4)
+    assert late.values("home/gate/alarm") == ["ON"]
+    assert late.values("home/gate/event") == [second.to_json()]
+    broker.stop()
+    wait_for(lambda: events.counts["mqtt_lost"])
+    broker.start()  # it has forgotten everything
+    back = listen()
+    wait_for(lambda: back.values("home/gate/event") == [second.to_json()])
+    wait_for(lambda: back.values("home/gate/alarm") == ["ON"])
+    outlet.put(record(2))
+    outlet.close(10)
+    wait_for(lambda: back.values("home/gate/alarm")[-1] == "OFF")
+    assert [*listener.values("home/gate/alarm"), *back.values("home/gate/alarm")].count("OFF") == 2
+
+
+@needs_broker
 def test_home_assistant_finds_the_camera(broker, listen):
     events = EventLog()
     outlet = Outlet(MqttPublisher(broker.url, "gate camera", events), events)

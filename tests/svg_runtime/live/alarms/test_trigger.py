@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from svg_runtime.live.alarms.step_clock import StepClock
 from svg_runtime.live.alarms.trigger import AlarmTrigger, TriggerOptions
 
 OPTIONS = TriggerOptions(threshold=6, clear=3, min_duration_s=0.2, hold_s=0.3, cooldown_s=1.0)
@@ -52,3 +53,16 @@ def test_an_alarm_that_is_ended_from_outside_cools_down_too():
     trigger.end()
     assert not trigger.active
     assert [trigger.add(0.2 + 0.1 * step, 9) for step in range(11)].index("started") == 10
+
+
+@pytest.mark.parametrize(
+    ("source_s", "expected"),
+    [
+        pytest.param([0, 0.0997, 0.1994, 0.3988], [0, 0.1, 0.2, 0.4], id="steps of 30.1 pictures a second are whole ones"),
+        pytest.param([7, 7.1, 57.1, 57.2], [0, 0.1, 50.1, 50.2], id="pauses count"),
+        pytest.param([0, 0.25, 0.5], [0, 0.25, 0.5], id="in a slower video of several, a step is as long as it is"),
+    ],
+)
+def test_frames_as_far_apart_as_steps_take_whole_steps(source_s, expected):
+    clock = StepClock(0.1)
+    assert [clock.add(time_s) for time_s in source_s] == pytest.approx(expected)

@@ -95,6 +95,8 @@ def test_a_real_run_is_seen_changed_and_ended(start, tmp_path):
     assert code == 0, printed
     stats = json.loads((tmp_path / "stats.json").read_text())
     assert stats["alarms"]["threshold"] == 6
+    assert (stats["samples"], stats["horizon"], stats["counts_changed"]) == (3, 7, True)
+    assert "dB best sample" in printed
     assert stats["resets"] == 2
     assert "Traceback" not in printed
     assert "failed to answer" not in printed
@@ -188,6 +190,7 @@ def test_two_cameras_have_their_own_pages_and_common_samples(start):
         assert [settings[name]["samples"] for name in (first, second)] == [3, 3]
         assert [settings[name]["roi"] for name in (first, second)] == [None, "0,0,0.5,0.5"]
         assert known.get("/stats.json").json()["cameras"].keys() == {first, second}
+        wait_until(lambda: known.get("/stats.json").json()["samples"] == 3)  # they are a second old at most
     run.process.terminate()
     code, printed = run.end()
     assert code == 0, printed
