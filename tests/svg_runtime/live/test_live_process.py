@@ -236,7 +236,8 @@ def test_statistics_that_cannot_be_written_are_shown(tiny_bundle, tmp_path):
     assert process.returncode == 1
     assert "frames: 6 captured, 6 seen" in stderr
     assert stderr.endswith(
-        "error: cannot write '/dev/full': No space left on device\n  no file was left behind; free some space, or choose another path\n"
+        "error: cannot write '/dev/full': No space left on device\n"
+        "  no file was left behind; free some space, or choose another path\n"
     )
 
 
