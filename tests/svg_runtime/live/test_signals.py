@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 
 import cv2
 import numpy as np
@@ -177,17 +176,6 @@ def test_a_picture_that_carries_nothing_has_no_signals_and_motion_begins_anew_af
     assert first.scene is not None
     assert second is not None
     assert second.camera_motion is not None
-
-
-def test_a_frame_takes_about_a_millisecond_of_processor_time():
-    signals, rng = Signals(STEP_S), np.random.default_rng(0)
-    frame, observation = rng.random((64, 64, 3), dtype=np.float32), observed(1, rng, 1.0)
-    times = []
-    for _ in range(100):
-        start = time.thread_time()
-        signals.add(frame, observation)
-        times.append(time.thread_time() - start)
-    assert np.median(times) < 0.003
 
 
 def test_the_latest_forecast_of_a_frame_is_what_was_expected():
