@@ -350,6 +350,7 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
     "option": (["--sampels", "3", "BUNDLE", "frames.npy"], 2, "unknown option '--sampels'"),
     "no value": (["BUNDLE", "frames.npy", "--samples"], 2, "the value of '--samples' is missing"),
     "no samples": (["--samples", "0", "BUNDLE", "frames.npy"], 2, "is '0'\n  expected a whole number from 1 to 65536"),
+    "threads": (["--threads", "257", "BUNDLE", "frames.npy"], 2, "is '257'\n  expected a whole number from 1 to 256"),
     "no number": (["--seed", "3x", "BUNDLE", "frames.npy"], 2, "--seed is '3x'"),
     "context": (["--context", "all", "BUNDLE", "frames.npy"], 2, "--context is 'all'\n  expected window or stream"),
     "no frames": (["BUNDLE", "none.npy"], 2, "no such file: 'none.npy'"),

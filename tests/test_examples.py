@@ -155,6 +155,17 @@ def test_javascript_does_so_with_models_of_other_families(javascript, family_bun
     compare_javascript(javascript, family_bundle(family), tmp_path)
 
 
+@pytest.mark.parametrize("counts", [{"samples": 65537}, {"horizon": 65537}, {"samples": 0}, {"horizon": 1.5}])
+def test_javascript_refuses_counts_that_python_refuses(javascript, tmp_path, counts):
+    case = ForecastCase.of(EMBEDDED_MODEL)
+    name, count = next(iter(counts.items()))
+    (tmp_path / "input.json").write_text(json.dumps({**case.given, "noise": None, "contextNoise": None, **counts}))
+    command = ["node", "forecast.mjs", str(EMBEDDED_MODEL), str(tmp_path / "input.json"), str(tmp_path / "output.json")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=javascript, check=False)
+    assert done.returncode == 1
+    assert f"{name} is {count}; expected a whole number from 1 to 65536" in done.stderr
+
+
 def test_javascript_runs_on_the_embedded_model_without_arguments(javascript, tmp_path):
     """In a copy of the part of the repository where it looks for the model."""
     repository = tmp_path / "repository"

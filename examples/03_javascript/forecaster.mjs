@@ -11,6 +11,7 @@ import { openContext } from "./contexts.mjs";
 import { Graphs, part, RecurrentGraph, size } from "./graphs.mjs";
 import { NoiseSource } from "./noise.mjs";
 
+const COUNT_LIMIT = 65536; // of samples and of horizon, as in Python: larger values are more likely typing errors
 const DECODED_AT_ONCE = 64; // frames: enough for full speed, few enough for any memory
 
 export class Forecaster {
@@ -60,7 +61,9 @@ export class Forecaster {
     const { generation, model } = this.manifest;
     if (!this.ready) throw new Error(`${this.seen.length} of ${generation.n_past} frames observed`);
     for (const [name, count] of Object.entries({ samples, horizon })) {
-      if (!Number.isInteger(count) || count < 1) throw new Error(`${name} is ${count}; expected a whole number of at least 1`);
+      if (!Number.isInteger(count) || count < 1 || count > COUNT_LIMIT) {
+        throw new Error(`${name} is ${count}; expected a whole number from 1 to ${COUNT_LIMIT}`);
+      }
     }
     const draws = samples * model.z_dim;
     const futures = await this.roll({

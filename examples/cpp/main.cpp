@@ -33,15 +33,22 @@ FRAMES are the observed frames, oldest first, at the model's size: PGM or PPM pi
   --seed N              of the noise (0)
   --noise FILE          noise of the future in place of drawn one, .npy or float32: (horizon, samples, z_dim)
   --context-noise FILE  noise of the context: (draws, samples, z_dim)
-  --threads N           CPU threads (one per core)
+  --threads N           CPU threads, at most 256 (one per core)
   --repeat N            forecast N more times, and print the median time
   --help                show this
 )";
 
+constexpr int64_t COUNT_LIMIT = 65536, THREAD_LIMIT = 256, NUMBER_LIMIT = 2147483647;
+
 struct Options {
     std::string bundle, out = "futures.npy", mosaic, context, noise, context_noise;
     std::vector<std::string> frames;
-    int64_t samples = 8, horizon = 10, seed = 0, threads = std::max(1U, std::thread::hardware_concurrency()), repeat = 0;
+    int64_t samples = 8, horizon = 10, seed = 0, repeat = 0;
+    int64_t threads = std::clamp<int64_t>(std::thread::hardware_concurrency(), 1, THREAD_LIMIT);
+};
+
+struct Number {
+    int64_t *value, low, high;
 };
 
 int64_t parse_number(const std::string& name, const char* given, int64_t low, int64_t high) {
@@ -65,9 +72,12 @@ Options parse(int argc, char** argv) {
         {"noise", &options.noise},
         {"context-noise", &options.context_noise},
     };
-    const std::map<std::string, std::pair<int64_t*, int64_t>> numbers = {
-        {"samples", {&options.samples, 1}}, {"horizon", {&options.horizon, 1}}, {"seed", {&options.seed, 0}},
-        {"threads", {&options.threads, 1}}, {"repeat", {&options.repeat, 0}},
+    const std::map<std::string, Number> numbers = {
+        {"samples", {&options.samples, 1, COUNT_LIMIT}},
+        {"horizon", {&options.horizon, 1, COUNT_LIMIT}},
+        {"seed", {&options.seed, 0, NUMBER_LIMIT}},
+        {"threads", {&options.threads, 1, THREAD_LIMIT}},
+        {"repeat", {&options.repeat, 0, NUMBER_LIMIT}},
     };
     std::vector<option> known;
     for (const auto& [name, value] : texts) known.push_back({name.c_str(), required_argument, nullptr, 0});
@@ -88,8 +98,8 @@ Options parse(int argc, char** argv) {
         const std::string name = known[index].name;
         if (const auto text = texts.find(name); text != texts.end()) *text->second = optarg;
         if (const auto number = numbers.find(name); number != numbers.end()) {
-            const bool is_count = name == "samples" || name == "horizon";
-            *number->second.first = parse_number(name, optarg, number->second.second, is_count ? 65536 : 2147483647);
+            const auto [value, low, high] = number->second;
+            *value = parse_number(name, optarg, low, high);
         }
     }
     if (argc - optind < 2)

@@ -18,6 +18,7 @@ from svg_common.path_advice import shell_argument
 from svg_common.progress import ProgressDisplay
 from svg_common.signals import defer_interrupts
 from svg_common.version import VersionOption
+from svg_export.command_line import model_options, refuse_address, repeat_with_data
 from svg_export.hub.push_options import PushOptions, push_and_report
 from svg_export.packing import pack_and_report, require_archive_name
 from svg_export.publish_bundle import publish_bundle
@@ -164,6 +165,7 @@ def export(
     Exit codes: 0 ok, 1 error, 2 usage, 3 parity failed, precision too low, or a bundle that the runtime would refuse (nothing
     is published), 4 missing extra or backend, or no bf16 on this machine, 130 Ctrl-C.
     """
+    refuse_address(checkpoint)
     options = PushOptions(push, licence, public)
     require_archive_name(pack)
     served = TritonOptions(
@@ -208,7 +210,9 @@ def export(
     _check_graphs(loaded, fused, shuffled)
     if euler_steps is not None:
         loaded = _with_euler_steps(loaded, euler_steps)
-    held_out = load_held_out(loaded, source, fp16, bf16)
+    held_out = load_held_out(
+        checkpoint=loaded, given=source, fp16=fp16, bf16=bf16, model_options=model_options(euler_steps, model_config)
+    )
     batch_norm: dict[str, Any] = {"recalibrated": False}
     if bn == "recalibrate":
         loaded, batch_norm = _recalibrate(loaded, source, bn_sequences, console)
@@ -229,7 +233,7 @@ def export(
         summary = {"bundle": str(target), "batch_norm": batch_norm, **_summary(manifest)}
         if request is not None:
             summary["engines"] = request.build(target, display)
-    _report(manifest, checkpoint, target, console)
+    _report(manifest, repeat_with_data(context, loaded.config.data.name), target, console)
     if pack is not None:
         summary["packed"] = pack_and_report(target, pack, console)
     if triton is not None:
@@ -255,8 +259,8 @@ def _summary(manifest: Manifest) -> dict[str, Any]:
     return {"bundle_id": manifest.bundle_id, "variants": variants}
 
 
-def _report(manifest: Manifest, checkpoint: Path, target: Path, console: Console) -> None:
-    """Print what was written, and its quality."""
+def _report(manifest: Manifest, measure_with: str, target: Path, console: Console) -> None:
+    """Print what was written, and its quality, or the command that measures it."""
     from svg_export.parity import frame_curve
     from svg_export.precision import describe, describe_unmeasured
 
@@ -272,7 +276,7 @@ def _report(manifest: Manifest, checkpoint: Path, target: Path, console: Console
             for line in describe(name, variant.quality):
                 console.print(line, markup=False)
         if variant.divergence is not None:
-            for line in describe_unmeasured(name, variant.divergence, checkpoint):
+            for line in describe_unmeasured(name, variant.divergence, measure_with):
                 console.print(line, markup=False)
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file()) / 1e6
     console.print(f"wrote {target} ({size:.1f} MB)\n  run it with: svg-live --model {shell_argument(target)}", markup=False)

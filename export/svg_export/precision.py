@@ -21,7 +21,6 @@ from torch import Tensor
 from svg_common.command import require_modules
 from svg_common.errors import ExitCode, MissingExtraError, SvgError, UsageError
 from svg_common.metrics import psnr
-from svg_common.path_advice import shell_argument
 from svg_common.progress import ProgressListener
 from svg_eval.data import open_held_out
 from svg_eval.measure import Settings, batches, frame_metrics, sample_metrics
@@ -97,7 +96,9 @@ class _NoHeldOutUsageError(NoHeldOutError, UsageError):
     """As above, because of the options or of what they lack."""
 
 
-def load_held_out(checkpoint: Checkpoint, given: Mapping[str, Any], fp16: bool, bf16: bool) -> HeldOut | DrawnFrames | None:
+def load_held_out(
+    checkpoint: Checkpoint, given: Mapping[str, Any], fp16: bool, bf16: bool, model_options: str = ""
+) -> HeldOut | DrawnFrames | None:
     """Open the sequences for the quality gate, before any work is done; None if no reduced precision is requested.
 
     Drawn frames replace those of the training where they are not on this machine and the user names no others.
@@ -107,6 +108,8 @@ def load_held_out(checkpoint: Checkpoint, given: Mapping[str, Any], fp16: bool, 
         given: as for `find_held_out`.
         fp16: whether fp16 is requested.
         bf16: whether bf16 is requested.
+        model_options: of the command, that make another model of the checkpoint's file, without paths: what measures this
+            model later needs them too.
 
     Raises:
         SvgError: no usable held-out sequences, or this machine does not support bf16.
@@ -120,16 +123,15 @@ def load_held_out(checkpoint: Checkpoint, given: Mapping[str, Any], fp16: bool, 
     try:
         return find_held_out(checkpoint, given)
     except NoHeldOutError as error:
-        drawn = _draw_frames(checkpoint, fp16, bf16)
+        drawn = _draw_frames(checkpoint, f"{' --fp16' if fp16 else ''}{' --bf16' if bf16 else ''}{model_options}")
         _LOG.info("note: %s", str(error.__cause__).splitlines()[0])
         _LOG.info("  so reduced precision is compared with fp32 on %s, and not with the truth", drawn.data.description)
         return drawn
 
 
-def _draw_frames(checkpoint: Checkpoint, fp16: bool, bf16: bool) -> DrawnFrames:
+def _draw_frames(checkpoint: Checkpoint, options: str) -> DrawnFrames:
     model = checkpoint.config.model
-    flags = f"{' --fp16' if fp16 else ''}{' --bf16' if bf16 else ''}"
-    command = f"svg-export CHECKPOINT{flags} --data {checkpoint.config.data.name} --data-root DIR"
+    command = f"svg-export CHECKPOINT{options} --data {checkpoint.config.data.name} --data-root DIR"
     return DrawnFrames(DrawnSequences(model, MIN_SEQUENCES, model.n_past + HORIZON), command)
 
 
@@ -387,13 +389,13 @@ def describe(precision: Precision, report: QualityReport) -> list[str]:
     ]
 
 
-def describe_unmeasured(precision: Precision, report: DivergenceReport, checkpoint: Path) -> list[str]:
-    """The report in readable lines: what was compared, what was not measured, and how to measure it."""
+def describe_unmeasured(precision: Precision, report: DivergenceReport, measure_with: str) -> list[str]:
+    """The report in readable lines: what was compared, what was not measured, and the command that measures it."""
     diversity = "" if report.diversity is None else f", {_change('diversity', report.diversity, report.samples)}"
     return [
         f"{_describe_divergence(precision, report)}{diversity}, on {report.sequences} drawn sequences",
         "  quality against the truth was not measured, because the held-out sequences are not here",
-        f"  measure and record it with: {report.measure_with.replace('CHECKPOINT', shell_argument(checkpoint), 1)}",
+        f"  measure and record it with: {measure_with}",
         f"  until then {precision} is used only where it is chosen by name, as with svg-live --{precision}",
     ]
 

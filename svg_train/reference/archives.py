@@ -66,6 +66,11 @@ def is_tar(block: bytes) -> bool:
 def _describe(kind: str, path: str | Path, names: list[str]) -> str:
     unpack, look = ("tar -xf", "tar -tf") if kind == "tar" else ("unzip", "unzip -l")
     archive = shell_argument(path)
+    if any(name.rpartition("/")[2] == "manifest.json" for name in names) and any(name.endswith(".onnx") for name in names):
+        return (
+            f"a packed bundle: graphs, not a checkpoint\n  unpack it with: {unpack} {archive}\n"
+            "  then give the folder to a command that takes bundles; svg-export does so with --push, --pack or --triton"
+        )
     named = [name[:_SHOWN] for name in names if name.lower().endswith(_SUFFIXES) and not _is_of_macos(name)]
     if not named:
         return f"a {kind} archive; none of its {len(names)} files is named as a checkpoint\n  list them with: {look} {archive}"

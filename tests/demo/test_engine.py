@@ -153,6 +153,7 @@ def test_wrong_calls_are_refused_and_the_model_goes_on(tab):
       await expectRefusal(engine.forecast({ samples: 1, horizon: 1, noise: [0] }));
       await expectRefusal(engine.forecast({ samples: 0, horizon: 1 }));
       await expectRefusal(engine.forecast({ samples: 1, horizon: 1.5 }));
+      await expectRefusal(engine.forecast({ samples: 65537, horizon: 1 }));
       await expectRefusal(engine.forecast({ samples: 1, horizon: 1 }));
       engine.close();
       return answers;
@@ -162,11 +163,12 @@ def test_wrong_calls_are_refused_and_the_model_goes_on(tab):
         "has 3 numbers; expected 1 x 64 x 64",
         "outside of [0, 1]",
         "noise has 1 numbers; expected 10",
-        "samples is 0; expected a whole number of at least 1",
-        "horizon is 1.5; expected a whole number of at least 1",
+        "samples is 0; expected a whole number from 1 to 65536",
+        "horizon is 1.5; expected a whole number from 1 to 65536",
+        "samples is 65537; expected a whole number from 1 to 65536",
     ]
     *refusals, last = run(tab, program)
-    assert [part in text for part, text in zip(expected, refusals, strict=True)] == [True] * 6
+    assert [part in text for part, text in zip(expected, refusals, strict=True)] == [True] * 7
     assert last == "accepted"
 
 

@@ -412,6 +412,10 @@ def test_command_exits_3_without_a_folder_when_the_contract_is_broken(tiny_check
     ("arguments", "code", "message"),
     [
         (["none.pt"], 1, "checkpoint 'none.pt' does not exist"),
+        (["hf://user/name"], 2, "svg-export takes no address, but 'hf://user/name' was given"),
+        (["hf://user/name", "--pack", "x.svgb.tar"], 2, "download it, and give the checkpoint (ckpt.pt), or with --push,"),
+        (["https://h/c.pt?key=1#sha256=1"], 2, "no address, but 'https://h/c.pt' was given"),
+        (["file:///tmp/c.pt"], 2, "give the path: svg-export /tmp/c.pt"),
         (["noise.pt"], 1, "not an svg-edge checkpoint"),
         ([], 2, "CHECKPOINT"),
     ],

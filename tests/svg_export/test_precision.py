@@ -17,6 +17,7 @@ from svg_common.progress import NullListener
 from svg_eval.cli import app as evaluate
 from svg_eval.models import ModelInfo
 from svg_export import precision
+from svg_export.command_line import model_options
 from svg_export.drawn_frames import DrawnSequences
 from svg_export.precision import (
     DrawnFrames,
@@ -27,18 +28,20 @@ from svg_export.precision import (
     describe,
     describe_unmeasured,
     find_held_out,
+    load_held_out,
 )
 from svg_runtime.backends import nvidia_precision
 from svg_runtime.backends.openvino import device as openvino_device
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import ForecastError
 from svg_runtime.forecast.forecaster import Forecaster
-from svg_train.checkpoint import load_checkpoint
+from svg_train.checkpoint import load_checkpoint, save_checkpoint
 from svg_train.config import build_config
 from svg_train.data import open_data
 from svg_train.metrics import frame_mse, frame_ssim, psnr_of_frames
 from tests.conftest import few_held_out, random_model, save_model
 from tests.engine_precision import needs_precision
+from tests.families import save_tiny
 from tests.svg_train.reference.reference_files import OldTorch, write_checkpoint
 
 HORIZON, SAMPLES, SEQUENCES = precision.HORIZON, precision.SAMPLES, 8
@@ -255,12 +258,13 @@ def reference_checkpoint(tmp_path):
 
 
 def test_without_data_a_reduced_precision_is_compared_with_fp32_alone(reference_checkpoint, tmp_path, run_cli):
-    code, messages = run_cli("reference.pth", "--no-fused", "--fp16", "--json", "s.json")
+    code, messages = run_cli("reference.pth", "--no-fused", "--half", "--json", "s 1.json", "--out", "reference.svgb")
     assert code == 0, messages
     assert "note: data 'kth' needs --data-root" in messages
     assert "fp32, fp16 on 16 drawn sequences" in messages
     assert "quality against the truth was not measured" in messages
-    assert "measure and record it with: svg-export reference.pth --fp16 --data kth --data-root DIR" in messages
+    again = "svg-export reference.pth --out reference.svgb --fp16 --no-fused --json 's 1.json' --data kth --data-root DIR\n"
+    assert f"measure and record it with: {again}" in messages  # all that was given
     assert "fp16 is used only where it is chosen by name" in messages
     manifest = Bundle.open(tmp_path / "reference.svgb").manifest
     report = manifest.variants["fp16"].divergence
@@ -269,7 +273,7 @@ def test_without_data_a_reduced_precision_is_compared_with_fp32_alone(reference_
     assert (report.quality_against_truth, report.sequences, len(report.divergence_psnr_db)) == ("not measured", 16, HORIZON)
     assert report.diversity.fp32 > 0
     assert report.measure_with == "svg-export CHECKPOINT --fp16 --data kth --data-root DIR"  # no paths: the same bytes anywhere
-    assert json.loads((tmp_path / "s.json").read_text())["variants"]["fp16"]["divergence"] == json.loads(
+    assert json.loads((tmp_path / "s 1.json").read_text())["variants"]["fp16"]["divergence"] == json.loads(
         report.model_dump_json()
     )
     assert nvidia_precision(manifest) == "fp32"
@@ -279,13 +283,33 @@ def test_without_data_a_reduced_precision_is_compared_with_fp32_alone(reference_
         assert "not measured" not in chosen.description
 
 
+@pytest.mark.slow  # a default one beside it sees the options repeated
+def test_the_command_that_measures_exports_the_same_model_and_bundle(tmp_path, run_cli):
+    checkpoint = save_tiny("srvp", tmp_path / "srvp.pt")
+    trained = load_checkpoint(checkpoint)
+    gone = build_config(trained.config.model_dump(), {"data": {"name": "video", "root": "gone/"}})
+    save_checkpoint(checkpoint, replace(trained, config=gone))
+    options = "--fp16 --euler-steps 3 --server --server-horizon 1"
+    code, messages = run_cli(checkpoint, "--out", "three.svgb", *options.split())
+    assert code == 0, messages
+    assert f"svg-export {checkpoint} --out three.svgb {options} --data video --data-root DIR\n" in messages
+    report = Bundle.open(tmp_path / "three.svgb").manifest.variants["fp16"].divergence
+    assert report.measure_with == "svg-export CHECKPOINT --fp16 --euler-steps 3 --data video --data-root DIR"
+
+
+def test_the_manifest_names_a_file_of_settings_without_its_path(video_checkpoint):
+    options = model_options(None, Path("/home/ada/model_param.json"))
+    drawn = load_held_out(load_checkpoint(video_checkpoint), {}, fp16=True, bf16=False, model_options=options)
+    assert drawn.measure_with == "svg-export CHECKPOINT --fp16 --model-config FILE --data video --data-root DIR"
+
+
 def test_without_data_both_precisions_are_exported_and_can_be_evaluated(video_checkpoint, tmp_path, run_cli, capsys):
     """Of our own checkpoint, whose videos are gone."""
     needs_precision("bf16")
     code, messages = run_cli(str(video_checkpoint), "--no-fused", "--fp16", "--bf16")
     assert code == 0, messages
     assert "'gone" in messages
-    assert f"svg-export {video_checkpoint} --fp16 --bf16 --data video --data-root DIR" in messages
+    assert f"svg-export {video_checkpoint} --fp16 --bf16 --no-fused --data video --data-root DIR" in messages
     manifest = Bundle.open(tmp_path / "video.svgb").manifest
     bf16, fp16 = (manifest.variants[name].divergence for name in ("bf16", "fp16"))
     assert bf16.computed_by == "openvino CPU:bf16"
@@ -331,7 +355,7 @@ def test_a_deterministic_model_on_drawn_frames_has_no_diversity():
     (report,) = compare_drawn(models, ["a test"], drawn, NullListener())
     assert (report.samples, report.diversity) == (1, None)
     assert report.divergence_psnr_db == pytest.approx([80] * HORIZON, abs=0.1)
-    assert "diversity" not in describe_unmeasured("fp16", report, Path("a.pth"))[0]
+    assert "diversity" not in describe_unmeasured("fp16", report, "svg-export a.pth")[0]
 
 
 def test_diversity_lost_on_drawn_frames_fails():

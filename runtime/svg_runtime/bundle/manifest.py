@@ -256,7 +256,7 @@ class DivergenceReport(_ComparedWithFp32):
 
     frames: str  # what was drawn
     quality_against_truth: Literal["not measured"]
-    measure_with: str = Field(max_length=500)  # the command that measures it; CHECKPOINT and DIR stand for the user's own
+    measure_with: str = Field(max_length=500)  # the command that measures it; CHECKPOINT, FILE, DIR: the user's own
     diversity: PairedDifference | None  # None for a single sample
 
     def failures(self) -> list[str]:

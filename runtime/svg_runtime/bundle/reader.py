@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -45,6 +46,8 @@ _LINE_LIMIT = 400  # characters of one problem in a message: keys and names in a
 _ROUNDING_FACTOR = 10.01  # export allows ten times the rounding of float32; both are stored with four digits
 _GRAPH_LIMIT = 2 << 30  # bytes; also the limit of an ONNX file
 
+_PACKED = re.compile(r".+\.svgb\.(tar(\.\w+)?|tgz)")
+
 _Graph = TypeVar("_Graph")
 
 
@@ -63,15 +66,12 @@ class Bundle:
         Raises:
             BundleError: no bundle at `path`; or the manifest is damaged, of an unknown version, has unknown keys, or
                 contradicts itself.
-            UsageError: `path` is not a path.
+            UsageError: `path` is not a path, or is empty.
             SvgError: see `fetch_model`, for an address.
         """
         folder = find_model(path) if _is_embedded_name(path) else _local(path)
         if folder.is_file():
-            raise BundleError(
-                f"'{folder}' is a file\n"
-                f"  expected a *.svgb folder; convert a checkpoint with: svg-export {shell_argument(folder)}"
-            )
+            raise BundleError(f"'{folder}' is a file\n  expected a *.svgb folder; {_folder_of(folder)}")
         if not folder.is_dir():
             raise BundleError(
                 f"no such bundle: '{folder}'\n"
@@ -92,8 +92,7 @@ class Bundle:
         if precision not in self.manifest.variants:
             has = ", ".join(self.manifest.variants)
             raise BackendMissingError(
-                f"'{self.path.name}' has no {precision} variant, only {has}\n"
-                f"  export it with: svg-export ckpt.pt{'' if precision == 'fp32' else f' --{precision}'}"
+                f"'{self.path.name}' has no {precision} variant, only {has}\n  {self._instead_of(precision)}"
             )
         variant = self.manifest.variants[precision]
         if self._shuffled and SHUFFLED_DECODER not in variant.graphs:
@@ -134,6 +133,16 @@ class Bundle:
                 f"'{self.path.name}' has no {precision} graph '{FORECAST}'\n  export it with: svg-export ckpt.pt --server"
             )
         return self._read({FORECAST: spec})[FORECAST]
+
+    def _instead_of(self, missing: Precision) -> str:
+        """What to do without a precision: export it, where the user may have the checkpoint, or take another one."""
+        flags = {name: "" if name == "fp32" else f" --{name}" for name in (missing, *self.manifest.variants)}
+        ways = [f"give{flags[name]}" for name in self.manifest.variants if flags[name]]
+        if flags[missing]:
+            ways.append(f"leave{flags[missing]} out")
+        if not (_is_in_package(self.path) or _is_fetched(self.path)):
+            ways.insert(0, f"export it with: svg-export ckpt.pt{flags[missing]}")
+        return ", or ".join(ways)
 
     def _read(self, graphs: Mapping[str, GraphSpec]) -> dict[str, bytes]:
         contents, problems = {}, []
@@ -217,6 +226,11 @@ def _local(path: str | Path) -> Path:
         raise UsageError(
             f"a bundle's path is {path!r}\n  expected a *.svgb folder, or an address such as hf://user/name@revision"
         )
+    if os.fspath(path) == "":  # pathlib takes it for the current folder
+        raise UsageError(
+            "a bundle's path is empty\n  expected a *.svgb folder, or an address such as hf://user/name@revision; "
+            "is it a variable that is not set?"
+        )
     if not is_address(path):
         return Path(path)
     from svg_runtime.bundle.remote.fetch import fetch_model  # it reads bundles itself
@@ -226,10 +240,41 @@ def _local(path: str | Path) -> Path:
 
 def _mending(folder: Path) -> str:
     """What to do about a damaged bundle: one that was fetched is fetched again."""
+    if _is_fetched(folder):
+        return f"remove it, and the next start fetches it again: rm -r {shell_argument(folder)}"
+    return "reinstall svg-edge" if _is_in_package(folder) else "export it again with: svg-export ckpt.pt"
+
+
+def _is_fetched(folder: Path) -> bool:
     with suppress(SvgError):  # no cache folder
-        if folder.resolve().is_relative_to(models_folder().resolve()):
-            return f"remove it, and the next start fetches it again: rm -r {shell_argument(folder)}"
-    return "export it again with: svg-export ckpt.pt"
+        return folder.resolve().is_relative_to(models_folder().resolve())
+    return False
+
+
+def _is_in_package(folder: Path) -> bool:
+    return folder.resolve().is_relative_to(EMBEDDED_FOLDER.resolve())
+
+
+def _folder_of(file: Path) -> str:
+    """How to get the folder that is meant by a file: a part of it, the whole of it in an archive, or its checkpoint."""
+    if file.name == FILE_NAME:
+        return f"give the one that this manifest is in: {shell_argument(file.parent)}"
+    if file.suffix == ".onnx":
+        return f"give the one that has this graph and a {FILE_NAME}"
+    if _is_packed(file):
+        return f"unpack it with: tar -xf {shell_argument(file)}, and give the folder"
+    return f"convert a checkpoint with: svg-export {shell_argument(file)}"
+
+
+def _is_packed(file: Path) -> bool:
+    """Whether a file is a bundle in an archive: by its name, or by what is in it, as it may have been renamed."""
+    from svg_runtime.bundle.remote.tar_files import TarFiles  # only for an error
+
+    if _PACKED.fullmatch(file.name):
+        return True
+    with suppress(BundleError, OSError), file.open("rb") as stream:
+        return FILE_NAME in TarFiles(stream, file.stat().st_size).sizes
+    return False
 
 
 def _read_manifest(file: Path) -> Manifest:

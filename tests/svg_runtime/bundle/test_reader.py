@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import tarfile
 
 import pytest
 
@@ -11,7 +13,8 @@ from svg_common.errors import ExitCode
 from svg_runtime.bundle import reader as bundle_module
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import EMBEDDED_FOLDER, EMBEDDED_MODEL, Bundle, find_model
-from svg_runtime.errors import BackendMissingError, BundleError
+from svg_runtime.errors import BackendMissingError, BundleError, UsageError
+from svg_runtime.forecast.forecaster import Forecaster
 from tests.conftest import export_model, random_model, save_model
 from tests.svg_runtime.bundle_helpers import copy_bundle, edit_manifest, graph_bytes, replace_graph
 
@@ -180,8 +183,6 @@ def test_a_link_to_itself_is_missing(damaged):
 def test_no_session_opens_for_a_damaged_bundle(damaged, monkeypatch):
     import onnxruntime
 
-    from svg_runtime import Forecaster
-
     def opened(*_, **__):
         raise AssertionError("a session was opened")
 
@@ -196,6 +197,34 @@ def test_a_precision_that_the_bundle_lacks_is_a_missing_backend(damaged):
     for precision in ("fp16", "bf16"):
         with pytest.raises(BackendMissingError, match=f"no {precision} variant, only fp32\n.*--{precision}"):
             Bundle.open(damaged).variant(precision)
+
+
+@pytest.mark.parametrize(("missing", "given"), [("fp16", "bf16"), ("bf16", "fp16")])
+def test_a_precision_is_exported_only_where_the_checkpoint_may_be(damaged, monkeypatch, missing, given):
+    """It is with its author, not with who runs a model of the package or a fetched one."""
+    manifest = Bundle.open(damaged).manifest
+    variants = {"fp32": manifest.variants["fp32"], given: manifest.variants["fp32"]}
+    bundle = Bundle(damaged, manifest.model_copy(update={"variants": variants}))
+
+    def refused() -> str:
+        with pytest.raises(BackendMissingError) as error:
+            bundle.variant(missing)
+        return str(error.value)
+
+    has, others = f"has no {missing} variant, only fp32, {given}", f"give --{given}, or leave --{missing} out"
+    assert refused().endswith(f"{has}\n  export it with: svg-export ckpt.pt --{missing}, or {others}")
+    with monkeypatch.context() as fetched:
+        fetched.setattr(bundle_module, "models_folder", lambda: damaged.parent)
+        assert refused().endswith(f"{has}\n  {others}")
+    monkeypatch.setattr(bundle_module, "EMBEDDED_FOLDER", damaged.parent)
+    assert refused().endswith(f"{has}\n  {others}")
+
+
+def test_a_damaged_model_of_the_package_is_installed_again(damaged, monkeypatch):
+    (damaged / "fp32/skip.onnx").unlink()
+    assert refusal(damaged).endswith("\n  export it again with: svg-export ckpt.pt")
+    monkeypatch.setattr(bundle_module, "EMBEDDED_FOLDER", damaged.parent)
+    assert refusal(damaged).endswith("\n  reinstall svg-edge")
 
 
 def test_only_a_folder_is_a_bundle(tmp_path):
@@ -252,6 +281,37 @@ def test_real_video_takes_the_embedded_camera_model_where_the_package_has_it(tin
 def test_a_checkpoint_is_refused_with_the_export_command(tiny_checkpoint):
     with pytest.raises(BundleError, match=r"is a file\n.*svg-export .*tiny.pt"):
         Bundle.open(tiny_checkpoint)
+
+
+def test_a_part_of_a_bundle_is_refused_with_its_folder(tiny_bundle):
+    with pytest.raises(BundleError, match=f"is a file\n.*give the one that this manifest is in: {tiny_bundle}$"):
+        Bundle.open(tiny_bundle / "manifest.json")
+    with pytest.raises(BundleError, match=r"is a file\n.*give the one that has this graph and a manifest.json$"):
+        Bundle.open(tiny_bundle / "fp32/decoder.onnx")
+
+
+@pytest.mark.parametrize(("name", "mode"), [("cam.svgb.tar", "w"), ("renamed.bin", "w"), ("cam.svgb.tar.gz", "w:gz")])
+def test_a_packed_bundle_is_refused_with_the_command_that_unpacks_it(tiny_bundle, tmp_path, monkeypatch, name, mode):
+    monkeypatch.chdir(tmp_path)
+    with tarfile.open(name, mode) as archive:
+        archive.add(tiny_bundle, "cam.svgb")
+    with pytest.raises(BundleError, match=r"is a file\n") as error:
+        find_and_open(name)
+    command = str(error.value).partition("unpack it with: ")[2].partition(", and give the folder")[0]
+    assert command == f"tar -xf {name}"
+    subprocess.run(command.split(), check=True)
+    assert find_and_open("cam.svgb").manifest == Bundle.open(tiny_bundle).manifest
+
+
+def find_and_open(path: str) -> Bundle:
+    return Bundle.open(find_model(path))
+
+
+@pytest.mark.parametrize("opened", [Bundle.open, find_model, Forecaster.open])
+def test_an_empty_path_is_not_the_current_folder(tiny_bundle, monkeypatch, opened):
+    monkeypatch.chdir(tiny_bundle)
+    with pytest.raises(UsageError, match=r"a bundle's path is empty\n  expected a \*\.svgb folder.*variable that is not set"):
+        opened("")
 
 
 def test_by_default_the_newest_bundle_in_the_folder_is_used(tmp_path, monkeypatch):

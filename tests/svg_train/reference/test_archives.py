@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from svg_runtime.bundle.reader import Bundle
 from svg_train.checkpoint import CheckpointError
 from svg_train.reference.archives import describe_archive
 from svg_train.reference.checkpoint import load_any_checkpoint
@@ -39,6 +40,16 @@ def test_a_tar_archive_names_the_checkpoint_in_it(tiny_checkpoint, tmp_path, nam
     assert str(error.value).endswith("\n  then give the file: logs/model.pth")
     unpack_as_told(str(error.value), tmp_path)
     assert load_any_checkpoint(tmp_path / "logs" / "model.pth")
+
+
+def test_a_packed_bundle_is_named_as_one(tiny_bundle, tmp_path):
+    with tarfile.open(tmp_path / "cam.svgb.tar", "w") as archive:
+        archive.add(tiny_bundle, "cam.svgb")
+    with pytest.raises(CheckpointError, match=r"is a packed bundle: graphs, not a checkpoint\n") as error:
+        load_any_checkpoint(tmp_path / "cam.svgb.tar")
+    assert str(error.value).endswith("svg-export does so with --push, --pack or --triton")
+    unpack_as_told(str(error.value), tmp_path)
+    assert Bundle.open(tmp_path / "cam.svgb")
 
 
 @pytest.mark.parametrize(("mode", "kind"), [("w:gz", "gzip"), ("w:bz2", "bzip2"), ("w:xz", "xz")])

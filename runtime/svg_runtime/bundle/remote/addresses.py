@@ -75,6 +75,12 @@ def is_address(model: str | os.PathLike[str]) -> bool:
     return _ADDRESS.fullmatch(os.fspath(model)) is not None
 
 
+def shown_address(address: str | os.PathLike[str]) -> str:
+    """An address for a message: with both slashes, one of which pathlib takes away, and without query and hash."""
+    found = _ADDRESS.fullmatch(os.fspath(address))
+    return _shown(f"{found[1]}://{found[2]}" if found else os.fspath(address))
+
+
 def parse_address(text: str) -> HubAddress | ArchiveAddress:
     """Read the address of a model.
 

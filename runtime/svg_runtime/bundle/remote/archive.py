@@ -27,6 +27,7 @@ _CONTINUED = 20  # times that a download goes on after its connection was lost
 _BUSY = (429, 500, 502, 503, 504)  # what a server answers that may serve the file a little later
 _PAUSE_S = 1.0  # before such a server is asked again
 _PIECE = 1 << 20
+_PACKED = "pack it with: svg-export ckpt.svgb --pack name.svgb.tar"
 
 
 class _BrokenError(Exception):
@@ -74,7 +75,7 @@ def fetch_archive(address: ArchiveAddress) -> Path:
             files = TarFiles(stream, size)
         except BundleError as error:
             raise BundleError(f"{address}: {error}") from error
-        return publish(folder, str(address), files)
+        return publish(folder, str(address), files, made_by=_PACKED)
 
 
 class _Download:

@@ -19,6 +19,7 @@ from svg_runtime.errors import BundleError
 
 _GRAPH = re.compile(rf"({'|'.join(PRECISIONS)})/[\w.-]+\.onnx", re.ASCII)
 _LISTED = 8  # files in a message
+_PUSHED = "push it with: svg-export ckpt.pt --push hf://user/name"
 
 
 class Files(Protocol):
@@ -57,7 +58,7 @@ def graph_files(manifest: Manifest) -> dict[str, int]:
     return files
 
 
-def publish(folder: Path, address: str, files: Files, advice: str = "tell its author") -> Path:
+def publish(folder: Path, address: str, files: Files, advice: str = "tell its author", made_by: str = _PUSHED) -> Path:
     """Make the bundle `folder` of what lies at `address`; it appears whole, with every hash checked, or not at all.
 
     Args:
@@ -65,16 +66,15 @@ def publish(folder: Path, address: str, files: Files, advice: str = "tell its au
         address: for messages.
         files: at the address. Only the manifest and the graphs that it names are taken.
         advice: what to do about a damaged one.
+        made_by: how to put a bundle there, if there is none.
 
     Raises:
         BundleError: there is no bundle, or a damaged or hostile one.
         OSError: the cache cannot be written.
     """
     if FILE_NAME not in files.sizes:
-        raise BundleError(
-            f"no bundle at {address}: it has no {FILE_NAME}, only: {listed(files.sizes) or 'nothing'}\n"
-            "  expected what svg-export writes; push it with: svg-export ckpt.pt --push hf://user/name"
-        )
+        found = f"it has no {FILE_NAME}, only: {listed(files.sizes)}" if files.sizes else "it is empty"
+        raise BundleError(f"no bundle at {address}: {found}\n  expected what svg-export writes; {made_by}")
     if files.sizes[FILE_NAME] > MANIFEST_LIMIT:
         raise BundleError(f"{FILE_NAME} at {address} is too large: {files.sizes[FILE_NAME]} bytes")
     with scratch_folder() as scratch:

@@ -24,6 +24,7 @@ _ATTRIBUTES = (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE)  # of
 _PAX_PATH = re.compile(rb"(?:^|\n)\d+ path=([^\n]+)\n")
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
 _PIECE = 1 << 20
+_PACK_AGAIN = "whoever publishes it has to pack it again: tar -cf name.svgb.tar name.svgb"
 
 
 class TarFiles:
@@ -72,7 +73,7 @@ def _places(stream: BinaryIO, size: int) -> dict[str, tuple[int, int]]:
         entry = _entry(header)
         start = offset + _BLOCK
         if not 0 <= entry.size <= size - start:
-            raise BundleError("the archive is cut off, or not a tar archive")
+            raise BundleError(f"the archive is cut off, or not a tar archive\n  {_PACK_AGAIN}")
         if entry.type in _ATTRIBUTES:
             _require(entry.size <= _MOST_ATTRIBUTES, f"attributes of {entry.size} bytes")
             long_name = _long_name(entry.type, stream.read(entry.size)) or long_name
@@ -84,7 +85,7 @@ def _places(stream: BinaryIO, size: int) -> dict[str, tuple[int, int]]:
                 _require(name not in places, f"{_shown(name)} twice")
                 places[name] = (start, entry.size)
         offset = start + -(-entry.size // _BLOCK) * _BLOCK
-    raise BundleError(f"the archive has more than {_MOST_ENTRIES} entries")
+    raise BundleError(f"the archive has more than {_MOST_ENTRIES} entries\n  {_PACK_AGAIN}")
 
 
 def _entry(header: bytes) -> tarfile.TarInfo:

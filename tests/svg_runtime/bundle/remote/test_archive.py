@@ -336,15 +336,15 @@ def test_damaged_archives_are_refused(cache, server, files):
     without = {name: content for name, content in files.items() if name != "fp32/step.onnx"}
     changed = {**files, "fp32/step.onnx": b"?" * len(files["fp32/step.onnx"])}
     for content, reason in [
-        (b"", "has no manifest.json"),
+        (b"", r"it is empty\n  expected what svg-export writes; pack it with: svg-export ckpt.svgb --pack name.svgb.tar"),
         (b"PK\3\4" + bytes(600), "not a tar archive"),
-        (good[: len(good) // 2], "cut off"),
-        (many, "more than 4096 entries"),
+        (good[: len(good) // 2], r"cut off, .*\n  whoever publishes it has to pack it again: tar -cf name.svgb.tar"),
+        (many, r"more than 4096 entries\n  whoever publishes it has to pack it again"),
         (attributes.tobuf() + bytes(2 << 20), "attributes of 1048576 bytes"),
         (packed(without), "missing, or of another size.*fp32/step.onnx"),
         (packed(changed), "changed since export"),
         (packed({"manifest.json": b"{}"}), "schema version"),
-        (packed(files, root="a/b/camera.svgb/"), "has no manifest.json"),
+        (packed(files, root="a/b/camera.svgb/"), r"has no manifest.json, only: a/b/.*\n.* --pack name.svgb.tar"),
     ]:
         server.content = content
         with pytest.raises(BundleError, match=reason) as error:

@@ -206,13 +206,15 @@ def test_refusals_say_what_to_do_and_never_show_the_token(hub, files, monkeypatc
     hub.repo("ada/gated").commit(files)
     hub.repo("ada/gated").gated = True
     hub.repo("ada/other").commit({"config.json": b"{}", "model.safetensors": b"", **{f"f{n}": b"" for n in range(20)}})
+    hub.repo("ada/empty").commit({})
     hub.repo("ada/damaged").commit({**files, "fp32/step.onnx": b"?" * len(files["fp32/step.onnx"])})
     hub.repo("ada/short").commit({**files, "fp32/step.onnx": b"?"})
     hub.repo("ada/huge").commit({**files, "manifest.json": b" " * (5 << 20)})
     for model, reason in {
         "unknown": r"no model 'ada/unknown' at http",
         "gated": r"access on request\n  open http.*/ada/gated, accept the terms",
-        "other": r"has no manifest.json, only: config.json, f0, .* and 14 more\n.*svg-export",
+        "other": r"has no manifest.json, only: config.json, f0, .* and 14 more\n.*svg-export ckpt.pt --push",
+        "empty": r"no bundle at hf://ada/empty@main: it is empty\n.*--push hf://user/name",
         "damaged": r"step.onnx: changed since export(.|\n)*tell its author",
         "short": r"of another size than the manifest says: fp32/step.onnx",
         "huge": r"too large: 5242880 bytes",
