@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -233,7 +233,7 @@ def export(
         summary = {"bundle": str(target), "batch_norm": batch_norm, **_summary(manifest)}
         if request is not None:
             summary["engines"] = request.build(target, display)
-    _report(manifest, repeat_with_data(context, loaded.config.data.name), target, console)
+    _report(manifest, lambda: repeat_with_data(context, loaded.config.data.name), target, console)
     if pack is not None:
         summary["packed"] = pack_and_report(target, pack, console)
     if triton is not None:
@@ -259,7 +259,7 @@ def _summary(manifest: Manifest) -> dict[str, Any]:
     return {"bundle_id": manifest.bundle_id, "variants": variants}
 
 
-def _report(manifest: Manifest, measure_with: str, target: Path, console: Console) -> None:
+def _report(manifest: Manifest, measure_with: Callable[[], str], target: Path, console: Console) -> None:
     """Print what was written, and its quality, or the command that measures it."""
     from svg_export.parity import frame_curve
     from svg_export.precision import describe, describe_unmeasured
@@ -276,7 +276,7 @@ def _report(manifest: Manifest, measure_with: str, target: Path, console: Consol
             for line in describe(name, variant.quality):
                 console.print(line, markup=False)
         if variant.divergence is not None:
-            for line in describe_unmeasured(name, variant.divergence, measure_with):
+            for line in describe_unmeasured(name, variant.divergence, measure_with()):
                 console.print(line, markup=False)
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file()) / 1e6
     console.print(f"wrote {target} ({size:.1f} MB)\n  run it with: svg-live --model {shell_argument(target)}", markup=False)
