@@ -123,6 +123,7 @@ class TestFullDisk:
         assert f"error: File too large: {output}" in run.output
         assert visible(tmp_path) == []
 
+    @pytest.mark.slow
     def test_benchmark(self, tiny_bundle, tmp_path):
         run = start(bench(tiny_bundle, "--json", "/dev/full"), tmp_path)
         run.assert_one_message(1)

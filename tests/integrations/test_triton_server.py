@@ -259,6 +259,7 @@ def test_what_is_missing_is_said(monkeypatch, tmp_path, fused_bundle):
     assert "no Python backend for Python" in local_server.missing()
 
 
+@pytest.mark.slow
 def test_the_load_test_reports_all_ways(fused_bundle, tmp_path):
     report = tmp_path / "load.json"
     sizes = ("--cameras=2", "--samples=1", "--horizon=2", "--rounds=1", "--seconds=0.2", "--backend=cpu")

@@ -111,6 +111,7 @@ def brightness(path: str, data: SequenceDataset) -> float:
 """
 
 
+@pytest.mark.slow  # mypy reads the packages anew
 def test_a_users_program_is_checked_strictly_with_the_types_of_the_packages(tmp_path):
     site = tmp_path / "site"
     for name in (name for name in FILES if name.endswith((".py", "/py.typed"))):

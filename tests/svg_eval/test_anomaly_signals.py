@@ -85,7 +85,9 @@ def test_black_pictures_a_short_gap_and_a_pause_are_seen_as_by_the_other_command
     assert 0 not in {by_number[number] for number in range(70, 100)}
 
 
-@pytest.mark.parametrize("missing", [0, 100], ids=["at once", "after a pause"])
+@pytest.mark.parametrize(
+    "missing", [pytest.param(0, id="at once"), pytest.param(100, id="after a pause", marks=pytest.mark.slow)]
+)
 def test_another_picture_size_is_another_scene_as_in_svg_live(signals_of, tmp_path, missing):
     folder = tmp_path / "clips" / "a"
     folder.mkdir(parents=True)

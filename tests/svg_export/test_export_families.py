@@ -77,7 +77,7 @@ def test_euler_steps_change_the_forecast_and_are_recorded(tmp_path, frames):
     assert not torch.allclose(trained.step(primed.y, torch.ones(2, 4))[0], finer.step(primed.y, torch.ones(2, 4))[0])
 
 
-@pytest.mark.parametrize("name", ["spatial", "srvp"])
+@pytest.mark.parametrize("name", [pytest.param("spatial", marks=pytest.mark.slow), "srvp"])
 def test_prime_reads_one_context_for_all_samples_or_one_for_each(name, tmp_path):
     """A server batches contexts of several cameras; the exporter must not fix the one of the example."""
     result = run_cli(str(save_tiny(name, tmp_path / "ckpt.pt")), "--out", str(tmp_path / "ckpt.svgb"))

@@ -221,7 +221,7 @@ def test_a_process_that_is_killed_ends_the_others_with_a_message(tmp_path, recip
             1,
             ["lost another process of this run: process 1 of this host was killed by signal 9", "--out run --resume, on each"],
         ),
-        (ctrl_c_while_the_first_waits_for_the_second, 130, ["interrupted"]),
+        pytest.param(ctrl_c_while_the_first_waits_for_the_second, 130, ["interrupted"], marks=pytest.mark.slow),
     ],
 )
 def test_a_process_that_the_first_one_started_ends_it_with_the_documented_code(tmp_path, recipe, before, code, messages):

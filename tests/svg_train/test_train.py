@@ -87,7 +87,7 @@ def test_run_leaves_checkpoints_metrics_strips_and_tensorboard(finished):
     assert list((finished / "tensorboard").iterdir())
 
 
-@pytest.mark.parametrize("model", [{}, SPATIAL], ids=["vector", "spatial"])
+@pytest.mark.parametrize("model", [pytest.param({}, id="vector"), pytest.param(SPATIAL, id="spatial", marks=pytest.mark.slow)])
 def test_training_lowers_the_loss(tmp_path, model):
     Trainer(config(model, steps=30, eval_every=30, lr=3e-3), tmp_path / "run", CPU, resume=False).run()
     run = losses(tmp_path / "run")

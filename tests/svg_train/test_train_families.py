@@ -23,7 +23,12 @@ TRAIN = {
 SRVP, FRAMES = TINY_MODELS["srvp"], TINY_MODELS["predrnn"]
 
 
-@pytest.mark.parametrize("name", TINY_MODELS)
+SAMPLE = {"spatial", "srvp-skips", "ensemble", "e3d-lstm"}  # of the default run
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in SAMPLE else pytest.param(name, marks=pytest.mark.slow) for name in TINY_MODELS]
+)
 def test_every_family_trains_in_mixed_precision_and_goes_on_where_it_was_saved(name, tmp_path, monkeypatch):
     """Lightning Fabric then casts frames and noise to bf16."""
     machine = Machine(device="cpu", precision="bf16-mixed")

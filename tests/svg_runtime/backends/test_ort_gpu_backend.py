@@ -108,7 +108,9 @@ def test_frames_are_those_of_the_cpu_without_a_learned_prior_and_without_latents
 
 
 @pytest.mark.parametrize("backend_name", NAMES)
-@pytest.mark.parametrize("name", ["srvp", "srvp-skips", "mim", "spatial"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("srvp", marks=pytest.mark.slow), "srvp-skips", "mim", pytest.param("spatial", marks=pytest.mark.slow)]
+)
 def test_forecasts_of_other_families_are_those_of_the_cpu(family_bundle, name, backend_name):
     bundle = family_bundle(name)
     frame = Bundle.open(bundle).manifest.frame

@@ -63,10 +63,10 @@ def test_a_decision_travels_to_a_machine_that_measures_nothing(fused_bundle, tmp
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda about: "text", NO_DECISION),
-        (lambda about: {}, NO_DECISION),
-        (lambda about: [1], NO_DECISION),
-        (lambda about: {**about, "decision": None}, NO_DECISION),
+        pytest.param(lambda about: "text", NO_DECISION, marks=pytest.mark.slow),
+        pytest.param(lambda about: {}, NO_DECISION, marks=pytest.mark.slow),
+        pytest.param(lambda about: [1], NO_DECISION, marks=pytest.mark.slow),
+        pytest.param(lambda about: {**about, "decision": None}, NO_DECISION, marks=pytest.mark.slow),
         (lambda about: {**about, "decision": {}}, NO_DECISION),
         (lambda about: {**about, "made_for": {**about["made_for"], "horizon": 9}}, "was made for other horizon"),
         (lambda about: {**about, "made_for": {**about["made_for"], "graphs": []}}, "was made for other graphs"),

@@ -246,7 +246,10 @@ def _every_step(monkeypatch):
     monkeypatch.setattr("svg_train.train.LOG_EVERY", 1)
 
 
-@pytest.mark.parametrize("cell", CELLS)
+SAMPLE = {"predrnn-v2", "e3d-lstm"}  # of the default run
+
+
+@pytest.mark.parametrize("cell", [cell if cell in SAMPLE else pytest.param(cell, marks=pytest.mark.slow) for cell in CELLS])
 def test_training_lowers_the_loss(cell, tmp_path):
     Trainer(config(cell, steps=30, eval_every=30, lr=1e-2), tmp_path / "run", CPU, resume=False).run()
     run = losses(tmp_path / "run")

@@ -48,7 +48,7 @@ def _every_step(monkeypatch):
     monkeypatch.setattr("svg_train.train.LOG_EVERY", 1)
 
 
-@pytest.mark.parametrize(("backbone", "nf"), [("dcgan", 4), ("vgg", 2)])
+@pytest.mark.parametrize(("backbone", "nf"), [("dcgan", 4), pytest.param("vgg", 2, marks=pytest.mark.slow)])
 def test_training_lowers_the_loss(backbone, nf, tmp_path):
     settings = {"model": {"backbone": backbone, "nf": nf}, "train": {"steps": 30, "eval_every": 30, "lr": 3e-3}}
     Trainer(build_config(SETTINGS, settings), tmp_path / "run", CPU, resume=False).run()
