@@ -7,7 +7,6 @@ backbone nor size, and encoder, skip and decoder do not know the prior.
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import pytest
 import torch
@@ -21,24 +20,12 @@ from svg_train.config import build_config
 from svg_train.families import FAMILIES
 from tests.conftest import random_model
 from tests.families import TINY_MODELS
+from tests.sample import sampled
 from tests.svg_export.engine_helpers import TARGETS, build_for_all, rtx
 
 TINY = {"nf": 2, "g_dim": 8, "rnn_size": 12, "n_past": 2}
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 FRAMES = list(itertools.product(("dcgan", "vgg"), (64, 128), DTYPES))
-
-
-def quick(*case: Any) -> Any:
-    """A case of the default run; the others are marked, and CI runs them in a line of their own."""
-    return pytest.param(*case)
-
-
-def full(*case: Any) -> Any:
-    return pytest.param(*case, marks=pytest.mark.slow)
-
-
-def mark_quick(cases: list[tuple[Any, ...]], chosen: set[tuple[Any, ...]]) -> list[Any]:
-    return [quick(*case) if case in chosen else full(*case) for case in cases]
 
 
 def build(
@@ -55,7 +42,7 @@ def build(
 
 @pytest.mark.parametrize(
     ("backbone", "size", "channels", "precision"),
-    mark_quick([(b, s, 1 + 2 * (s == 128), p) for b, s, p in FRAMES], {("vgg", 64, 1, "fp16")}),
+    sampled([(b, s, 1 + 2 * (s == 128), p) for b, s, p in FRAMES], {("vgg", 64, 1, "fp16")}),
 )
 def test_encoder_skip_and_decoder_build(backbone, size, channels, precision):
     folded = fold(random_model(**TINY, backbone=backbone, image_size=size, channels=channels))
@@ -64,7 +51,9 @@ def test_encoder_skip_and_decoder_build(backbone, size, channels, precision):
 
 @pytest.mark.parametrize(
     ("prior", "layers", "precision"),
-    [quick("learned", 1, "fp32"), full("fixed", 2, "fp32"), full("none", 3, "fp32"), full("learned", 2, "fp16")],
+    sampled(
+        [("learned", 1, "fp32"), ("fixed", 2, "fp32"), ("none", 3, "fp32"), ("learned", 2, "fp16")], {("learned", 1, "fp32")}
+    ),
 )
 def test_recurrent_graphs_build(prior, layers, precision):
     """At the sizes of the reference: LSTM cells of 256."""
@@ -79,7 +68,7 @@ def test_recurrent_graphs_build(prior, layers, precision):
 
 @pytest.mark.parametrize(
     ("backbone", "size", "precision", "prior", "last_frame_skip"),
-    mark_quick(
+    sampled(
         [
             (*frame, prior, (index + later) % 2 == 1)
             for index, frame in enumerate(FRAMES)
@@ -100,7 +89,7 @@ TWO_TARGETS = {"e3d-lstm": ("sm86", "sm89")}
 
 @pytest.mark.parametrize(
     ("name", "precision"),
-    mark_quick(list(itertools.product(TINY_MODELS, DTYPES)), {("srvp", "fp32"), ("predrnn", "fp16")}),
+    sampled(itertools.product(TINY_MODELS, DTYPES), {("srvp", "fp32"), ("predrnn", "fp16")}),
 )
 def test_graphs_of_every_family_build(name, precision):
     config = build_config({"model": TINY_MODELS[name]}).model

@@ -29,6 +29,7 @@ from svg_runtime.errors import BackendMissingError, BundleError
 from svg_train.checkpoint import load_checkpoint
 from svg_train.families.video_model import VideoModel
 from tests.conftest import export_model, made_once, random_model, save_model
+from tests.sample import sampled
 from tests.svg_runtime.bundle_helpers import copy_bundle, edit_manifest
 from tests.svg_train.srvp.srvp_models import random_srvp
 from tests.test_documentation import code_blocks
@@ -159,7 +160,7 @@ def check_each_camera(model: Composed, name: str) -> None:
     assert found.rounding[0] == 0 < found.rounding[1] < 1e-4  # what it may be excused by is recorded
 
 
-@pytest.mark.parametrize("name", [name if name in SAMPLE else pytest.param(name, marks=pytest.mark.slow) for name in NAMES])
+@pytest.mark.parametrize("name", sampled(NAMES, SAMPLE))
 def test_each_camera_of_a_batch_is_as_a_forecaster_of_its_own(composed, name):
     check_each_camera(composed(name), name)
 

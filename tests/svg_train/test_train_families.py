@@ -15,6 +15,7 @@ from svg_train.families import FAMILIES
 from svg_train.machine import Machine
 from svg_train.train import Trainer
 from tests.families import TINY_MODELS
+from tests.sample import sampled
 
 TRAIN = {
     "steps": 2, "batch_size": 2, "n_future": 2, "eval_every": 2, "eval_sequences": 2, "eval_samples": 2, "eval_horizon": 2,
@@ -23,12 +24,7 @@ TRAIN = {
 SRVP, FRAMES = TINY_MODELS["srvp"], TINY_MODELS["predrnn"]
 
 
-SAMPLE = {"spatial", "srvp-skips", "ensemble", "e3d-lstm"}  # of the default run
-
-
-@pytest.mark.parametrize(
-    "name", [name if name in SAMPLE else pytest.param(name, marks=pytest.mark.slow) for name in TINY_MODELS]
-)
+@pytest.mark.parametrize("name", sampled(TINY_MODELS, {"spatial", "srvp-skips", "ensemble", "e3d-lstm"}))
 def test_every_family_trains_in_mixed_precision_and_goes_on_where_it_was_saved(name, tmp_path, monkeypatch):
     """Lightning Fabric then casts frames and noise to bf16."""
     machine = Machine(device="cpu", precision="bf16-mixed")

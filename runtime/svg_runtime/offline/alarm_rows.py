@@ -35,7 +35,7 @@ class AlarmRows:
     Args:
         signal: that is compared with the threshold.
         trigger: when an alarm starts and ends.
-        interval_s: seconds per model step, as of svg-live.
+        interval_s: seconds per model step, as in svg-live.
 
     Attributes:
         rows: of the table of events, one per alarm, in order.

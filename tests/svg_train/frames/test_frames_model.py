@@ -14,6 +14,7 @@ from svg_train.families.frames.config import CELLS_WITH_DIALECTS
 from svg_train.families.frames.layers import Convolution, to_frame, to_patches
 from svg_train.families.frames.model import FramesModel
 from svg_train.train import StoppedError, Trainer
+from tests.sample import sampled
 from tests.svg_train.test_train import CPU, losses, stop_after
 
 CELLS = ("convlstm", "predrnn", "predrnn-v2", "predrnnpp", "mim", "e3d-lstm")
@@ -246,10 +247,7 @@ def _every_step(monkeypatch):
     monkeypatch.setattr("svg_train.train.LOG_EVERY", 1)
 
 
-SAMPLE = {"predrnn-v2", "e3d-lstm"}  # of the default run
-
-
-@pytest.mark.parametrize("cell", [cell if cell in SAMPLE else pytest.param(cell, marks=pytest.mark.slow) for cell in CELLS])
+@pytest.mark.parametrize("cell", sampled(CELLS, {"predrnn-v2", "e3d-lstm"}))
 def test_training_lowers_the_loss(cell, tmp_path):
     Trainer(config(cell, steps=30, eval_every=30, lr=1e-2), tmp_path / "run", CPU, resume=False).run()
     run = losses(tmp_path / "run")
