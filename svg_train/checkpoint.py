@@ -220,6 +220,7 @@ class _TrainingState(BaseModel):
     best: float  # -inf before the first evaluation
     elapsed_s: _Finite = Field(0.0, ge=0)  # older checkpoints have none
     precision: str | None = None  # nor this
+    loss_scaling: dict[str, Any] = Field(default_factory=dict)  # in float16 alone
 
 
 class _Metadata(BaseModel):
@@ -229,7 +230,7 @@ class _Metadata(BaseModel):
 
     config: Config
     step: int = Field(ge=0, lt=1 << 40)
-    frame_interval_s: _Finite | None = Field(gt=0)
+    frame_interval_s: float | None = Field(ge=MIN_STEP_S, le=MAX_STEP_S)
     metrics: dict[str, _Finite]
     training: _TrainingState | None
     training_data: TrainingData | None = None  # older checkpoints have none

@@ -10,6 +10,7 @@ from torch import Tensor
 from svg_common.metrics import psnr
 from svg_train.data import SequenceDataset
 from svg_train.data.loading import collate, to_unit
+from svg_train.data.spread_sequences import spread_over_clips
 from svg_train.families.video_model import VideoModel
 
 _EXAMPLES = 4  # sequences whose futures are returned for pictures
@@ -47,8 +48,9 @@ class Futures:
 
 
 def held_out(dataset: SequenceDataset, count: int) -> Tensor:
-    """The first `count` sequences of a data set, (T, N, C, H, W) uint8."""
-    return collate([dataset[index] for index in range(min(count, len(dataset)))])
+    """`count` sequences of a data set, if it has so many, (T, N, C, H, W) uint8; of videos, as evenly as possible from all."""
+    chosen = spread_over_clips(dataset, count)
+    return collate([chosen[index] for index in range(min(count, len(chosen)))])
 
 
 def sample_futures(model: VideoModel, truth: Tensor, samples: int, horizon: int, seed: int) -> Tensor:

@@ -115,7 +115,7 @@ def _open_board(folder: Path, start_step: int) -> SummaryWriter | None:
         _LOG.warning("no TensorBoard events: the name of '%s' is not UTF-8; %s has the same values", folder, METRICS)
         return None
     threading.excepthook = _hide_repeated_error
-    return SummaryWriter(str(folder), purge_step=start_step or None)
+    return SummaryWriter(str(folder), purge_step=start_step + 1 if start_step else None)  # it was saved with that step's
 
 
 def _continue_at(path: Path, step: int) -> Any:

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
+from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -59,16 +60,8 @@ class Machine:
             UsageError: the device is unknown, or cannot be that of so many processes, or they cannot be connected as asked.
             BackendMissingError: it is not available.
         """
-        name, _, index = self.device.partition(":")
-        if name not in ("auto", "cpu", "cuda") or (index and not index.isdigit()):
-            raise UsageError(f"unknown device '{self.device}'\n  expected auto, cpu, cuda or cuda:N")
-        has_cuda = torch.cuda.is_available()
-        if name == "cuda" and not has_cuda:
-            raise BackendMissingError(
-                "device 'cuda' is not available: PyTorch finds no GPU\n  use --device cpu, or install PyTorch with CUDA"
-            )
+        accelerator, index = self.accelerator()
         here, hosts = self._processes_and_hosts()
-        accelerator = "cuda" if has_cuda and name != "cpu" else "cpu"
         precision = self.precision
         if precision == "auto":
             precision = began_in if began_in in _precisions(accelerator) else _best_precision(accelerator)
@@ -86,6 +79,27 @@ class Machine:
             precision=precision,  # type: ignore[arg-type]
             strategy=ddp if self.world_size > 1 else "auto",
         )
+
+    def accelerator(self) -> tuple[Literal["cpu", "cuda"], str]:
+        """What trains, cpu or cuda, and the number of the GPU where one was chosen.
+
+        Raises:
+            UsageError: the device is unknown, or cannot compute in this precision.
+            BackendMissingError: it is not available.
+        """
+        name, _, index = self.device.partition(":")
+        if name not in ("auto", "cpu", "cuda") or (index and not index.isdigit()):
+            raise UsageError(f"unknown device '{self.device}'\n  expected auto, cpu, cuda or cuda:N")
+        has_cuda = torch.cuda.is_available()
+        if name == "cuda" and not has_cuda:
+            raise BackendMissingError(
+                "device 'cuda' is not available: PyTorch finds no GPU\n  use --device cpu, or install PyTorch with CUDA"
+            )
+        if has_cuda and name != "cpu":
+            return "cuda", index
+        if self.precision == "16-mixed":
+            raise UsageError("--precision 16-mixed needs a GPU\n  expected bf16-mixed or 32-true on a processor, or auto")
+        return "cpu", ""
 
     def _processes_and_hosts(self) -> tuple[int, int]:
         """Processes of this host, and hosts."""

@@ -33,6 +33,7 @@ from svg_train.families import FAMILIES
 from svg_train.families.base import FamilyConfig
 from svg_train.families.video_model import TrainingOutput, VideoModel
 from svg_train.journal import Journal
+from svg_train.loss_scaling import LossScaling
 from svg_train.machine import Machine
 from svg_train.own_processes import own_processes
 from svg_train.pictures import save_strips
@@ -200,7 +201,8 @@ class Trainer:
         raw = self._initial_model()
         if raw.channels_last:
             raw.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimizer = torch.optim.Adam(raw.parameters(), lr=train.lr, fused=True)
+        self._loss_scaling = LossScaling(self._fabric)
+        optimizer = torch.optim.Adam(raw.parameters(), lr=train.lr, fused=not self._loss_scaling.in_use)
         self._length = RunLength(train, _elapsed_s(self._resumed))
         self._schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._length.learning_rate)
         self._average = self._averaged(raw)
@@ -256,7 +258,7 @@ class Trainer:
             fabric, [*(float(value.detach()) for value in terms.values()), self._length.measured_s()]
         )
         self._losses = {**dict(zip(terms, means, strict=True)), "grad_norm": float(norm)}
-        if not all(map(math.isfinite, (means[0], float(norm)))):
+        if not math.isfinite(means[0]) or self._loss_scaling.has_diverged(float(norm)):
             self._optimizer.zero_grad()
             raise self._diverged(f"loss or gradient is not finite at step {self._step} (loss {means[0]})")
         # 3) update the weights, the learning rate and the averaged weights
@@ -345,6 +347,7 @@ class Trainer:
             "best": self._best,
             "elapsed_s": self._length.elapsed_s,
             "precision": _precision_name(self._fabric),
+            "loss_scaling": self._loss_scaling.state_dict(),
         }
         self._save(LAST, self._evaluated_model().state_dict(), training)
         self._saved_at = self._step
@@ -371,6 +374,7 @@ class Trainer:
             self._raw.load_state_dict(training["weights"])
             self._optimizer.load_state_dict(training["optimizer"])
             self._schedule.load_state_dict(training["schedule"])
+            self._loss_scaling.load_state_dict(training.get("loss_scaling", {}))
             if self._average is not None:
                 self._average.module.load_state_dict(checkpoint.weights)
                 self._average.n_averaged.fill_(training["averaged"])
@@ -427,18 +431,33 @@ def _lay_out_together(model: torch.nn.Module) -> None:
 def _initial_weights(init: Path, model: FamilyConfig, model_config: Path | None) -> dict[str, Tensor]:
     """The weights of a checkpoint, whose model must have the shape of this run's."""
     checkpoint = load_any_checkpoint(init, model_config)
-    given, expected = checkpoint.config.model.shape(), model.shape()
+    require_same_shape(checkpoint.config.model, model, init, model_config)
+    return checkpoint.weights
+
+
+def require_same_shape(start: FamilyConfig, model: FamilyConfig, init: Path | str, model_config: Path | None = None) -> None:
+    """Refuse to start a run of `model` from the weights of another shape.
+
+    Args:
+        start: the model that the weights are of.
+        model: of the run.
+        init: what --init was given.
+        model_config: as for `Trainer`.
+
+    Raises:
+        CheckpointError: naming every difference, and the flags of a run that can start from it.
+    """
+    given, expected = start.shape(), model.shape()
     names = ["family"] if given["family"] != expected["family"] else list(expected)
     different = [name for name in names if given[name] != expected[name]]
     if different:
         sizes = "\n".join(f"  {name}: given {given[name]}, expected {expected[name]}" for name in different)
-        flags = " ".join(arguments("model", name, given[name]) for name in _flags_of(checkpoint.config.model, different))
+        flags = " ".join(arguments("model", name, given[name]) for name in _flags_of(start, different))
         settings = f" --model-config {shell_argument(model_config)}" if model_config is not None else ""
         raise CheckpointError(
             f"the model in '{init}' differs in shape from this run's:\n{sizes}\n"
             f"  start from it with: --init {shell_argument(init)}{settings} {flags}"
         )
-    return checkpoint.weights
 
 
 def _flags_of(model: FamilyConfig, different: list[str]) -> list[str]:

@@ -33,11 +33,12 @@ from svg_runtime.live.stop import StopRequest
 from svg_train.checkpoint import load_checkpoint
 from svg_train.config import Config, build_config
 from svg_train.data import open_data
+from svg_train.data.video import require_something_to_train_on
 from svg_train.machine import Machine
 from svg_train.recipe_files import load_recipe
 from svg_train.reference.checkpoint import load_any_checkpoint
 from svg_train.shipped_models import shipped_models
-from svg_train.train import BEST, LAST, StoppedError, Trainer, is_complete
+from svg_train.train import BEST, LAST, StoppedError, Trainer, is_complete, require_same_shape
 
 _LOG = logging.getLogger(__name__)
 _DEFAULT_INTERVAL_S = 0.1  # of a start that has none
@@ -65,7 +66,16 @@ class Adaptation:
     @property
     def start_name(self) -> str:
         """The name of the model that it starts from."""
-        return next((name for name, path in shipped_models().items() if path == self.start), self.start.name)
+        return self._shipped_name or self.start.name
+
+    @property
+    def init(self) -> str:
+        """What --init says of it."""
+        return self._shipped_name or str(self.start)
+
+    @property
+    def _shipped_name(self) -> str | None:
+        return next((name for name, path in shipped_models().items() if path == self.start), None)
 
 
 def adapt(request: Adaptation) -> dict[str, Any]:
@@ -82,6 +92,10 @@ def adapt(request: Adaptation) -> dict[str, Any]:
     lock.hold()
     try:
         return _adapt_in(request, lock)
+    except KeyboardInterrupt:  # outside the stages that end in order
+        if read_stage(request.out) not in (None, "done"):
+            _LOG.warning("what was recorded and trained is kept%s", _GO_ON)
+        raise
     finally:
         lock.release()
 
@@ -156,6 +170,10 @@ def _configuration(request: Adaptation) -> Config:
     )
     if config.data.name != "video":
         raise UsageError(f"--data {config.data.name} is not a recording\n  adapt a model to videos: --source or --data-root")
+    # what training would refuse, before anything is recorded
+    request.machine.accelerator()
+    require_something_to_train_on(config.data)
+    require_same_shape(start.config.model, config.model, request.init)
     return config
 
 

@@ -16,8 +16,8 @@ from svg_train.shipped_models import shipped_models
 RECIPE = "adapt"  # of the package, unless another is given
 _DEFAULT_DURATION, _DEFAULT_LIMIT, _DEFAULT_RECONNECT_S = "20m", "2GB", 60.0
 _LEAST_LIMIT = 1_000_000  # bytes
-# Settings of data that a recording decides itself: where it is, and at which interval its pictures are.
-_OF_RECORDING = ("name", "root", "cache", "frame_step")
+# Settings of data that a recording decides itself: where it is, at which interval its pictures are, what is held out of it.
+_OF_RECORDING = ("name", "root", "cache", "frame_step", "split_by")
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ class AdaptationOptions:
         taken = [flag("data", name) for name in _OF_RECORDING if name in data] if self.records else []
         if taken:
             raise UsageError(
-                f"{', '.join(taken)} given, but a recording is kept in --out, at the model's interval\n"
-                f"  remove {' '.join(taken)}, or --source; the interval is --frame-interval-s"
+                f"{', '.join(taken)} given, but a recording is kept in --out, at the model's interval, with its end held out\n"
+                f"  remove {' '.join(taken)}, or --source; the interval is --frame-interval-s, what is held out --test-fraction"
             )
         if not self.records and "root" not in data:
             raise UsageError("there is nothing to adapt to\n  add --source with a camera, or --data-root with clips of it")

@@ -14,7 +14,7 @@ from svg_common.errors import UsageError
 from svg_common.printable import one_line
 from svg_common.progress import ProgressListener
 from svg_eval.baselines import simple_baselines
-from svg_eval.clips import clip_names, spread_over_clips, without_history
+from svg_eval.clips import clip_names, without_history
 from svg_eval.data import open_held_out
 from svg_eval.evaluation_report import Evaluated, Evaluation
 from svg_eval.examples import choose_examples
@@ -25,6 +25,7 @@ from svg_eval.protocols import Protocol, ProtocolName, check_protocol
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import KNOWS_DIGITS_ONLY
 from svg_train.data import HistoryDataset, SequenceDataset
+from svg_train.data.spread_sequences import spread_over_clips
 
 _LOG = logging.getLogger(__name__)
 _DIGITS = ("digits", "smmnist")  # data sets of what the embedded model was trained on

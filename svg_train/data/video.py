@@ -57,8 +57,8 @@ class VideoClips(AugmentedSequences):
 
     def __init__(self, config: Config, split: Split, length: int) -> None:
         data, model = config.data, config.model
-        if split == "train" and data.test_fraction == 1:
-            raise UsageError("--test-fraction 1 leaves nothing to train on\n  expected less than 1, such as 0.15")
+        if split == "train":
+            require_something_to_train_on(data)
         shape = FrameShape(model.height, model.width, model.channels)
         augmentation = Augmentation(data, split)
         decoded, unreadable = _decoded(data, shape, augmentation.smallest_share)
@@ -94,6 +94,12 @@ class VideoClips(AugmentedSequences):
             f"{interval_s:.4g} s per step, {len(sequences)} sequences of {length}{describe_pauses(mine)}"
             f"{', in random views' if augmentation.random else ''}"
         )
+
+
+def require_something_to_train_on(data: DataConfig) -> None:
+    """Refuse settings that hold out everything, with a `UsageError`."""
+    if data.test_fraction == 1:
+        raise UsageError("--test-fraction 1 leaves nothing to train on\n  expected less than 1, such as 0.15")
 
 
 def _decoded(data: DataConfig, shape: FrameShape, smallest_share: float) -> tuple[list[DecodedVideo], Skipped]:

@@ -17,6 +17,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from svg_adapt import adaptation
+from svg_adapt.adaptation_stage import write_stage
 from svg_adapt.cli import app
 from svg_common.errors import ExitCode
 from svg_runtime import Forecaster
@@ -327,6 +329,41 @@ def test_contradictions_are_refused(arguments, message, start_model, tmp_path, m
     assert message in str(error)
     assert getattr(error, "exit_code", None) == ExitCode.USAGE
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--device", "cuda"], ExitCode.BACKEND_MISSING, "PyTorch finds no GPU"),
+        (["--precision", "16-mixed"], ExitCode.USAGE, "--precision 16-mixed needs a GPU"),
+        (["--test-fraction", "1"], ExitCode.USAGE, "--test-fraction 1 leaves nothing to train on"),
+        (["--split-by", "file"], ExitCode.USAGE, "with its end held out\n  remove --split-by, or --source"),
+        (["--state-size", "9"], ExitCode.ERROR, "start from it with: --init start --state-size 4"),
+    ],
+)
+def test_what_training_would_refuse_is_refused_before_the_recording(options, code, message, start_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(shipped_models_module, "_FOLDER", start_model.parent)
+    monkeypatch.chdir(tmp_path)
+    error = invoke("--init", "start", "--source", "synthetic://digits", *options)
+    assert message in str(error)
+    assert getattr(error, "exit_code", None) == code
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_adaptation_that_is_stopped_in_its_comparison_says_how_to_go_on(
+    adapted, start_model, flashing, tmp_path, monkeypatch, logged
+):
+    shutil.copytree(adapted[0] / "run", tmp_path / "run")
+    write_stage(tmp_path / "run", "comparing")
+    monkeypatch.chdir(tmp_path)
+
+    def interrupted(**given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(adaptation, "compare", interrupted)
+    invoke(*command(start_model, flashing, "--lr", "1e-2", "--steps", "30", "--resume")[1:])
+    assert "what was recorded and trained is kept\n  continue with the same command and --resume" in logged.text
 
 
 def test_the_name_of_a_shipped_model_adapts_it(start_model, tmp_path, monkeypatch):

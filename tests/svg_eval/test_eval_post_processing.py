@@ -9,10 +9,11 @@ import pytest
 
 from svg_common.errors import UsageError
 from svg_eval.cli import app
-from svg_eval.clips import SpreadSequences, without_history
+from svg_eval.clips import without_history
 from svg_runtime import Forecaster
 from svg_runtime.forecast.noise import NoiseSource
 from svg_train.config import build_config
+from svg_train.data.spread_sequences import SpreadSequences
 from svg_train.data.video import VideoClips
 from tests.svg_runtime.live.live_helpers import write_video
 

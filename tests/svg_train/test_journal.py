@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from svg_train.journal import Journal
 
@@ -33,3 +34,15 @@ def test_numbers_that_are_not_finite_are_null(tmp_path):
         journal.record("eval", 1, {"psnr_best": float("nan"), "spread": float("inf"), "gain": 0.5})
     line = (tmp_path / "metrics.jsonl").read_text()
     assert line == '{"kind": "eval", "step": 1, "psnr_best": null, "spread": null, "gain": 0.5}\n'
+
+
+def test_tensorboard_keeps_what_was_written_up_to_the_step_at_which_a_run_was_saved(tmp_path):
+    with Journal(tmp_path, total_steps=60, start_step=0) as journal:
+        for step in (20, 40, 50):
+            journal.record("train", step, {"loss": 1 / step})
+    with Journal(tmp_path, total_steps=60, start_step=40) as journal:
+        journal.record("train", 60, {"loss": 1 / 60})
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [event.step for event in events.Scalars("train/loss")] == [line["step"] for line in lines] == [20, 40, 60]

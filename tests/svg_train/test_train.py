@@ -14,12 +14,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision.amp import MixedPrecision
 
 from svg_common.errors import UsageError
 from svg_train import machine
 from svg_train.checkpoint import CheckpointError, load_checkpoint
 from svg_train.config import build_config
+from svg_train.data import open_data
 from svg_train.data.loading import StepSampler
+from svg_train.evaluation import held_out
 from svg_train.machine import Machine
 from svg_train.train import DivergedError, StoppedError, Trainer
 from tests.command_runner import start, wait_until
@@ -129,6 +133,58 @@ def test_a_precision_that_the_hardware_lacks_is_not_kept(monkeypatch):
     monkeypatch.setattr(machine, "has_bf16", lambda: False)
     kept = [Machine(device="cpu").fabric(began_in)._precision.precision for began_in in ("16-mixed", "bf16-mixed", "32-true")]
     assert kept == ["32-true"] * 3
+
+
+def in_float16(monkeypatch, **scaler) -> list[torch.amp.GradScaler]:
+    """What a GPU without bf16 computes in, on this processor. Returns the scaler of each run that follows."""
+    scalers: list[torch.amp.GradScaler] = []
+
+    def fabric(machine: Machine, began_in: str | None = None) -> Fabric:
+        scalers.append(torch.amp.GradScaler("cpu", **scaler))
+        return Fabric(accelerator="cpu", devices=1, plugins=[MixedPrecision("16-mixed", "cpu", scalers[-1])])
+
+    monkeypatch.setattr(Machine, "fabric", fabric)
+    return scalers
+
+
+def test_a_run_in_float16_skips_steps_that_overflow_and_is_resumed_at_its_scale(tmp_path, monkeypatch):
+    scalers = in_float16(monkeypatch, init_scale=2.0**24, growth_interval=3)
+    Trainer(config(steps=20, save_every=10), tmp_path / "whole", CPU, resume=False).run()
+    lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    norms = [line["grad_norm"] for line in lines if line["kind"] == "train"]
+    assert norms[0] is None  # 2^24 is too large
+    assert any(norms)
+    assert scalers[0].get_scale() < 2.0**24
+    with monkeypatch.context() as patch:
+        stop_after(10, patch)
+        with pytest.raises(StoppedError):
+            Trainer(config(steps=20, save_every=10), tmp_path / "run", CPU, resume=False).run()
+    Trainer(build_config(), tmp_path / "run", CPU, resume=True).run()
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+    assert scalers[2].get_scale() == scalers[0].get_scale()
+
+
+def test_a_run_in_float16_whose_gradients_are_never_finite_has_diverged(tmp_path, monkeypatch):
+    in_float16(monkeypatch, init_scale=2.0**120)
+    with pytest.raises(DivergedError, match="gradient is not finite at step 24"):
+        Trainer(config(steps=40), tmp_path / "run", CPU, resume=False).run()
+
+
+def test_float16_on_a_processor_is_refused():
+    with pytest.raises(UsageError, match="16-mixed needs a GPU"):
+        Machine(device="cpu", precision="16-mixed").fabric()
+
+
+def test_held_out_videos_are_all_evaluated_on(tmp_path):
+    """`ckpt.pt` is chosen by them: the first sequences alone would be of few files."""
+    for number in range(10):
+        write_video(tmp_path / f"{number}.avi", frames=40, first=10 * number)
+    settings = build_config(SETTINGS, {"data": {"name": "video", "root": str(tmp_path), "cache": str(tmp_path / "cache")}})
+    data = open_data(settings, "test", 5)
+    files = {data.clip_source(index) for index in range(len(data))}
+    assert len(files) > 1
+    chosen = held_out(data, len(files))
+    assert len({int(value) for value in chosen[0].float().mean((1, 2, 3)) // 10}) == len(files)
 
 
 def test_a_closed_terminal_saves_also_where_it_signals_twice(tmp_path, monkeypatch):
