@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from svg_common.errors import SvgError
 from svg_common.files import atomic_file, refuse_pipe
 from svg_common.frame_statistics import TrainingData
+from svg_common.video.sampling import MAX_STEP_S, MIN_STEP_S
 from svg_train.config import Config, problem_lines
 from svg_train.families import FAMILIES
 from svg_train.families.video_model import VideoModel

@@ -10,6 +10,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from svg_common.errors import UsageError
 from svg_common.quantities import parse_duration
+from svg_common.validation import problem_text
+from svg_common.video.sampling import MAX_STEP_S, MIN_STEP_S
 from svg_train.families import FAMILIES, ModelConfig
 from svg_train.families.base import Frozen
 from svg_train.families.svg import SvgConfig
@@ -23,7 +25,7 @@ _MOST = 1 << 16  # sequences or frames at once
 _MOST_STEPS = 10**9
 
 # The data sets that an option applies to. frame_interval_s applies to all.
-_DATA_OF_OPTION: dict[str, tuple[str, ...]] = {
+DATA_OF_OPTION: dict[str, tuple[str, ...]] = {
     "root": ("smmnist", "video", "kth", "bair"),
     "num_digits": ("digits", "smmnist"),
     "edge_px": ("digits",),
@@ -39,6 +41,7 @@ _DATA_OF_OPTION: dict[str, tuple[str, ...]] = {
     "balanced": ("video",),
     "cache": ("smmnist", "video", "kth", "bair"),
 }
+GRAY_DATA = ("digits", "smmnist")
 
 
 class DataConfig(Frozen):
@@ -55,7 +58,10 @@ class DataConfig(Frozen):
     edge_px: float = Field(1.5, gt=0, description="Width of the soft edge of drawn digits, in pixels (digits).")
     frame_step: int = Field(1, ge=1, description="Use every n-th frame (video, kth).")
     frame_interval_s: float | None = Field(
-        None, gt=0, description="Seconds per model step. Default for video and kth: from the file and frame_step."
+        None,
+        ge=MIN_STEP_S,
+        le=MAX_STEP_S,
+        description="Seconds per model step. Default for video and kth: from the file and frame_step.",
     )
     source_fps: float | None = Field(
         None,
@@ -99,7 +105,7 @@ class DataConfig(Frozen):
 
     @model_validator(mode="after")
     def _options_apply(self) -> DataConfig:
-        for option, names in _DATA_OF_OPTION.items():
+        for option, names in DATA_OF_OPTION.items():
             if self.name not in names and getattr(self, option) != type(self).model_fields[option].default:
                 raise ValueError(f"{option} does not apply to data '{self.name}', only to {', '.join(names)}; remove it")
         return self
@@ -172,7 +178,7 @@ class Config(Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
-        if self.data.name in ("digits", "smmnist") and self.model.channels != 1:
+        if self.data.name in GRAY_DATA and self.model.channels != 1:
             raise ValueError(f"data '{self.data.name}' is gray: model.channels must be 1, not {self.model.channels}")
         return self
 
@@ -216,7 +222,7 @@ def _problem(item: ErrorDetails) -> str:
     owners = families_with(str(place[-1])) if item["type"] == "extra_forbidden" and len(place) > 1 else []
     family = next((str(part) for before, part in pairwise(place) if before == "model" and part in FAMILIES), None)
     if family is None or not owners:
-        return item["msg"]
+        return problem_text(item)
     return f"the family '{family}' has no such setting, only {' and '.join(owners)}; remove it, or choose another family"
 
 

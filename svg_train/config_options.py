@@ -10,7 +10,8 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from svg_train.config import Config, families_with
+from svg_common.errors import UsageError
+from svg_train.config import DATA_OF_OPTION, GRAY_DATA, Config, families_with
 from svg_train.families import FAMILIES
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -18,6 +19,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 # On a command line, "--name" and "--root" would be ambiguous.
 _RENAMED = {("data", "name"): "data", ("data", "root"): "data_root", ("train", "duration_s"): "train"}
 _TEXTS = {("train", "duration_s"): "<duration> [x>0]"}  # given as text, which the field itself parses
+_RANGES = ("crop", "playback", "beta_ramp", "sampling_ramp")  # two numbers in ascending order
 _PANELS = {"data": "Data", "train": "Training"}
 
 
@@ -49,6 +51,37 @@ def settings_of(table: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 def flag(table: str, name: str) -> str:
     """The option of a field of a table: root of data is --data-root."""
     return f"--{_parameter_name(table, name).replace('_', '-')}"
+
+
+def check_data_options(name: str, given: Mapping[str, Any]) -> None:
+    """Refuse options of a command line that do not apply to the data set, by the names that they have there.
+
+    Args:
+        name: of the data set.
+        given: fields of data and their values; one that has its default changes nothing.
+
+    Raises:
+        UsageError: one does not apply.
+    """
+    for option, value in given.items():
+        names = DATA_OF_OPTION.get(option, (name,))
+        if name not in names and value != fields("data")[option].default:
+            raise UsageError(
+                f"{flag('data', option)} does not apply to the data '{name}', only to {', '.join(names)}\n"
+                "  remove it, or choose one of these with --data"
+            )
+
+
+def check_data_channels(model: str, channels: int, name: str) -> None:
+    """Refuse a model in colour for a data set that is gray.
+
+    Raises:
+        UsageError: the data set is gray, and the model is not.
+    """
+    if name in GRAY_DATA and channels != 1:
+        raise UsageError(
+            f"the model '{model}' has {channels} channels, and the data '{name}' is gray\n  give --data video, or a gray model"
+        )
 
 
 def arguments(table: str, name: str, value: Any) -> str:
@@ -97,7 +130,7 @@ def _parameter_name(table: str, name: str) -> str:
 
 def _parameter(table: str, name: str) -> inspect.Parameter:
     field, text = fields(table)[name], _TEXTS.get((table, name))
-    limits = {"metavar": text} if text else _limits(field)
+    limits = {"metavar": text} if text else _limits(name, field)
     option: Any = typer.Option(help=field.description, rich_help_panel=_panel(table, name), **limits)
     return inspect.Parameter(
         _parameter_name(table, name),
@@ -125,10 +158,20 @@ def bounds(field: FieldInfo) -> dict[str, float]:
     return {name: getattr(item, name) for item in field.metadata for name in ("ge", "gt", "le", "lt") if hasattr(item, name)}
 
 
-def _limits(field: FieldInfo) -> dict[str, Any]:
+def _number_of_values(field: FieldInfo) -> int:
+    """How many arguments a command line has for it."""
+    kinds = (field.annotation, *get_args(field.annotation))  # a tuple, or a tuple or None
+    return next((len(get_args(kind)) for kind in kinds if get_origin(kind) is tuple), 1)
+
+
+def _limits(name: str, field: FieldInfo) -> dict[str, Any]:
     """The bounds for typer. It cannot exclude an end point, so it only shows such bounds, and the field itself checks them."""
     if _is_list(field):
         return {"metavar": "N,N,..."}
+    if name in _RANGES:
+        return {"metavar": "FROM TO"}
+    if _number_of_values(field) > 1:
+        return {"metavar": " ".join("N" * _number_of_values(field))}
     limits = bounds(field)
     if not {"gt", "lt"} & limits.keys():
         return {"min": limits.get("ge"), "max": limits.get("le")}

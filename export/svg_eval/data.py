@@ -11,7 +11,7 @@ from svg_common.video.clips import find_clips
 from svg_eval.models import ModelInfo
 from svg_eval.protocols import Protocol
 from svg_train.config import build_config
-from svg_train.config_options import flag
+from svg_train.config_options import check_data_channels, check_data_options, flag
 from svg_train.data import SequenceDataset, open_data
 
 _USER_SETTINGS = ("root", "cache")  # where the files are; a protocol fixes all others
@@ -38,7 +38,10 @@ def open_held_out(info: ModelInfo, given: Mapping[str, Any], protocol: Protocol 
         raise UsageError(f"no effect on held-out sequences, only in training: {', '.join(idle)}\n  remove what has none")
     if protocol is not None:
         _refuse_overrides(protocol, chosen)
-    config = build_config({"model": _any_model(info), "data": _settings(info, chosen, protocol)})
+    settings = _settings(info, chosen, protocol)
+    check_data_options(settings["name"], chosen)
+    check_data_channels(info.label, info.channels, settings["name"])
+    config = build_config({"model": _any_model(info), "data": settings})
     try:
         return open_data(config, "test", info.n_past + horizon)
     except SvgError as error:

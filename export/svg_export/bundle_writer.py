@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from svg_common.errors import ExitCode, SvgError, UsageError
 from svg_common.files import atomic_directory
 from svg_common.progress import NullListener, ProgressListener
+from svg_common.validation import problem_line
 from svg_common.version import installed_version
 from svg_export.families import FAMILY_EXPORTS
 from svg_export.forecast_graph import compose_forecast
@@ -184,7 +185,7 @@ def _contract_errors() -> Iterator[None]:
     except BundleError as error:
         raise ContractError(error.problems or [str(error)]) from error
     except ValidationError as error:
-        raise ContractError(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()) from error
+        raise ContractError(problem_line(item) for item in error.errors()) from error
 
 
 def refuse_foreign(out: Path) -> None:

@@ -75,10 +75,24 @@ def _run(app: typer.Typer, prefix: str) -> int:
     with log_messages_to(ConsoleHandler(stderr_console(), prefix)):
         _refuse_deleted_folder()
         _refuse_empty_arguments(sys.argv[1:])
-        code = app(standalone_mode=False)
+        try:
+            code = app(standalone_mode=False)
+        except Exception as error:
+            _add_expected_values(app, error)
+            raise
     if code == ExitCode.INTERRUPTED and was_interrupted():
         raise KeyboardInterrupt  # of which typer makes that code
     return code if isinstance(code, int) else ExitCode.OK
+
+
+def _add_expected_values(app: typer.Typer, error: Exception) -> None:
+    """Let click's usage error show how an option is written that takes several values."""
+    named = {getattr(error, "option_name", None), *getattr(getattr(error, "param", None), "opts", ())} - {None}
+    if not named:
+        return
+    for option in typer.main.get_command(app).params:
+        if option.nargs > 1 and named & set(option.opts):
+            error.message += f"\n  expected {option.opts[0]} {option.metavar}, with a space between"  # type: ignore[attr-defined]
 
 
 def _exit_code(run: Callable[[], int | None]) -> int:

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +19,8 @@ from svg_common.folder_lock import open_locked
 from svg_common.printable import printable
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_STATUS = Path("/proc/self/status")
+_UMASK_LOCK = threading.Lock()
 _NAME_START = 40  # characters of a long name that its temporary name repeats: with the whole name it could be too long
 
 
@@ -207,8 +210,14 @@ def _flush(path: Path) -> None:
 
 
 def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
+    """The umask of this process. Linux tells it; elsewhere it can only be read by changing it for a moment."""
+    with suppress(OSError), _STATUS.open(encoding="ascii", errors="replace") as lines:
+        for line in lines:
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    with _UMASK_LOCK:  # a second thread would read, and put back, the 0 of the first
+        mask = os.umask(0)
+        os.umask(mask)
     return mask
 
 

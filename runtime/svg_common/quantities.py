@@ -1,4 +1,4 @@
-"""Durations and sizes as people write them on a command line: 90s, 20m, 1h30m; 500MB, 2GB."""
+"""Durations and sizes as people write them on a command line: 90s, 20m, 1h30m; 500MB, 2GB, 1.5GiB. And counts in words."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from svg_common.errors import UsageError
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", re.IGNORECASE)
 _SECONDS = (86400.0, 3600.0, 60.0, 1.0)  # of the groups above
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT])i?B?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT])(i?)B?", re.IGNORECASE)
 _BYTES = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_BINARY_BYTES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}  # with an i, as in GiB
 
 _Value = TypeVar("_Value")
 
@@ -30,15 +31,16 @@ def parse_duration(text: str) -> float:
 
 
 def parse_size(text: str) -> int:
-    """Bytes of a size such as 500MB or 2G, in powers of 1000.
+    """Bytes of a size such as 500MB or 2G, in powers of 1000, or 2GiB, in powers of 1024.
 
     Raises:
         ValueError: it is not a size; the message has examples.
     """
     found = _SIZE.fullmatch(text.strip())
     if found is None:
-        raise ValueError(f"'{text}' is not a size; expected a number with its unit, such as 500MB or 2GB")
-    return round(float(found[1]) * _BYTES[found[2].upper()])
+        raise ValueError(f"'{text}' is not a size; expected a number with its unit, such as 500MB or 2GB; 2GiB is more")
+    units = _BINARY_BYTES if found[3] else _BYTES
+    return round(float(found[1]) * units[found[2].upper()])
 
 
 def parsed_option(option: str, parse: Callable[[str], _Value], text: str) -> _Value:
@@ -63,3 +65,13 @@ def duration_text(seconds: float) -> str:
 def size_text(size: float) -> str:
     """`12.3 MB` or `1.50 GB`."""
     return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.2f} GB"
+
+
+def count_text(count: int, noun: str) -> str:
+    """`1 video`, `0 videos` or `3 videos`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def is_or_are(count: int) -> str:
+    """The verb for so many: `is` for 1, else `are`."""
+    return "is" if count == 1 else "are"

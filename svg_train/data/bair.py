@@ -50,7 +50,7 @@ class BAIRRobotPushing:
         sources, unusable = decode_trajectories(_sources(root, split), cache_folder(data.cache), shape)
         if not sources:
             raise SvgError(f"no BAIR trajectory in '{root}' can be read:\n{list_sources(unusable)}\n{_LAYOUT}")
-        warn_about_sources("trajectory file(s)", unusable, [(source.source, source.problem) for source in sources])
+        warn_about_sources("trajectory file", unusable, [(source.source, source.problem) for source in sources])
         self._sources = sources
         self._length = length
         self._windows = np.concatenate([_windows(i, s.lengths, split, length) for i, s in enumerate(self._sources)])

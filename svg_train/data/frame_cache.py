@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from svg_common.errors import SvgError, UsageError
 from svg_common.files import atomic_file
 from svg_common.printable import one_line
 from svg_common.progress import ProgressDisplay
+from svg_common.quantities import count_text, is_or_are
 from svg_train.data.notes import log_once
 from svg_train.data.source_locks import source_lock
 
@@ -187,12 +188,18 @@ def load_entries(
 
 
 def warn_about_sources(what: str, skipped: Skipped, used: Sequence[tuple[Path, str | None]]) -> None:
-    """Warn once about sources that are not used, and about damage in those that are. `what` names their kind."""
+    """Warn once about sources that are not used, and about damage in those that are. `what` is one of them."""
     damaged = [(source, problem) for source, problem in used if problem]
     if skipped:
-        log_once(logging.WARNING, f"{len(skipped)} {what} are not used:\n{list_sources(skipped)}")
+        log_once(logging.WARNING, f"{_of_them(skipped, what)} not used:\n{list_sources(skipped)}")
     if damaged:
-        log_once(logging.WARNING, f"{len(damaged)} {what} are damaged; their intact part is used:\n{list_sources(damaged)}")
+        part = "its intact part is" if len(damaged) == 1 else "their intact parts are"
+        log_once(logging.WARNING, f"{_of_them(damaged, what)} damaged; {part} used:\n{list_sources(damaged)}")
+
+
+def _of_them(sources: Sized, what: str) -> str:
+    """`1 video is` or `2 videos are`."""
+    return f"{count_text(len(sources), what)} {is_or_are(len(sources))}"
 
 
 def list_sources(sources: Skipped) -> str:

@@ -74,7 +74,7 @@ class KTHActions(ClipSequences):
             raise SvgError(
                 f"no KTH clip in '{root}' has {split} sequences of {length} frames:\n{list_sources(skipped)}\n{_LAYOUT}"
             )
-        warn_about_sources("KTH clip(s)", skipped, [(clip.video.source, clip.video.problem) for clip in mine])
+        warn_about_sources("KTH clip", skipped, [(clip.video.source, clip.video.problem) for clip in mine])
 
         super().__init__(mine, split, length)
         order = np.random.default_rng(0).permutation(len(self)) if split == "test" else np.arange(len(self))

@@ -77,7 +77,7 @@ class VideoClips(AugmentedSequences):
         skipped += other_rate + too_short
         too_few = f"no video is long enough for {split} sequences of {length} frames"
         _require(bool(mine), too_few, data, skipped=skipped, expected=_expected(data, split))
-        warn_about_sources("video(s)", skipped, [(clip.video.source, clip.video.problem) for clip in mine])
+        warn_about_sources("video", skipped, [(clip.video.source, clip.video.problem) for clip in mine])
 
         sequences = ClipSequences(mine, split, length)
         super().__init__(

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from svg_common.errors import UsageError
-from svg_common.video.sampling import MAX_HOLD_S, SAME_RATE, step_of_video
+from svg_common.video.sampling import MAX_HOLD_S, MAX_STEP_S, MIN_STEP_S, SAME_RATE, step_of_video
 from svg_train.config import DataConfig
 from svg_train.data import Frames, Split
 from svg_train.data.frame_cache import Skipped
@@ -85,11 +85,11 @@ def model_interval(data: DataConfig, rates: Sequence[float], of: str) -> float:
         of: name of the first file, or of the data set.
 
     Raises:
-        UsageError: frame_step and frame_interval_s contradict each other.
+        UsageError: frame_step and frame_interval_s contradict each other, or a step lasts longer or shorter than models run at.
     """
     fps, wanted_s = rates[0], data.frame_interval_s
     if wanted_s is None:
-        return data.frame_step / fps
+        return _possible(data.frame_step / fps, f"{data.frame_step} frame(s) of '{of}' with {fps:.4g} frames per second")
     step = nearest_step(wanted_s, fps)
     rate = f"'{of}' with {fps:.4g} frames per second"
     if data.frame_step not in (1, step):
@@ -101,7 +101,17 @@ def model_interval(data: DataConfig, rates: Sequence[float], of: str) -> float:
     if not one_rate or wanted_s * fps >= _ENOUGH_FRAMES or abs(step / fps - wanted_s) <= SAME_RATE * wanted_s:
         return wanted_s
     log_once(logging.INFO, f"note: {wanted_s:g} s per step becomes {step / fps:.4g} s, {step} frame(s) of {rate}")
-    return step / fps
+    return _possible(step / fps, f"{step} frame(s) of {rate}")
+
+
+def _possible(step_s: float, frames: str) -> float:
+    """`step_s`, unless no model can run at such a step."""
+    if MIN_STEP_S <= step_s <= MAX_STEP_S:
+        return step_s
+    raise UsageError(
+        f"a model step of {step_s:.4g} s, {frames}, is not possible\n  expected {MIN_STEP_S:g} to {MAX_STEP_S:g} s; "
+        "give another --frame-step, or the true rate with --source-fps"
+    )
 
 
 def at_one_interval(videos: Sequence[DecodedVideo], interval_s: float) -> tuple[list[Clip], Skipped]:

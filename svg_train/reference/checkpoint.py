@@ -125,6 +125,12 @@ def _read_head(path: str | Path) -> bytes:
                 f"'{path}' is a checkpoint that was unpacked\n"
                 f"  pack it again, without compression: (cd {folder} && zip -0r packed.pth {name}), and give packed.pth"
             ) from error
+        if (Path(path) / "manifest.json").is_file():
+            raise CheckpointError(
+                f"'{path}' is a bundle: graphs, not a checkpoint\n"
+                "  expected the checkpoint that it was exported from, such as run/ckpt.pt of svg-train;\n"
+                "  svg-export takes a bundle with --push, --pack or --triton"
+            ) from error
         raise CheckpointError(f"'{path}' is a folder\n  expected a checkpoint, such as run/ckpt.pt of svg-train") from error
 
 

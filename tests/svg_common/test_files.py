@@ -8,10 +8,13 @@ import math
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from svg_common import files
 from svg_common.files import atomic_directory, atomic_file, write_json
 
 
@@ -56,6 +59,36 @@ def test_a_published_file_follows_the_umask(tmp_path):
         os.umask(before)
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
     assert (tmp_path / "d").stat().st_mode & 0o777 == 0o750
+
+
+def test_the_umask_is_read_without_changing_it(tmp_path, monkeypatch):
+    """What another thread writes meanwhile must not become writable for everybody."""
+    monkeypatch.setattr(os, "umask", lambda _: pytest.fail("the umask was changed"))
+    if not Path("/proc/self/status").is_file():
+        pytest.skip("only Linux tells the umask")
+    write_json(tmp_path / "a.json", 1)
+    assert (tmp_path / "a.json").is_file()
+
+
+def test_threads_that_write_at_once_leave_the_umask_as_it_was(tmp_path, monkeypatch):
+    """Where the umask can only be read by changing it: while one thread does so, no other may take its 0 for the umask."""
+    masks, changing, first = [0o027], threading.Event(), threading.Lock()
+
+    def slow_umask(mask: int) -> int:
+        before, masks[0] = masks[0], mask
+        if mask == 0 and first.acquire(blocking=False):
+            changing.wait(timeout=0.5)  # until a second thread is in here too, which must not happen
+        else:
+            changing.set()
+        return before
+
+    monkeypatch.setattr(files, "_STATUS", tmp_path / "nothing")
+    monkeypatch.setattr(os, "umask", slow_umask)
+    with ThreadPoolExecutor(2) as threads:
+        for written in [threads.submit(write_json, tmp_path / f"{number}.json", 1) for number in range(2)]:
+            written.result()
+    assert masks == [0o027]
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o640}
 
 
 def test_a_link_stays_a_link(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from svg_common.quantities import duration_text, parse_duration, parse_size, size_text
+from svg_common.quantities import count_text, duration_text, is_or_are, parse_duration, parse_size, size_text
 
 
 @pytest.mark.parametrize(
@@ -21,8 +21,17 @@ def test_what_is_no_duration_gets_examples(text):
         parse_duration(text)
 
 
-@pytest.mark.parametrize(("text", "size"), [("2GB", 2e9), ("500 MB", 5e8), ("1.5g", 1.5e9), ("20kB", 2e4), ("1TiB", 1e12)])
+@pytest.mark.parametrize(
+    ("text", "size"), [("2GB", 2e9), ("500 MB", 5e8), ("1.5g", 1.5e9), ("20kB", 2e4), ("0.5M", 5e5), ("1TB", 1e12)]
+)
 def test_sizes(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("20kiB", 20 << 10), ("64 MiB", 64 << 20), ("1.5gib", 3 << 29), ("2Gi", 2 << 30), ("1TiB", 1 << 40)]
+)
+def test_sizes_with_an_i_are_in_powers_of_1024(text, size):
     assert parse_size(text) == size
 
 
@@ -35,3 +44,8 @@ def test_what_is_no_size_gets_examples(text):
 def test_texts():
     assert [duration_text(seconds) for seconds in (45, 750, 7200)] == ["45 s", "12.5 min", "2.0 h"]
     assert [size_text(size) for size in (12_300_000, 1_500_000_000)] == ["12.3 MB", "1.50 GB"]
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 videos are"), (1, "1 video is"), (2, "2 videos are")])
+def test_counts_have_the_number_of_their_noun_and_verb(count, text):
+    assert f"{count_text(count, 'video')} {is_or_are(count)}" == text

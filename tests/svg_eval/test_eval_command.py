@@ -371,6 +371,27 @@ def test_options_of_training_alone_are_refused(tiny_bundle, clips):
         evaluate(tiny_bundle, "--data", "video", "--data-root", clips, "--flip", "--moving", "3")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("camera --data digits", "the model 'camera.svgb' has 3 channels, and the data 'digits' is gray\n  give --data video"),
+        ("embedded --frame-step 2", "--frame-step does not apply to the data 'digits', only to video, kth\n  remove it"),
+        ("embedded --test-fraction 0.5", "--test-fraction does not apply to the data 'digits', only to video\n"),
+        ("embedded --data-root v1", "--data-root does not apply to the data 'digits', only to smmnist, video, kth, bair\n"),
+        ("embedded --crop 0.5 0.2 --data video --data-root .", "  data: crop must be two shares"),
+    ],
+)
+def test_what_does_not_fit_the_data_is_named_as_on_the_command_line(arguments, message):
+    with pytest.raises(UsageError) as refusal:
+        evaluate(*arguments.split())
+    assert message in str(refusal.value)
+    assert "Value error" not in str(refusal.value)
+
+
+def test_an_option_with_its_default_fits_any_data(tiny_bundle, tmp_path):
+    assert metrics(tmp_path, tiny_bundle, *SMALL, "--data", "digits", "--frame-step", "1")["sequences"] == 3
+
+
 def test_bundles_of_one_name_are_told_apart_by_their_folders(tiny_bundle, tmp_path, capsys):
     for run in ("a", "b"):
         shutil.copytree(tiny_bundle, tmp_path / run / "ckpt.svgb")

@@ -285,7 +285,7 @@ def test_graphs_of_another_bundle_are_not_published(refused, monkeypatch):
 
 
 def test_a_checkpoint_whose_pace_the_contract_refuses_is_not_published(refused):
-    assert "frame_interval_s: Input should be greater than 0" in refused(frame_interval_s=0.0)
+    assert "frame_interval_s: Input should be greater than or equal to 0.0001" in refused(frame_interval_s=0.0)
 
 
 def test_folder_that_is_not_a_bundle_is_not_replaced(tiny_checkpoint, tmp_path):

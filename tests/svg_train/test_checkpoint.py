@@ -231,6 +231,8 @@ _TRAINING = {"weights": {}, "optimizer": {}, "schedule": {}, "averaged": 0, "bes
         ({"frame_interval_s": float("nan")}, "frame_interval_s: "),
         ({"frame_interval_s": -1.0}, "frame_interval_s: "),
         ({"frame_interval_s": 0.0}, "frame_interval_s: "),
+        ({"frame_interval_s": 1e-9}, "frame_interval_s: "),
+        ({"frame_interval_s": 1e6}, "frame_interval_s: "),
         ({"metrics": {"psnr_best": float("inf")}}, r"metrics\.psnr_best: Input should be a finite number"),
         ({"step": -5}, "step: Input should be greater than or equal to 0"),
         ({"training": _TRAINING | {"best": "x"}}, r"training\.best: "),

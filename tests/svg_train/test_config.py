@@ -58,6 +58,12 @@ def test_a_prior_given_on_top_of_an_older_recipe_counts():
     assert build_config({"model": {"variant": "det"}}, {"model": {"prior": "fixed"}}).model == model(prior="fixed")
 
 
+@pytest.mark.parametrize("interval_s", [1e-300, 9e-5, 129_601.0, 1e300])
+def test_a_step_at_which_no_model_runs_is_refused_by_its_option(interval_s):
+    with pytest.raises(UsageError, match=r"frame_interval_s: Input should be (greater|less) than or equal to (0\.0001|129600)"):
+        build_config({"data": {"name": "digits", "frame_interval_s": interval_s}})
+
+
 def test_spatial_latents_have_maps_of_an_eighth_of_the_frame_and_one_backbone():
     assert model(latent="spatial").backbone == "vgg"
     assert [model(latent="spatial", z_dim=3, image_size=size).noise_dim for size in (64, 128)] == [3 * 8 * 8, 3 * 16 * 16]

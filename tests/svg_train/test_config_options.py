@@ -9,6 +9,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from svg_adapt.cli import app as svg_train
+from svg_common.command import run_command
 from svg_common.errors import UsageError
 from svg_eval.cli import app as svg_eval
 from svg_export.cli import app as svg_export
@@ -96,7 +97,7 @@ def test_a_seed_that_torch_cannot_take_is_refused():
 
 def test_a_setting_that_families_limit_differently_is_checked_by_the_family_of_the_run():
     result = CliRunner().invoke(svg_train, ["--image-size", "96"])
-    assert str(result.exception).endswith("model: Value error, image_size is 96; latent 'vector' needs 64 or 128")
+    assert str(result.exception).endswith("model: image_size is 96; latent 'vector' needs 64 or 128")
     given = settings_of("model", settings("--family", "frames", "--image-size", "96"))
     built = build_config({"model": {name: value for name, value in given.items() if value is not None}})
     assert built.model.image_size == 96
@@ -106,6 +107,27 @@ def test_sizes_of_any_number_of_layers_are_one_text():
     assert options(svg_train)["--hidden"].metavar == "N,N,..."
     given = settings_of("model", settings("--family", "frames", "--hidden", "16,16"))
     assert build_config({"model": {name: value for name, value in given.items() if value is not None}}).model.hidden == (16, 16)
+
+
+@pytest.mark.parametrize(
+    ("option", "metavar"),
+    [
+        ("--crop", "FROM TO"), ("--playback", "FROM TO"), ("--beta-ramp", "FROM TO"), ("--sampling-ramp", "FROM TO"),
+        ("--widths", "N N N"), ("--decoder-widths", "N N"),
+    ],
+)  # fmt: skip
+def test_several_numbers_are_shown_as_they_are_written(option, metavar):
+    shown = options(svg_train)[option]
+    assert (shown.metavar, shown.nargs) == (metavar, len(metavar.split()))
+
+
+@pytest.mark.parametrize("values", [["0.5,1"], ["0.5,1", "--cache", "x"], ["0.5"]])
+def test_several_numbers_written_otherwise_are_refused_with_the_right_form(values, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["svg-eval", "embedded", "--crop", *values])
+    with pytest.raises(SystemExit) as end:
+        run_command(svg_eval)
+    assert end.value.code == 2
+    assert "  expected --crop FROM TO, with a space between\n" in capsys.readouterr().err
 
 
 def test_arguments_are_what_the_command_line_takes():

@@ -214,7 +214,7 @@ def test_damaged_records_are_skipped_and_reported(root, logged):
     path.write_bytes(content[: 3 * one] + record(b"no example") + record(gap) + content[3 * one : -100])
     assert {number for number, _ in windows(open_bair(root, "train"))} == {1, 3}
     messages = logged.text
-    assert "1 trajectory file(s) are damaged; their intact part is used" in messages
+    assert "1 trajectory file is damaged; its intact part is used" in messages
     for reason in (
         "record 2 has a wrong checksum",
         "record 4: ",
@@ -269,7 +269,7 @@ def test_unusable_files_are_listed_once_and_skipped(root, logged):
     (root / "train" / "traj_512_to_767.tfrecords").touch()
     assert windows(open_bair(root, "train")) == [(1, 0), (1, 1), (1, 2)]
     messages = logged.text
-    assert "2 trajectory file(s) are not used" in messages
+    assert "2 trajectory files are not used" in messages
     assert "traj_256_to_511.tfrecords: it is not a TFRecord file" in messages
     assert "traj_512_to_767.tfrecords: it contains no trajectory" in messages
     (root / "train" / "traj_0_to_255.tfrecords").unlink()

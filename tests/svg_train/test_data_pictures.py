@@ -63,7 +63,7 @@ def test_lost_and_unreadable_pictures_keep_their_time(root, logged):
     found = windows(open_split(root))
     assert [2, 3, 5, 5] in found  # halfway belongs to the later one
     assert [6, 7, 9, 9] in found
-    assert "1 video(s) are damaged" in logged.text
+    assert "1 video is damaged" in logged.text
     assert "'f008.png': not a readable image" in logged.text
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from rich.console import Console
@@ -169,7 +171,7 @@ def test_files_of_other_rates_keep_the_interval_or_are_skipped(options, logged):
     steps = {tuple(np.diff(window)) for window in windows}
     assert steps == {(1,) * 5, (3,) * 5}
     messages = logged.text
-    assert "1 video(s) are not used" in messages
+    assert "1 video is not used" in messages
     assert "c.avi: at 4 frames per second its frames are 0.25 s apart, too slow for 0.1 s per step" in messages
 
 
@@ -429,7 +431,7 @@ def test_bad_files_are_listed_once_and_skipped(options, logged):
     train, _ = open_both(options, split_by="time", test_fraction=0.3)
     assert train.description.startswith("video: 2 file(s)")
     messages = logged.text
-    assert "4 video(s) are not used" in messages
+    assert "4 videos are not used" in messages
     for reason in (
         "empty.mp4: the file is empty",
         "text.mp4: Invalid data",
@@ -437,7 +439,7 @@ def test_bad_files_are_listed_once_and_skipped(options, logged):
         "short.avi: too short: 3 consecutive train frames",
     ):
         assert reason in messages
-    assert "1 video(s) are damaged" in messages
+    assert "1 video is damaged" in messages
     assert "cut.avi: the file is truncated" in messages
 
 
@@ -458,7 +460,7 @@ def test_links_to_nothing_and_pipes_are_listed(options, logged):
     (root / ".hidden.mp4").symlink_to("nowhere.mp4")
     write_video(root / "whole.avi")
     open_both(options, test_fraction=0.4)
-    assert "3 video(s) are not used" in logged.text
+    assert "3 videos are not used" in logged.text
     assert all(reason in logged.text for reason in reasons)
 
 
@@ -598,6 +600,15 @@ def test_raw_streams_are_at_the_rate_of_the_codec_or_of_the_user(options, logged
     assert given.frame_interval_s == pytest.approx(0.05)
     assert "assumed" not in logged.text
     assert "time stamps of their own" not in logged.text
+
+
+@pytest.mark.parametrize(("source_fps", "step_s"), [(1e6, "1e-06"), (1e-6, "1e+06")])
+def test_a_rate_of_pictures_that_makes_steps_at_which_no_model_runs_is_refused(options, source_fps, step_s):
+    for number in range(30):
+        cv2.imwrite(f"{options['root']}/{number:02d}.png", np.zeros((64, 64, 3), np.uint8))
+    expected = rf"a model step of {re.escape(step_s)} s, 1 frame\(s\) of .*\n  expected 0\.0001 to 129600 s;"
+    with pytest.raises(UsageError, match=expected):
+        open_data(config_of(options, source_fps=source_fps), "train", 3)
 
 
 def test_a_rate_that_no_video_needs_is_said(options, logged):

@@ -130,7 +130,7 @@ def test_flags_override_a_recipe_taken_by_name(tmp_path, monkeypatch):
     result = CliRunner().invoke(app, ["--config", "video", "--channels", "1", "--data", "digits", "--frame-step", "2"])
     assert isinstance(result.exception, UsageError)  # of frame_step, not of the recipe's three channels
     assert str(result.exception).splitlines()[1:] == [
-        "  data: Value error, frame_step does not apply to data 'digits', only to video, kth; remove it"
+        "  data: frame_step does not apply to data 'digits', only to video, kth; remove it"
     ]
 
 

@@ -12,6 +12,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+# What a model step may last. No camera delivers 10,000 pictures a second, and an MP4 file holds two pictures that are at most
+# 36 hours apart.
+MIN_STEP_S = 1e-4
+MAX_STEP_S = 129_600.0
+
 MAX_HOLD_S = 1.0
 SAME_RATE = 0.05  # share by which a whole number of pictures may differ from a step: 29.97 fps are good enough for 30
 

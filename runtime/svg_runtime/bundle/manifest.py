@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from svg_common.frame_statistics import TrainingData
+from svg_common.video.sampling import MAX_STEP_S, MIN_STEP_S
 
 SCHEMA_VERSION = 1
 FILE_NAME = "manifest.json"
@@ -34,9 +35,12 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 Computes = Literal["variant", "float32", "mixed"]  # the variant's precision; float32 in all variants; some layers each
 Metric = Literal["psnr_best", "psnr_mean", "ssim_best", "ssim_mean", "diversity"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Difference = Annotated[Finite, Field(ge=0)]
 Size = Annotated[int, Field(ge=1, le=65536)]
 SizeOrNone = Annotated[int, Field(ge=0, le=65536)]  # 0: the model has no such part
-Name = Annotated[str, Field(min_length=1, max_length=128)]  # of a tensor
+Name = Annotated[str, Field(min_length=1, max_length=128)]  # of a tensor or a graph
+# For people. Without a limit, Pydantic accepts lone surrogates, which UTF-8 cannot hold.
+Text = Annotated[str, Field(max_length=4096)]
 
 # Far beyond all models that a device can run: they keep a hostile manifest from taking all memory.
 _MAX_AXES = 8
@@ -146,7 +150,7 @@ class GraphSpec(Frozen):
 class ErrorCurve(Frozen):
     """Differences per step between two runs of the same steps with the same noise."""
 
-    max_abs: tuple[float, ...]
+    max_abs: tuple[Difference, ...]
     psnr_db: tuple[float, ...] | None = None  # frames only
 
 
@@ -154,14 +158,14 @@ class ParityReport(Frozen):
     """Differences between a variant and its reference over observed and forecast frames, with the same noise."""
 
     reference: Literal["pytorch", "fp32"]
-    provider: str  # that computed the variant, e.g. CPUExecutionProvider
+    provider: Text  # that computed the variant, e.g. CPUExecutionProvider
     observed: int
     forecast: int
     samples: int
-    tolerance: float | None = None  # gate: largest difference allowed, relative to max(1, the tensor's largest value)
-    rounding: tuple[float, ...] | None = None  # error of float32 arithmetic in the reference, up to each forecast step
-    max_error: float  # largest difference, relative to max(1, the tensor's largest value)
-    curves: dict[str, ErrorCurve]  # tensor -> per step; "observe.h", "forecast.frame", "forecast.prior.state", ...
+    tolerance: Difference | None = None  # gate: largest one allowed, relative to max(1, the tensor's largest value); None: fp16
+    rounding: tuple[Difference, ...] | None = None  # error of float32 arithmetic in the reference, up to each forecast step
+    max_error: Difference  # largest one, relative to max(1, the tensor's largest value)
+    curves: dict[Text, ErrorCurve]  # tensor -> per step; "observe.h", "forecast.frame", "forecast.prior.state", ...
 
     @model_validator(mode="before")
     @classmethod
@@ -202,7 +206,7 @@ class _ComparedWithFp32(Frozen):
     horizon: int = Field(ge=1)  # forecast frames
     seed: int = Field(ge=0)  # of the noise
     confidence: float = Field(gt=0, lt=1)  # of the intervals
-    computed_by: str  # engine, device and precision
+    computed_by: Text  # engine, device and precision
     divergence_psnr_db: tuple[Finite, ...]  # per step, reduced against fp32
     min_first_step_psnr_db: Finite  # gate: of the first of them
 
@@ -232,7 +236,7 @@ class QualityReport(_ComparedWithFp32):
     same distribution, not a worse one: so the gate checks the first step, and the quality against the truth.
     """
 
-    data: str  # name of the data set
+    data: Text  # name of the data set
     split: Literal["test"]
     metrics: dict[Metric, PairedDifference]  # psnr in dB; best and mean over samples; a single sample has no diversity
 
@@ -254,7 +258,7 @@ class DivergenceReport(_ComparedWithFp32):
     The quality against the truth is then not known, so no backend chooses such a variant by itself.
     """
 
-    frames: str  # what was drawn
+    frames: Text  # what was drawn
     quality_against_truth: Literal["not measured"]
     measure_with: str = Field(max_length=500)  # the command that measures it; CHECKPOINT, FILE, DIR: the user's own
     diversity: PairedDifference | None  # None for a single sample
@@ -267,7 +271,7 @@ class DivergenceReport(_ComparedWithFp32):
 class PrecisionVariant(Frozen):
     """One precision of the whole set of graphs."""
 
-    graphs: dict[str, GraphSpec]
+    graphs: dict[Name, GraphSpec]
     parity: ParityReport | None  # None for bf16, which uses the graphs of fp32
     quality: QualityReport | None = None  # None for fp32, and where the quality was not measured
     divergence: DivergenceReport | None = None  # of a reduced precision whose quality was not measured
@@ -360,7 +364,7 @@ class GenerationSpec(Frozen):
     skip_lag: Literal[0, 1]
     last_frame_skip: bool
     frame_interval_s: float | None = Field(
-        gt=0, allow_inf_nan=False
+        ge=MIN_STEP_S, le=MAX_STEP_S
     )  # seconds per model step; None if the training data had no time base
     training_horizon: int = Field(ge=1)  # forecast frames in training
     context: Literal["window", "stream"] = "window"  # how the runtime reads what was observed, unless the user says otherwise
@@ -372,9 +376,9 @@ class Provenance(Frozen):
 
     checkpoint_sha256: Sha256
     checkpoint_step: int
-    metrics: dict[str, float]
-    data: str
-    versions: dict[str, str]
+    metrics: dict[Text, float]
+    data: Text
+    versions: dict[Text, Text]
 
 
 class Manifest(Frozen):

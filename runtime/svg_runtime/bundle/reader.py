@@ -17,6 +17,7 @@ from svg_common.cache import models_folder
 from svg_common.errors import SvgError
 from svg_common.path_advice import shell_argument
 from svg_common.text_files import decode_text
+from svg_common.validation import problem_line
 from svg_runtime.bundle.contract import SHUFFLED_DECODER, interface_errors
 from svg_runtime.bundle.manifest import (
     FILE_NAME,
@@ -44,6 +45,8 @@ KNOWS_DIGITS_ONLY = (
 MANIFEST_LIMIT = 4 << 20  # bytes
 _LINE_LIMIT = 400  # characters of one problem in a message: keys and names in a hostile manifest can be megabytes
 _ROUNDING_FACTOR = 10.01  # export allows ten times the rounding of float32; both are stored with four digits
+_MAX_TOLERANCE = 0.01  # a hundred times that of export
+_MAX_ROUNDING = 1.0  # as large as the values themselves: float32 says nothing about them
 _GRAPH_LIMIT = 2 << 30  # bytes; also the limit of an ONNX file
 
 _PACKED = re.compile(r".+\.svgb\.(tar(\.\w+)?|tgz)")
@@ -294,7 +297,7 @@ def _read_manifest(file: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
-        lines = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
+        lines = [problem_line(item) for item in error.errors()]
         raise _invalid(file, lines) from error
     lines = interface_errors(manifest) + missing_quality_reports(manifest) + _failed_parity(manifest)
     if lines:
@@ -306,14 +309,22 @@ def _failed_parity(manifest: Manifest) -> list[str]:
     """List variants with an error above the tolerance of the parity gate, or what rounding in a long loop excuses."""
     failed = []
     for precision, variant in manifest.variants.items():
-        parity = variant.parity
-        if parity is None or parity.tolerance is None:
+        parity, where = variant.parity, f"variants.{precision}.parity"
+        if parity is None:
             continue
-        allowed = max(parity.tolerance, _ROUNDING_FACTOR * max(parity.rounding or [0.0]))
-        if not parity.max_error <= allowed:  # nor if it is not a number
+        if parity.tolerance is None:
+            if precision == "fp32":
+                failed.append(f"{where}.tolerance: expected a number, the largest error that its gate allows")
+            continue
+        rounding = max(parity.rounding or [0.0])
+        if parity.tolerance > _MAX_TOLERANCE:
+            failed.append(f"{where}.tolerance: {parity.tolerance:g}, expected at most {_MAX_TOLERANCE:g}")
+        if rounding > _MAX_ROUNDING:
+            failed.append(f"{where}.rounding: {rounding:g}, expected at most {_MAX_ROUNDING:g}")
+        allowed = max(parity.tolerance, _ROUNDING_FACTOR * rounding)
+        if parity.max_error > allowed:
             failed.append(
-                f"variants.{precision}.parity: does not pass its gate: the largest error is {parity.max_error:g}, "
-                f"expected at most {allowed:g}"
+                f"{where}: does not pass its gate: the largest error is {parity.max_error:g}, expected at most {allowed:g}"
             )
     return failed
 

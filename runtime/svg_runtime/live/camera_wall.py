@@ -27,12 +27,16 @@ class _Shown:
 
     view: View | None = None
     arrived_s: float = 0.0  # `time.monotonic()` of that view
+    waits: tuple[StageTimer, float] | None = None  # what gets the times of that view, until it is given to the outputs
     offset: int | None = None  # ticks of the display minus those of the camera
     views: int = 0
 
 
 class CameraWall:
     """Shows every camera in its tile. There is a picture of the wall per model interval, whichever cameras have a new one.
+
+    In real time it is shown with the first new picture of an interval. Otherwise it waits until every camera has a new picture,
+    or one has its next already, so that none is lost. A camera that joins or falls behind goes on at the present.
 
     Args:
         cameras: all of them.
@@ -54,54 +58,74 @@ class CameraWall:
         self._paced = paced
         self._shown = [_Shown() for _ in cameras]
         self._tick = -1
+        self._next_tick = -1  # of the newest view; that of the wall until it is ahead
         self._submitted_s = time.monotonic()
-        self._timed: list[tuple[StageTimer, float]] = []  # of the views that no submitted wall has
         self._writer = OutputThread(
             picture=picture, outputs=outputs, recorders=recorders, timer=StageTimer(STAGES), newest_wins=paced
         )
         self._writer.start()
 
     def show(self, shown: Sequence[tuple[Due, View]]) -> None:
-        """Take the new views of a round, and give the wall to the outputs, unless it has been in this model interval.
+        """Take the new views of a round, and give the wall to the outputs when it is due.
 
         Raises:
             OutputError: an earlier picture could not be written.
         """
         now = time.monotonic()
-        tick = self._tick
+        if not self._paced and any(self._shown[due.number].waits for due, _ in shown):
+            self._submit(now)
         for due, view in shown:
-            camera = self._shown[due.number]
-            camera.view = view
-            camera.arrived_s = now
-            camera.views += 1
-            if camera.offset is None:
-                camera.offset = max(self._tick, 0) - view.tick
-            tick = max(tick, camera.offset + view.tick)
-            self._timed.append((due.camera.stats.timer, due.start_s))
-        if tick >= 0 and not shown and self._paced and now - self._submitted_s >= _REFRESH_S:
-            tick = self._tick + round((now - self._submitted_s) / self._interval_s)
-        if tick > self._tick:
-            self._submit(tick, now)
+            self._take(due, view, now)
+        if not shown and self._paced and self._tick >= 0 and now - self._submitted_s >= _REFRESH_S:
+            self._next_tick = self._tick + round((now - self._submitted_s) / self._interval_s)
+        if self._is_due(idle=not shown):
+            self._submit(now)
 
     def finish(self, keep: bool) -> None:
         """Show what was not yet, and end as `CameraRun.finish`."""
-        if keep and self._timed:
-            self._submit(self._tick + 1, time.monotonic())
+        if keep and self._any_waits:
+            self._submit(time.monotonic())
         self._writer.finish(keep)
         for camera, shown, composed in zip(self._cameras, self._shown, self._picture.composed, strict=True):
             camera.stats.not_shown = shown.views - composed
 
-    def _submit(self, tick: int, now: float) -> None:
-        self._tick = tick
+    @property
+    def _any_waits(self) -> bool:
+        return any(shown.waits for shown in self._shown)
+
+    def _take(self, due: Due, view: View, now: float) -> None:
+        shown = self._shown[due.number]
+        tick = self._tick if shown.offset is None else shown.offset + view.tick
+        # In real time, cameras that are not due together share an interval: only one that has missed it whole is behind.
+        behind = shown.offset is None or shown.waits is not None or not self._paced
+        if behind and tick <= self._tick:
+            tick = self._tick + 1
+        self._next_tick = max(self._next_tick, tick)
+        shown.offset = tick - view.tick
+        shown.view = view
+        shown.arrived_s = now
+        shown.waits = due.camera.stats.timer, due.start_s
+        shown.views += 1
+
+    def _is_due(self, idle: bool) -> bool:
+        if self._paced:
+            return self._next_tick > self._tick
+        complete = all(shown.waits for camera, shown in zip(self._cameras, self._shown, strict=True) if camera.running)
+        return self._any_waits and (complete or idle)
+
+    def _submit(self, now: float) -> None:
+        self._tick = max(self._next_tick, self._tick + 1)
+        self._next_tick = self._tick
         self._submitted_s = now
         tiles = tuple(
             TileView(view=shown.view, note=self._note(camera, shown, now), alarm=camera.stats.alarms.active)
             for camera, shown in zip(self._cameras, self._shown, strict=True)
         )
         picture = next(tile.view.picture for tile in tiles if tile.view is not None)
-        timed = self._timed
-        self._timed = []
-        self._writer.submit(WallView(picture=picture, tick=tick, tiles=tiles), tick, now, timed)
+        timed = [shown.waits for shown in self._shown if shown.waits is not None]
+        for shown in self._shown:
+            shown.waits = None
+        self._writer.submit(WallView(picture=picture, tick=self._tick, tiles=tiles), self._tick, now, timed)
 
     def _note(self, camera: CameraRun, shown: _Shown, now: float) -> str:
         if not camera.running:

@@ -51,7 +51,7 @@ class PlaceRatio:
             expected += cv2.blur(predicted, (side, side))
         ratio = float((value / expected).max())
         self._count += 1
-        rate = max(steps * self._rate, 1 / self._count)
+        rate = min(1.0, max(steps * self._rate, 1 / self._count))  # 1: the last frame alone counts
         limit = expected * _CLIP if self._count > 1 else value
         self._usual += np.float32(rate) * (np.minimum(value, limit) - self._usual)
         return ratio

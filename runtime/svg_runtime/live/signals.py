@@ -31,6 +31,7 @@ _REFRESH_S = 1.0  # how often location and scale are computed
 _CLIP_Z = 4.0  # larger values count as this: an anomaly does not become usual at once
 _PRIOR_SCALE = 1.0  # of the logarithm, and for how many seconds' worth of values it counts: a few values say little
 _PRIOR_S = 10.0
+_LEAST_VALUES = 30  # that the window holds, however long a step is: the last one alone is not what is usual
 
 # 2) forecast errors
 _NOISE = 1e-4  # error variance that no camera is below: 40 dB
@@ -61,6 +62,8 @@ class SignalValues:
 class UsualRange:
     """Running median and upper scale of positive values, by their logarithm, in the last minutes.
 
+    These are at least the last 30 values: steps of time-lapse last minutes.
+
     The scale is the larger of 1.48 times the median absolute deviation and what the 90 % quantile says (a normal distribution
     has it 1.28 standard deviations above the median): where something passes now and then, that is usual.
 
@@ -74,8 +77,8 @@ class UsualRange:
         self._prior_scale = scales[1]
         self._warm_up = _steps(_WARM_UP_S, interval_s)
         self._refresh = _steps(_REFRESH_S, interval_s)
-        self._prior = _PRIOR_S / interval_s
-        self._ring = np.zeros(_steps(_WINDOW_S, interval_s), np.float32)
+        self._ring = np.zeros(max(_LEAST_VALUES, _steps(_WINDOW_S, interval_s)), np.float32)
+        self._prior = len(self._ring) * _PRIOR_S / _WINDOW_S
         self.reset()
 
     def reset(self) -> None:
@@ -148,7 +151,7 @@ class SceneChange:
         variance = self._variance + np.float32(_SCENE_NOISE)
         change = math.exp(float(np.log1p(squared / variance).mean()))
         self._count += 1
-        rate = np.float32(max(steps * self._rate, 1 / self._count))
+        rate = np.float32(min(1.0, max(steps * self._rate, 1 / self._count)))  # 1: the last frame alone counts
         limit = (_SCENE_CLIP * np.sqrt(variance))[:, :, None]
         self._mean = self._mean + rate * np.clip(deviation, -limit, limit)
         self._variance += rate * (np.minimum(squared, _SCENE_CLIP**2 * variance) - self._variance)

@@ -30,6 +30,7 @@ from svg_common.errors import SvgError, UsageError
 from svg_common.files import atomic_directory, write_json
 from svg_runtime.offline.engine import Engine
 from svg_runtime.offline.one_video import VideoRows
+from svg_runtime.offline.published_part import videos_of
 from svg_runtime.offline.schema import EVENTS, FRAMES, SCHEMA, VIDEOS, forecasts_schema
 from svg_runtime.offline.shard import Shard
 
@@ -65,16 +66,16 @@ class Dataset:
         return Dataset(folder, self._shard, self._settings)
 
     def done(self) -> dict[str, tuple[str, str | None]]:
-        """Status and reason of all videos that are done, of every shard, by their id."""
+        """Status and reason of all videos that are done, of every shard, by their id.
+
+        Raises:
+            SvgError: something of a part is missing or damaged.
+        """
+        keeps_forecasts = self._settings.get("keep") is not None
         done: dict[str, tuple[str, str | None]] = {}
-        for file in sorted(self.folder.glob("part-*/videos.parquet")):
-            try:
-                rows = pq.read_table(file, columns=["video_id", "status", "reason"]).to_pylist()
-            except (OSError, pa.ArrowException) as error:
-                raise SvgError(
-                    f"cannot read '{file}': {error}\n  remove the folder of this part; its videos are then forecast again"
-                ) from error
-            done.update((row["video_id"], (row["status"], row["reason"])) for row in rows)
+        for part in sorted(self.folder.glob("part-*")):
+            videos = videos_of(part, keeps_forecasts)
+            done.update((video["video_id"], (video["status"], video["reason"])) for video in videos)
         return done
 
     def engine(self) -> Engine | None:

@@ -14,7 +14,7 @@ from svg_common.errors import OutputError, SvgError
 from svg_common.files import write_json
 from svg_common.outputs import check_outputs
 from svg_common.progress import ProgressDisplay
-from svg_common.quantities import size_text
+from svg_common.quantities import count_text, is_or_are, size_text
 from svg_runtime.bundle.manifest import Manifest
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.live.stop import StopRequest
@@ -44,7 +44,8 @@ def run_forecast(options: ForecastOptions, console: Console) -> Tally:
         check_outputs({"--json": options.json}, {"--out": options.out}, needed=[model, *files])
         listing = list_videos(options.sources)
         mine = [video for video in listing.videos if options.shard.has(video.id)]
-        tally = Tally(listed=len(listing.videos))
+        missing = listing.missing if options.shard.number == 1 else {}  # what has no content has no id, and belongs to no shard
+        tally = Tally(listed=len(mine) + len(missing))
         with open_dataset(options.out, options.settings(manifest, model.name), options.shard) as dataset:
             engine = dataset.engine()
             if engine is not None:
@@ -54,15 +55,16 @@ def run_forecast(options: ForecastOptions, console: Console) -> Tally:
             for video in mine:
                 if video.id in done:
                     tally.count_before(video.name, *done[video.id])
-            if options.shard.number == 1:  # what has no content has no id, and belongs to no shard
-                for name, reason in listing.missing.items():
-                    tally.unreachable(name, reason)
+            for name, reason in missing.items():
+                tally.unreachable(name, reason)
             share = (
                 ""
                 if options.shard.count == 1
-                else f", {len(mine)} of them in shard {options.shard.number}/{options.shard.count}"
+                else f", {tally.listed} of them in shard {options.shard.number}/{options.shard.count}"
             )
-            say(f"svg-forecast: {len(listing.videos)} videos{share}, {tally.done_before} done before, {len(pending)} to do")
+            away = f", {len(missing)} cannot be reached" if missing else ""
+            listed = count_text(len(listing.videos) + len(listing.missing), "video")
+            say(f"svg-forecast: {listed}{share}, {tally.done_before} done before, {len(pending)} to do{away}")
             _say_size(options, manifest, say)
             failure: SvgError | None = None
             about: dict[str, Any] = {"model": model.name, "bundle_id": manifest.bundle_id}
@@ -88,7 +90,7 @@ def run_forecast(options: ForecastOptions, console: Console) -> Tally:
             raise KeyboardInterrupt
     if tally.not_ok:
         raise SvgError(
-            f"{tally.not_ok} of {sum(tally.status.values())} videos are not forecast completely\n"
+            f"{tally.not_ok} of {count_text(tally.listed, 'video')} {is_or_are(tally.not_ok)} not forecast completely\n"
             f"  why is said above{_more_about(options, tally)}"
         )
     return tally
@@ -114,7 +116,7 @@ def _say_size(options: ForecastOptions, manifest: Manifest, say: Any) -> None:
 
 def _finish(options: ForecastOptions, about: dict[str, Any], tally: Tally, duration_s: float, say: Any) -> None:
     counts = ", ".join(f"{count} {status}" for status, count in sorted(tally.status.items())) or "no videos"
-    did = f"{tally.frames} frames and {tally.alarms} alarms in this run, {duration_s:.0f} s"
+    did = f"{count_text(tally.frames, 'frame')} and {count_text(tally.alarms, 'alarm')} in this run, {duration_s:.0f} s"
     say(f"svg-forecast: {counts}; {did} -> {options.out}")
     shown = list(tally.problems.items())[-_SHOWN:]  # those of this run come after those of earlier ones
     for name, reason in shown:

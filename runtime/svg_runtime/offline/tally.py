@@ -11,7 +11,7 @@ from typing import Any
 class Tally:
     """What became of the videos of this shard, this run's and earlier ones'."""
 
-    listed: int = 0
+    listed: int = 0  # in this shard, also what cannot be reached
     done_before: int = 0
     status: Counter[str] = field(default_factory=Counter)  # ok, damaged, failed, unreachable
     frames: int = 0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -13,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import svg_runtime
+from svg_common.validation import problem_text
 from svg_runtime.serve import answers, metrics, operations, page, schema
 from svg_runtime.serve.catalogue import Catalogue
 from svg_runtime.serve.frames import MEDIA_TYPES, RAW
@@ -146,6 +148,7 @@ class Api:
         media_type = _media_type(request)
         if media_type != _JSON:
             raise _wrong_type(media_type, (_JSON,))
+        _check_no_repeats(body)
         try:
             return kind.model_validate_json(body)
         except ValidationError as error:
@@ -240,11 +243,28 @@ def _wrong_type(given: str, expected: tuple[str, ...]) -> ProblemError:
     return ProblemError("wrong-type", detail, f"one of: {', '.join(expected)}", headers=_CLOSE)
 
 
+def _check_no_repeats(body: bytes) -> None:
+    """Refuse a JSON body that names a member twice: of two values, one would be ignored.
+
+    Raises:
+        ProblemError: it does.
+    """
+
+    def members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        for name, count in Counter(name for name, _ in pairs).items():
+            if count > 1:
+                raise ProblemError("invalid", f"{name[:40]}: given {count} times", "each name once")
+        return dict(pairs)
+
+    with suppress(ValueError, RecursionError):  # what is not JSON, its validation describes
+        json.loads(body, object_pairs_hook=members, parse_int=str)  # of any length
+
+
 def _invalid(error: ValidationError) -> ProblemError:
     """What is wrong with a JSON body, member by member."""
     problems = error.errors()
     places = [".".join(str(part)[:40] for part in each["loc"]) or "the body" for each in problems]
-    shown = [f"{place}: {each['msg']}" for place, each in zip(places, problems, strict=True)][:_PROBLEMS_SHOWN]
+    shown = [f"{place}: {problem_text(each)}" for place, each in zip(places, problems, strict=True)][:_PROBLEMS_SHOWN]
     more = f"; and {len(problems) - _PROBLEMS_SHOWN} more" if len(problems) > _PROBLEMS_SHOWN else ""
     return ProblemError("invalid", "; ".join(shown) + more, advice="see GET /openapi.json, or GET / in a browser")
 

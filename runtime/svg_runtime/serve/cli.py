@@ -60,7 +60,9 @@ TokenFileOption = Annotated[
 MaxSessionsOption = Annotated[int, typer.Option(min=1, max=1024, help="Sessions that are open at the same time.")]
 IdleTimeoutOption = Annotated[
     str,
-    typer.Option(metavar="DURATION", help="A session that gets no frame and no request for a forecast for so long is closed."),
+    typer.Option(
+        metavar="DURATION", help="A session that gets no frame and no request for so long is closed; GET does not count."
+    ),
 ]
 MaxFrameOption = Annotated[str, typer.Option(metavar="SIZE", help="Largest body of a frame.")]
 MaxForecastOption = Annotated[str, typer.Option(metavar="SIZE", help="Largest forecast, as float32.")]

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from svg_common.validation import problem_line
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.errors import UsageError
 from svg_runtime.forecast.model import ContextMode
@@ -40,7 +41,7 @@ class TritonSettings(BaseModel):
         try:
             return cls(**given)
         except ValidationError as error:
-            lines = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+            lines = [problem_line(each) for each in error.errors()]
             lines += [f"expected some of: {', '.join(cls.model_fields)}"]
             raise UsageError("\n  ".join(["invalid parameters in config.pbtxt", *lines])) from error
 

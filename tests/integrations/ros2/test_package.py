@@ -51,7 +51,8 @@ def test_setup_installs_every_file_where_ros_looks_for_it(tmp_path):
 
 
 def test_the_parameter_file_has_the_defaults_of_the_node():
-    (values,) = yaml.safe_load((PACKAGE / "config" / "forecast.yaml").read_text()).values()
+    ((node, values),) = yaml.safe_load((PACKAGE / "config" / "forecast.yaml").read_text()).items()
+    assert node == "/**"  # a name would be that of one node in no namespace, and others would ignore the file
     defaults = {parameter.name: parameter.default for parameter in PARAMETERS}
     assert values["ros__parameters"] == defaults
     assert {name: type(value) for name, value in values["ros__parameters"].items()} == {
@@ -81,8 +82,9 @@ def test_the_launch_file_starts_the_node(monkeypatch, tmp_path):
     module("ament_index_python")
     module("ament_index_python.packages", get_package_share_directory=lambda name: str(tmp_path / name))
     described = runpy.run_path(str(PACKAGE / "launch" / "forecast.launch.py"))["generate_launch_description"]()
-    assert described[:2] == ["image", "params_file"]
+    assert described[:3] == ["image", "namespace", "params_file"]
     (node,) = started
     assert (node["package"], node["executable"], node["name"]) == ("svg_edge_ros", "forecast_node", "forecast")
+    assert node["namespace"] == "<namespace>"
     assert node["parameters"] == ["<params_file>"]
     assert node["remappings"] == [("image", "<image>")]

@@ -134,6 +134,26 @@ def test_compiled_graphs_are_cached_per_precision(tiny_bundle, tmp_path, monkeyp
                 assert f"graphs computed in {precision}" in forecaster.description
 
 
+def test_a_graph_that_gives_another_shape_than_it_declares_is_an_error_of_the_bundle(tiny_bundle, frames, tmp_path):
+    model = onnx.load_from_string(graph_bytes(tiny_bundle, "decoder"))
+    (frame,) = (output.name for output in model.graph.output)
+    last = next(node for node in model.graph.node if frame in node.output)
+    last.output[0] = "whole_frame"
+    for name, value in (("first", 0), ("end", 1), ("axis", 3)):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([value], np.int64), name))
+    model.graph.node.append(onnx.helper.make_node("Slice", ["whole_frame", "first", "end", "axis"], [frame]))
+    damaged = replace_graph(copy_bundle(tiny_bundle, tmp_path), "decoder", model.SerializeToString())
+    with Forecaster.open(damaged, shuffled=False, **F32, **SMALL) as forecaster:
+        for shown in frames[:3]:
+            forecaster.observe(shown)
+        with pytest.raises(BundleError) as caught:
+            forecaster.forecast()
+    first_line, *others = str(caught.value).splitlines()  # svg-bench shows the first one alone
+    assert first_line.endswith("contradicts the manifest: OpenVINO refuses (2, 1, 64, 64) as the shape of 'frame'")
+    assert first_line.startswith(f"fp32/decoder.onnx of '{damaged}'")
+    assert others[-1] == "  export the bundle again with: svg-export ckpt.pt"
+
+
 def plan_of(model) -> openvino.CompiledModel:
     return openvino_device.shared_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 

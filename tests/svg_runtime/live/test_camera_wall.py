@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
 from types import SimpleNamespace
@@ -150,6 +152,19 @@ def open_wall(count: int, paced: bool = False) -> tuple[CameraWall, list[Camera]
     return wall, cameras, shown
 
 
+def wait_for_each(wall: CameraWall) -> Callable[[], None]:
+    """Return what waits until the outputs have every picture that they were given: in real time the newest wins."""
+    waiting = wall._writer
+
+    def composed() -> None:
+        end = time.monotonic() + 10
+        while waiting._waiting:
+            assert time.monotonic() < end
+            time.sleep(0.001)
+
+    return composed
+
+
 def test_there_is_one_picture_per_model_interval():
     """Cameras that are not due together share it; one that starts late begins at the present."""
     wall, (first, second), shown = open_wall(2)
@@ -162,6 +177,67 @@ def test_there_is_one_picture_per_model_interval():
     assert shown.ticks == [0, 1, 2, 6]
     assert first.stats.timer.summary()["end_to_end"]["count"] == 4
     assert second.stats.timer.summary()["end_to_end"]["count"] == 3
+
+
+def test_no_picture_is_lost_of_a_file_that_is_slower():
+    """It goes on at its own rate, with every second interval, after the other has ended."""
+    wall, (fast, slow), shown = open_wall(2)
+    wall.show([due(0, fast, 0), due(1, slow, 0)])
+    for tick in range(1, 9):
+        wall.show([due(0, fast, tick)])
+    wall.show([due(0, fast, 9), due(1, slow, 2)])
+    fast.running = False
+    wall.show([])
+    for tick in range(4, 12, 2):
+        wall.show([due(1, slow, tick)])
+    wall.finish(keep=True)
+    assert shown.ticks == [*range(10), 11, 13, 15, 17]
+    assert (fast.stats.not_shown, slow.stats.not_shown) == (0, 0)
+    assert fast.stats.timer.summary()["end_to_end"]["count"] == 10
+    assert slow.stats.timer.summary()["end_to_end"]["count"] == 6
+
+
+@pytest.mark.parametrize(("paced", "ticks"), [(False, [0, 1]), (True, [0, 1, 2])])
+def test_the_first_picture_of_a_camera_that_joins_is_shown(paced, ticks):
+    wall, (first, second), shown = open_wall(2, paced)
+    composed = wait_for_each(wall)
+    wall.show([due(0, first, 0)])
+    composed()
+    wall.show([due(1, second, 0)])
+    composed()
+    wall.show([due(0, first, 1), due(1, second, 1)])
+    wall.finish(keep=True)
+    assert shown.ticks == ticks
+    assert (first.stats.not_shown, second.stats.not_shown) == (0, 0)
+
+
+def test_a_camera_in_real_time_that_is_behind_one_that_has_ended_goes_on():
+    wall, (ahead, behind), shown = open_wall(2, paced=True)
+    composed = wait_for_each(wall)
+    wall.show([due(0, ahead, 0), due(1, behind, 0)])
+    composed()
+    wall.show([due(0, ahead, 20)])
+    composed()
+    ahead.running = False
+    for tick in range(1, 6):
+        wall.show([due(1, behind, tick)])
+        composed()
+    wall.finish(keep=True)
+    assert shown.ticks == [0, 20, 21, 22, 23, 24]
+    assert behind.stats.not_shown == 1  # which shared the interval of the one ahead
+
+
+def test_cameras_in_real_time_that_are_not_due_together_share_every_interval():
+    wall, (first, second), shown = open_wall(2, paced=True)
+    composed = wait_for_each(wall)
+    for tick in range(20):
+        wall.show([due(0, first, tick)])
+        composed()
+        wall.show([due(1, second, tick)])
+        composed()
+    wall.finish(keep=True)
+    assert len(shown.ticks) == 21  # one more, with which the second joined
+    assert (first.stats.not_shown, second.stats.not_shown) == (0, 0)
 
 
 def test_what_is_said_of_a_camera(monkeypatch):

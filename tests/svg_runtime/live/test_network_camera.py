@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socketserver
 import threading
@@ -307,6 +308,25 @@ def test_http_content_that_is_not_live_video_is_refused(tmp_path, name, reason):
     handler = type("Server", (Page,), {"content": path.read_bytes() if path.exists() else Page.content})
     with switched_on(handler) as server, pytest.raises(SourceLostError, match=reason):
         camera_at(f"http://{server.address}/{name}")
+
+
+class LogIn(Mjpeg):
+    """Answers, without saying how long the answer is, with a page that only users may see."""
+
+    def do_GET(self) -> None:  # noqa: N802
+        known = self.headers["Authorization"] == "Basic " + base64.b64encode(b"admin:s3cret").decode()
+        self.send_response(200 if known else 401)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("WWW-Authenticate", 'Basic realm="camera"')
+        self.end_headers()
+        self.wfile.write(b"<html>camera</html>" * 50)
+
+
+def test_an_address_of_a_web_page_is_said_to_be_one():
+    with switched_on(LogIn) as server, pytest.raises(SourceLostError) as lost:
+        camera_at(f"http://admin:s3cret@{server.address}/")
+    first = f"http://{server.address} delivers no frames: the address answers with a web page, not with live video"
+    assert str(lost.value).partition("\n")[0] == first
 
 
 class Redirection(Mjpeg):

@@ -44,6 +44,16 @@ def test_places_remember_for_as_long_where_frames_are_dropped():
     assert ratios[1] == pytest.approx(ratios[0], rel=0.05)
 
 
+@pytest.mark.parametrize("step_s", [31.0, 60.0, 90.0, 3600.0])
+def test_what_is_usual_stays_within_what_was_seen_where_steps_are_long(step_s):
+    ratio = PlaceRatio(step_s, LEAST)
+    for value in (0.02, 0.04) * 20:
+        seen = ratio.of(np.full((64, 64), value, np.float32), steps=3)
+        assert 0 < seen < 250
+    assert seen == pytest.approx(2, rel=0.01)  # the frame before is what is usual
+    assert ratio.of(NOTHING, steps=3) == 0
+
+
 def test_the_first_time_at_a_place_hardly_becomes_usual():
     ratio = PlaceRatio(STEP_S, LEAST)
     for _ in range(600):

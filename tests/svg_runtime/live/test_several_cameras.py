@@ -109,6 +109,26 @@ def test_a_camera_that_blocks_delays_no_other(svg_live, monkeypatch):
     assert len(read_times(Path("o.mp4"))) == 9
 
 
+def test_no_picture_of_a_file_that_falls_behind_is_missing_from_the_video(svg_live, monkeypatch):
+    class Slow(Scripted):
+        def frames(self):
+            for picture in super().frames():
+                yield picture
+                assert fast.closed.wait(DEADLINE_S)
+
+    class Closing(Scripted):
+        def close(self):
+            self.closed.set()
+
+    fast = Closing("fast", 10)
+    use(monkeypatch, Slow("slow", 10), fast)
+    code, stderr, stats = svg_live(*SMALL, *TWO, "--output", "o.mp4")
+    assert code == 0, stderr
+    assert {camera["frames"]["not_shown"] for camera in stats["cameras"].values()} == {0}
+    assert [camera["latency_ms"]["end_to_end"]["count"] for camera in stats["cameras"].values()] == [10, 10]
+    assert len(read_times(Path("o.mp4"))) in (18, 19, 20)  # the first picture may be shared, and the last of the fast one
+
+
 def test_a_lost_camera_ends_alone(svg_live, monkeypatch):
     use(monkeypatch, Scripted("x", 3, then=SourceLostError("the cable is out\n  put it in")), Scripted("y", 6))
     code, stderr, stats = svg_live(*SMALL, *TWO)

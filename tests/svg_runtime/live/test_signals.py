@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 
 import cv2
 import numpy as np
 import pytest
 
+from svg_common.video.sampling import MAX_STEP_S
 from svg_runtime import Forecaster
 from svg_runtime.forecast.forecaster import Observation
 from svg_runtime.forecast.scores import EarlierForecast, ForecastMemory
@@ -38,6 +40,37 @@ def test_seconds_are_seconds_where_frames_are_dropped():
     fed(usual, scatter(600), steps=5)  # five minutes
     assert min(z for z in fed(usual, [x * 20 for x in scatter(20, seed=1)], steps=5) if z is not None) > 5
     assert fed(usual, [x * 20 for x in scatter(600, seed=2)], steps=5)[-1] == pytest.approx(0, abs=3)
+
+
+LONG_STEPS_S = [20.0, 31.0, 40.0, 60.0, 600.0, 3600.0, MAX_STEP_S]  # of time-lapse
+
+
+@pytest.mark.parametrize("step_s", LONG_STEPS_S)
+def test_signals_of_long_steps_are_numbers_and_see_what_is_unusual(step_s):
+    signals, rng = Signals(step_s), np.random.default_rng(0)
+    street = cv2.GaussianBlur(rng.random((64, 64, 3), dtype=np.float32), (0, 0), 3.0) * 4 - 1.5
+    for index in range(60):
+        frame = street + rng.normal(0, rng.uniform(0.01, 0.02), street.shape).astype(np.float32)
+        values = signals.add(frame, observed(index, rng, rng.uniform(1.0, 1.5)))
+        assert values is None or all(math.isfinite(z) for z in asdict(values).values() if z is not None)
+        assert index < 30 or values.combined < 4.5  # the usual is no alarm, though the window has few values
+    covered = signals.add(np.zeros_like(street), observed(60, rng, 1.2))
+    assert covered.scene > 4.5
+
+
+@pytest.mark.parametrize("step_s", LONG_STEPS_S)
+def test_a_scene_that_is_measured_in_long_steps_has_a_variance(step_s):
+    change, rng = SceneChange(step_s), np.random.default_rng(0)
+    changes = [change.of(rng.random((64, 64, 3), dtype=np.float32), steps=3) for _ in range(50)]
+    assert all(1 <= each < math.inf for each in changes[1:])
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+@pytest.mark.parametrize("step_s", LONG_STEPS_S)
+def test_a_constant_of_long_steps_is_usual_and_a_scale_stays(step_s, value):
+    usual = UsualRange(step_s)
+    assert max(abs(z) for z in fed(usual, [value] * 1000) if z is not None) < 1e-3
+    assert 0 < usual.z(2.0) < math.inf
 
 
 def test_a_scene_is_remembered_for_as_long_where_frames_are_dropped():

@@ -154,7 +154,7 @@ def test_what_cannot_be_reached_is_said_with_the_reason_and_exit_code_1(svg_fore
 def test_the_others_are_forecast_and_the_next_run_tries_again(svg_forecast, site, videos):
     Path("list.txt").write_text(f"{AWAY}/a.mp4\n{site.url}/404/b.mp4\n{site.url}/login/c.mp4\n{videos}/yard1.mp4\n")
     code, _, summary = svg_forecast("list.txt", f"{AWAY}/d.mp4", videos / "yard2.mp4")
-    assert (code, summary["videos"]) == (1, {"listed": 2, "done_before": 0, "ok": 2, "unreachable": 4})
+    assert (code, summary["videos"]) == (1, {"listed": 6, "done_before": 0, "ok": 2, "unreachable": 4})
     reasons = {name.rpartition("/")[2]: reason for name, reason in summary["problems"].items()}
     for name, text in {"a": "Cannot connect", "b": "404 Not Found", "c": "is a page", "d": "Cannot connect"}.items():
         assert text in reasons[f"{name}.mp4"]

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import html.parser
 import re
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +22,8 @@ from svg_runtime.web.access import Access
 from svg_runtime.web.address import Address
 from svg_runtime.web.token import Token
 from tests.svg_runtime.serve.serve_helpers import open_session
+
+DOCUMENTATION = Path(__file__).resolve().parents[3] / "docs" / "serve.md"
 
 
 def test_the_description_names_all_operations_models_and_problems(client):
@@ -62,6 +65,16 @@ def test_the_page_shows_all_of_it_and_loads_nothing(client):
     style = re.search(r"<style>(.*)</style>", answer.text, re.S).group(1)
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     assert f"style-src 'sha256-{digest}'" in answer.headers["content-security-policy"]
+
+
+def test_the_documentation_has_a_row_for_every_refusal():
+    rows = re.findall(r"^\| (\d[\d, ]*) \| (`[a-z-]+`(?:, `[a-z-]+`)*) \|", DOCUMENTATION.read_text(encoding="utf-8"), re.M)
+    named = [
+        (int(status), name.strip("`"))
+        for statuses, names in rows
+        for status, name in zip(statuses.split(", "), names.split(", "), strict=True)
+    ]
+    assert sorted(named) == sorted((kind.status, kind.name) for kind in KINDS.values())
 
 
 def test_names_of_models_are_text_on_the_page():
@@ -115,6 +128,20 @@ def test_refusals_of_access_are_problems(open_client):
 def test_unknown_models_are_refused_with_those_that_exist(client):
     refused = client.post("/v1/sessions", json={"model": "/etc/passwd"})
     assert (refused.status_code, refused.json()["expected"]) == (422, "one of: digits, camera")
+
+
+def test_a_member_that_is_given_twice_is_refused(client):
+    json_type = {"content-type": "application/json"}
+    for samples in ("2", "1" + "0" * 5000):
+        body = f'{{"model": "digits", "samples": {samples}, "samples": 3}}'
+        refused = client.post("/v1/sessions", content=body, headers=json_type)
+        assert (refused.status_code, refused.json()["type"]) == (422, "/#invalid"), refused.text
+        assert (refused.json()["detail"], refused.json()["expected"]) == ("samples: given 2 times", "each name once")
+    session = open_session(client)
+    refused = client.post(f"{session}/forecast", content='{"horizon": 2, "horizon": 2}', headers=json_type)
+    assert (refused.status_code, refused.json()["detail"]) == (422, "horizon: given 2 times")
+    for body in ("{", "[" * 30_000, '{"model": "digits"'):  # no JSON, which the usual message describes
+        assert "Invalid JSON" in client.post("/v1/sessions", content=body, headers=json_type).json()["detail"]
 
 
 def test_two_models_of_one_name_are_refused(tmp_path):

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from svg_common import command
-from svg_runtime.serve.cli import main
+from svg_runtime.serve.cli import app, main
 from svg_runtime.serve.openapi import describe
 from tests.svg_runtime.serve.serve_helpers import digits
 
@@ -212,3 +212,10 @@ def test_clients_in_python_and_javascript_print_the_same_forecast():
         connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
         assert json.loads(ask(connection, "GET", "/v1/sessions")[2]) == {"sessions": []}
         connection.close()
+
+
+def test_the_help_says_which_requests_keep_a_session():
+    from typer.main import get_command
+
+    (option,) = (option for option in get_command(app).params if option.name == "idle_timeout")
+    assert option.help == "A session that gets no frame and no request for so long is closed; GET does not count."

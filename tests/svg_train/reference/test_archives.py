@@ -52,6 +52,14 @@ def test_a_packed_bundle_is_named_as_one(tiny_bundle, tmp_path):
     assert Bundle.open(tmp_path / "cam.svgb")
 
 
+def test_a_bundle_is_named_as_one_with_the_options_of_svg_export_that_take_it(tiny_bundle, tmp_path):
+    with pytest.raises(CheckpointError, match=f"'{tiny_bundle}' is a bundle: graphs, not a checkpoint\n") as error:
+        load_any_checkpoint(tiny_bundle)
+    assert str(error.value).endswith("svg-export takes a bundle with --push, --pack or --triton")
+    with pytest.raises(CheckpointError, match=r"is a folder\n  expected a checkpoint"):
+        load_any_checkpoint(tmp_path)
+
+
 @pytest.mark.parametrize(("mode", "kind"), [("w:gz", "gzip"), ("w:bz2", "bzip2"), ("w:xz", "xz")])
 def test_a_compressed_archive_is_named_too(tiny_checkpoint, tmp_path, mode, kind):
     archive = packed(tmp_path, tiny_checkpoint, "m.pth.tar", mode)

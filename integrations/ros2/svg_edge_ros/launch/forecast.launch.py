@@ -17,11 +17,13 @@ def generate_launch_description() -> LaunchDescription:
     parameters = os.path.join(get_package_share_directory("svg_edge_ros"), "config", "forecast.yaml")
     return LaunchDescription([
         DeclareLaunchArgument("image", default_value="image", description="Topic of the camera's images."),
+        DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node, such as the camera's."),
         DeclareLaunchArgument("params_file", default_value=parameters, description="YAML file with parameters of the node."),
         Node(
             package="svg_edge_ros",
             executable="forecast_node",
             name="forecast",
+            namespace=LaunchConfiguration("namespace"),
             output="screen",
             parameters=[LaunchConfiguration("params_file")],
             remappings=[("image", LaunchConfiguration("image"))],

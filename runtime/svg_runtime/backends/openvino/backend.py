@@ -194,7 +194,14 @@ class OpenVinoBackend(HostArrays):
         compiled = self._compile(graph, shapes, frozenset(outputs))
         request, arrays = compiled.model.create_infer_request(), []
         for name, array, _ in unaliased(graph, inputs, outputs):
-            request.set_tensor(name, self._tensor(array, shared_memory=True))
+            try:
+                request.set_tensor(name, self._tensor(array, shared_memory=True))
+            except Exception as error:  # OpenVINO raises RuntimeError and classes of its own
+                raise BundleError(
+                    f"{self._files[graph]} of {self._where} contradicts the manifest: OpenVINO refuses {array.shape} "
+                    f"as the shape of '{name}'\n  {' '.join(str(error).split())}\n"
+                    "  export the bundle again with: svg-export ckpt.pt"
+                ) from error
             arrays.append(array)
         bound = _BoundRequest(graph, request, compiled, arrays, in_lane=self.lanes > 1)
         self._bound.add(bound)

@@ -17,6 +17,7 @@ from svg_common.files import atomic_file
 from svg_runtime.live.alarms.clip_buffer import StoredPicture
 from svg_runtime.live.alarms.record import AlarmRecord, Files
 from svg_runtime.live.events import EventLog
+from svg_runtime.live.outputs.bounded_folder import LimitedFiles
 from svg_runtime.live.outputs.h264 import encodable
 from svg_runtime.live.outputs.mp4 import Mp4Writer
 from svg_runtime.live.overlay.theme import Canvas
@@ -30,28 +31,28 @@ class Archive:
     """Where alarms are saved. What cannot be written is an event of the run, not its end.
 
     Attributes:
-        folder: of clips and pictures; None: none are saved.
-        limit_bytes: of the files of alarms in it; the oldest are removed first.
+        files: clips and pictures, whose names are as `OWN_NAME`; None: none are saved.
         events_file: gets a line per alarm; None: none.
         tick_s: seconds per tick of the source.
         events: of the run.
     """
 
-    folder: Path | None
-    limit_bytes: int
+    files: LimitedFiles | None
     events_file: Path | None
     tick_s: float
     events: EventLog
 
     def save(self, name: str, pictures: list[StoredPicture], comparison: Canvas | None) -> Files:
-        """Write NAME.mp4 if there are pictures, and NAME.png if it is given; then remove the oldest files beyond the limit."""
-        if self.folder is None:
+        """Write NAME.mp4 if there are pictures, and NAME.png if it is given; then remove the oldest alarms beyond the limit."""
+        files = self.files
+        if files is None:
             return Files()
-        clip, picture = self.folder / f"{name}.mp4", self.folder / f"{name}.png"
-        has_clip = bool(pictures) and self._try(clip, lambda: self._write_clip(clip, pictures))
-        has_picture = comparison is not None and self._try(picture, lambda: _write_png(picture, comparison))
-        if self.folder.is_dir():
-            self._try(self.folder, lambda: self._remove_oldest(name), "removed")
+        clip, picture = files.folder / f"{name}.mp4", files.folder / f"{name}.png"
+        has_clip = bool(pictures) and self._try(clip, lambda: _add(files, clip, lambda: self._write_clip(clip, pictures)))
+        has_picture = comparison is not None and self._try(
+            picture, lambda: _add(files, picture, lambda: _write_png(picture, comparison))
+        )
+        self._try(files.folder, lambda: files.make_room(0, keep=name), "removed")
         return Files(clip=str(clip) if has_clip else None, picture=str(picture) if has_picture else None)
 
     def append(self, record: AlarmRecord) -> None:
@@ -84,16 +85,11 @@ class Archive:
         finally:
             writer.close(keep)
 
-    def _remove_oldest(self, newest: str) -> None:
-        assert self.folder is not None
-        files = sorted(path for path in self.folder.iterdir() if OWN_NAME.fullmatch(path.name))  # names sort by time
-        sizes = {path: path.stat().st_size for path in files}
-        total = sum(sizes.values())
-        for path, size in sizes.items():
-            if total <= self.limit_bytes or path.stem == newest:
-                return
-            path.unlink(missing_ok=True)
-            total -= size
+
+def _add(files: LimitedFiles, path: Path, write: Callable[[], None]) -> None:
+    files.make_folder()
+    write()
+    files.add(path)
 
 
 def _write_png(path: Path, canvas: Canvas) -> None:

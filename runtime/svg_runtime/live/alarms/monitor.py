@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svg_runtime.forecast.forecaster import Observation
-from svg_runtime.live.alarms.archive import Archive
+from svg_runtime.live.alarms.archive import OWN_NAME, Archive
 from svg_runtime.live.alarms.clip_buffer import ClipBuffer, StoredPicture
 from svg_runtime.live.alarms.comparison import compare_frames
 from svg_runtime.live.alarms.options import AlarmOptions
@@ -25,10 +25,11 @@ from svg_runtime.live.alarms.trigger import AlarmTrigger
 from svg_runtime.live.alarms.worker import Worker
 from svg_runtime.live.empty_pictures import EmptyPicture
 from svg_runtime.live.events import EventLog
+from svg_runtime.live.outputs.bounded_folder import LimitedFiles
 from svg_runtime.live.overlay.theme import Canvas
 from svg_runtime.live.signals import Signals, SignalValues
 from svg_runtime.live.sources.base import SourceFrame
-from svg_runtime.live.timing import RecentValues
+from svg_runtime.live.timing import RecentValues, wall_clock
 
 _QUEUE = 20  # clips and records to be written
 _DRAIN_S = 2.0  # for messages at the end of the run
@@ -41,15 +42,10 @@ class _Moment:
 
     position_s: float  # from the first picture, in the time of the source
     time_s: float  # the same by the `StepClock`
+    taken_s: float  # `time.monotonic()` when the picture was taken, as far as the source says
     source_frame: SourceFrame
     frame: NDArray[np.float32]
     observation: Observation
-
-    def wall_clock(self) -> datetime:
-        """When the picture was taken, as far as the source says, in the local zone."""
-        captured_s = self.source_frame.captured_s
-        age_s = 0.0 if captured_s is None else time.monotonic() - captured_s
-        return datetime.now().astimezone() - timedelta(seconds=age_s)
 
 
 @dataclass
@@ -57,13 +53,15 @@ class _Alarm:
     """An alarm in progress, or a rise that may become one."""
 
     start: datetime
+    start_s: float  # the same of `time.monotonic()`: a clock that is set meanwhile changes no duration
     position_s: float
-    high: datetime  # when the last frame was taken that was not below the level at which the alarm clears
+    high_taken_s: float  # as `start_s`, when the last frame was taken that was not below the level at which the alarm clears
     high_s: float  # position of this frame
     peak: Peak = field(default_factory=Peak)
     # The mean forecast of the frame with the largest value, and the frame.
     frames: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
     sequence: int = 0
+    threshold: float = 0.0  # at which it started: a client of the page may change it meanwhile
     end: datetime | None = None  # None: not ended yet
     # Used by the writer's thread alone:
     files: Files | None = None  # None: the clip is not saved yet; the picture follows at the end
@@ -116,8 +114,8 @@ class AlarmMonitor:
         self.listeners: list[Callable[[AlarmRecord], None]] = []  # as outlets, but called at once, by any thread
         self._outlets = options.open_outlets(source, events) if options.enabled else []
         self._archive = Archive(
-            folder=options.folder, limit_bytes=options.limit_bytes, events_file=options.events_file,
-            tick_s=self._tick_s, events=events,
+            files=None if options.folder is None else LimitedFiles(options.folder, OWN_NAME, options.limit_bytes),
+            events_file=options.events_file, tick_s=self._tick_s, events=events,
         )  # fmt: skip
         self._closed = False
         self._clips: ClipBuffer | None = None
@@ -167,7 +165,9 @@ class AlarmMonitor:
             if self._clips is not None:
                 self._clips.add(source_frame.image, source_frame.tick)
             moment = _Moment(
-                position_s=position_s, time_s=time_s, source_frame=source_frame, frame=frame, observation=observation
+                position_s=position_s, time_s=time_s,
+                taken_s=time.monotonic() if source_frame.captured_s is None else source_frame.captured_s,
+                source_frame=source_frame, frame=frame, observation=observation,
             )  # fmt: skip
             self._follow(moment, settled=settled)
         return self.values
@@ -228,12 +228,14 @@ class AlarmMonitor:
             self._start_alarm(moment)
 
     def _note_peak(self, moment: _Moment, value: float) -> None:
-        now = moment.wall_clock()
         if self._alarm is None:
-            self._alarm = _Alarm(start=now, position_s=moment.position_s, high=now, high_s=moment.position_s)
+            self._alarm = _Alarm(
+                start=wall_clock(moment.taken_s).astimezone(), start_s=moment.taken_s, position_s=moment.position_s,
+                high_taken_s=moment.taken_s, high_s=moment.position_s,
+            )  # fmt: skip
         alarm = self._alarm
         if self._trigger.high_s == moment.time_s:
-            alarm.high = now
+            alarm.high_taken_s = moment.taken_s
             alarm.high_s = moment.position_s
         before = getattr(alarm.peak, self._options.signal)
         if before is None or value > before:
@@ -245,6 +247,7 @@ class AlarmMonitor:
         alarm = self._alarm
         assert alarm is not None
         alarm.sequence = next(self._numbers)
+        alarm.threshold = self._options.trigger.threshold
         self._count += 1
         reached = getattr(alarm.peak, self._options.signal)
         self._events.add("alarm", f"alarm {alarm.sequence} at {alarm.position_s:.1f} s: {self._options.signal} {reached:.1f}")
@@ -263,7 +266,8 @@ class AlarmMonitor:
         self._alarm = None
         duration_s = alarm.high_s - alarm.position_s + self._interval_s
         # A file is not read at the rate at which it was recorded: both ends are by the clock, the duration is the source's.
-        alarm.end = min(alarm.high + timedelta(seconds=self._interval_s), datetime.now().astimezone())
+        end_s = min(alarm.high_taken_s + self._interval_s, time.monotonic())
+        alarm.end = alarm.start + timedelta(seconds=end_s - alarm.start_s)
         self._write(lambda: self._finish(alarm, duration_s))
 
     def _save(self, alarm: _Alarm, pictures: list[StoredPicture]) -> None:
@@ -296,7 +300,7 @@ class AlarmMonitor:
         duration_s = alarm.duration_s
         return AlarmRecord(
             sequence=alarm.sequence, phase=phase, camera=self._options.camera, source=self._source, model=self._model,
-            signal=self._options.signal, threshold=self._options.trigger.threshold, start=alarm.start,
+            signal=self._options.signal, threshold=alarm.threshold, start=alarm.start,
             end=alarm.end,
             duration_s=None if duration_s is None else round(duration_s, 3),
             position_s=round(alarm.position_s, 3), peak=alarm.peak, files=alarm.files or Files(),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from svg_runtime.live.sources.pacing import is_same_step
+from svg_common.video.sampling import SAME_RATE
+
+_ROUNDING_S = 1e-6  # of time stamps
 
 
 class StepClock:
@@ -25,6 +27,7 @@ class StepClock:
         if self._last_s is not None:
             gap_s = source_s - self._last_s
             whole_s = max(1, round(gap_s / self._interval_s)) * self._interval_s
-            self._time_s += whole_s if is_same_step(gap_s, whole_s) else gap_s
+            same = abs(gap_s - whole_s) <= SAME_RATE * whole_s + _ROUNDING_S  # as the step of a video is chosen
+            self._time_s += whole_s if same else gap_s
         self._last_s = source_s
         return self._time_s

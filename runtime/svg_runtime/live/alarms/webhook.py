@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import http.client
-import string
 import threading
 import urllib.error
 import urllib.request
 from concurrent.futures import Future, wait
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from svg_common.errors import UsageError
 from svg_common.printable import console_text
 from svg_runtime.live.alarms.outlet import RefusedError
 from svg_runtime.live.alarms.record import AlarmRecord
 from svg_runtime.live.alarms.worker import NotDeliveredError
-from svg_runtime.live.sources.addresses import stream_name
+from svg_runtime.live.sources.addresses import stream_name, without_login
 
 _TIMEOUT_S = 5.0  # of a request, and of each read from a socket in it
 _RETRIED = (408, 425, 429)  # of the answers 4xx, those that mean "later"
@@ -43,17 +41,10 @@ class Webhook:
     name = "webhook"
 
     def __init__(self, url: str) -> None:
-        parts = _split(url)
         self._shown = stream_name(url)
-        self._headers = {"Content-Type": "application/json", "User-Agent": "svg-live"}
-        if parts.username is not None:
-            login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            self._headers["Authorization"] = "Basic " + base64.b64encode(login.encode("utf-8")).decode("ascii")
-        self._url = parts._replace(
-            netloc=parts.netloc.rpartition("@")[2],
-            path=quote(parts.path, string.punctuation),  # letters beyond ASCII only: the rest is as the user encoded it
-            query=quote(parts.query, string.punctuation),
-        ).geturl()
+        address, login = without_login(_split(url))
+        self._url = address
+        self._headers = {"Content-Type": "application/json", "User-Agent": "svg-live", **login}
         self._opener = urllib.request.build_opener(_NoRedirect)
         self._attempt: tuple[AlarmRecord, Future[None]] | None = None  # in progress
 
@@ -105,7 +96,7 @@ class Webhook:
             raise NotDeliveredError(f"{self._shown}: {said}") from None
 
 
-def _split(url: str) -> Any:
+def _split(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0 and url.isprintable()

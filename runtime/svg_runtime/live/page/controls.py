@@ -36,7 +36,7 @@ class Change(BaseModel):
     horizon: Annotated[int, Field(ge=1, le=MOST_STEPS)] | None = None
     overlay: str | None = None
     roi: Annotated[str, Field(max_length=100)] | None = None  # X,Y,W,H as --roi; null: the whole picture
-    threshold: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False, strict=False)] | None = None
+    threshold: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] | None = None
     reset: Literal[True] | None = None
 
     @field_validator("reset", mode="before")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import re
+import string
+from urllib.parse import SplitResult, quote, unquote
 
 from svg_common.errors import UsageError
 from svg_runtime.live.sources.synthetic import SYNTHETIC_URL
@@ -39,3 +42,17 @@ def stream_name(url: str) -> str:
     # False for a password with a character that should have been written as %XX, and for a missing host.
     is_clear = rest.startswith("//") and rest.count("@") == authority.count("@") and _HOST_AND_PORT.fullmatch(host)
     return f"{scheme}://{host if is_clear else HIDDEN_HOST}"
+
+
+def without_login(parts: SplitResult) -> tuple[str, dict[str, str]]:
+    """Return an http address without user and password, and the headers with which these are sent: basic authentication."""
+    headers = {}
+    if parts.username is not None:
+        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        headers["Authorization"] = "Basic " + base64.b64encode(login.encode("utf-8")).decode("ascii")
+    bare = parts._replace(
+        netloc=parts.netloc.rpartition("@")[2],
+        path=quote(parts.path, string.punctuation),  # letters beyond ASCII only: the rest is as the user encoded it
+        query=quote(parts.query, string.punctuation),
+    )
+    return bare.geturl(), headers

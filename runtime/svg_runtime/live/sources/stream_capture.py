@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import errno
+import http.client
 import threading
 import time
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
 from svg_common.video.damage import DamageTracker
 from svg_common.video.picture import PictureConverter
 from svg_common.video.stream import NoFilmError, film_stream
+from svg_runtime.live.sources.addresses import without_login
 from svg_runtime.live.sources.base import Picture
 from svg_runtime.live.sources.capture import NoPictureError
 
@@ -30,6 +34,8 @@ _BEHIND_S, _CAUGHT_UP_S = 0.5, 0.1
 _FIRST_PICTURES = 8  # where all of them are refused, their damage is the camera's habit
 _NO_RESPONSE = "no response in time"
 _NOT_LIVE = "the address does not serve live video"
+_WEB_PAGE = "the address answers with a web page, not with live video"
+_NO_STREAM = "unknown host name, redirection without end, or the connection ended"
 _DOWNLOAD = "download the file and use it as --source"
 
 
@@ -208,6 +214,8 @@ def _connect(url: str) -> Any:
     except av.FFmpegError as error:
         late = time.monotonic() - start_s >= _OPEN_TIMEOUT_S  # RTSP then reports invalid data
         reason = _NO_RESPONSE if late else _reason(error)
+        if is_web and reason in (_NOT_LIVE, _NO_STREAM) and _serves_web_page(f"{scheme}://{rest}"):
+            reason = _WEB_PAGE
         hint = f"; if it serves a recording, {_DOWNLOAD}" if is_web and reason == _NOT_LIVE else ""
         raise NoPictureError(reason + hint) from None
     except ValueError as error:  # PyAV's, for invalid characters
@@ -228,6 +236,19 @@ def _film_problem(container: Any) -> str | None:
     return None
 
 
+def _serves_web_page(url: str) -> bool:
+    """Ask the server what it serves: FFmpeg does not say, and takes the end of an answer of unknown length for a lost one."""
+    try:
+        address, login = without_login(urlsplit(url))
+        request = urllib.request.Request(address)
+        for name, value in login.items():
+            request.add_unredirected_header(name, value)  # a password is for this server alone
+        with urllib.request.urlopen(request, timeout=_DATA_TIMEOUT_S) as answer:
+            return answer.headers.get_content_type() in ("text/html", "application/xhtml+xml")
+    except (OSError, ValueError, http.client.HTTPException):  # no answer, or one that says no more than FFmpeg's error
+        return False
+
+
 def _reason(error: Any) -> str:
     """Describe an error without the address, which may contain a password."""
     import av
@@ -237,5 +258,5 @@ def _reason(error: Any) -> str:
     if error.errno == errno.EINVAL or isinstance(error, av.InvalidDataError):
         return _NOT_LIVE
     if error.errno == errno.EIO:
-        return "unknown host name, redirection without end, or the connection was lost"
+        return _NO_STREAM
     return str(error.strerror)

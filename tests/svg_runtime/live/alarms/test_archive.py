@@ -16,11 +16,13 @@ import pytest
 from pydantic import ValidationError
 
 from svg_runtime.live.alarms import record as record_module
-from svg_runtime.live.alarms.archive import Archive, _append_line
+from svg_runtime.live.alarms.archive import OWN_NAME, Archive, _append_line
 from svg_runtime.live.alarms.clip_buffer import _WAITING_PICTURES, ClipBuffer, StoredPicture
 from svg_runtime.live.alarms.comparison import compare_frames
 from svg_runtime.live.alarms.record import AlarmRecord, Peak, next_sequence
 from svg_runtime.live.events import EventLog
+from svg_runtime.live.outputs.bounded_folder import LimitedFiles
+from tests.svg_common.test_folder_lock import held_by_another_process
 
 NAME = "alarm-20260102T030405.678Z-000001"
 
@@ -34,7 +36,8 @@ def stored(tick: int, image: np.ndarray) -> StoredPicture:
 
 
 def archive(folder: Path | None, limit_bytes: int = 10**9, events_file: Path | None = None) -> Archive:
-    return Archive(folder=folder, limit_bytes=limit_bytes, events_file=events_file, tick_s=0.1, events=EventLog())
+    files = None if folder is None else LimitedFiles(folder, OWN_NAME, limit_bytes)
+    return Archive(files=files, events_file=events_file, tick_s=0.1, events=EventLog())
 
 
 def record(sequence: int = 1, **changes) -> AlarmRecord:
@@ -147,9 +150,39 @@ def test_the_oldest_files_are_removed_and_never_others(tmp_path):
     assert left == ["alarm-20260103", "alarm-20260104", "alarm-20260109", "holiday.mp4"]
 
 
+def test_with_a_clock_that_is_behind_the_names_the_oldest_alarms_are_removed(tmp_path):
+    """As on a board without a battery, where it is 1970 until the time comes over the network."""
+    for day in (1, 2):
+        (tmp_path / f"alarm-2026010{day}T000000.000Z-000001.mp4").write_bytes(b"x" * 1000)
+    size = len(cv2.imencode(".png", picture(1))[1])
+    behind = archive(tmp_path, limit_bytes=2 * size)
+    for number in range(1, 4):
+        behind.save(f"alarm-19700101T00000{number}.000Z-00000{number}", [], picture(1))
+    assert sorted(path.name[6:21] for path in tmp_path.iterdir()) == ["19700101T000002", "19700101T000003"]
+
+
+def test_an_alarm_is_removed_with_all_of_its_files(tmp_path):
+    kept = archive(tmp_path, limit_bytes=10**9)
+    kept.save(NAME, [stored(0, picture(1))], picture(1))
+    limit_bytes = sum(path.stat().st_size for path in tmp_path.iterdir())  # the clip of the next one is as large
+    archive(tmp_path, limit_bytes).save(NAME.replace("000001", "000002"), [stored(0, picture(1))], None)
+    assert [path.stem[-1] for path in tmp_path.iterdir()] == ["2"]
+
+
+def test_two_processes_do_not_save_alarms_in_one_folder(tmp_path):
+    late = archive(tmp_path / "later")
+    (tmp_path / "later").mkdir()
+    with held_by_another_process(tmp_path / "later"):
+        assert late.save(NAME, [], picture(1)).picture is None
+    assert "another process writes to it" in late.events.messages[0]
+
+
 def test_an_old_file_that_cannot_be_removed_is_an_event_of_its_own(tmp_path):
-    (tmp_path / "alarm-20260101T000000.000Z-000001.mp4").mkdir()
+    old = tmp_path / "alarm-20260101T000000.000Z-000001.mp4"
+    old.write_bytes(b"x")
     small = archive(tmp_path, limit_bytes=1)
+    old.unlink()
+    old.mkdir()
     assert small.save(NAME, [], picture(1)).picture is not None
     assert small.events.counts == {"alarm_not_removed": 1}
     assert small.events.messages[0].startswith("an alarm was not removed: ")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import av
@@ -16,6 +16,8 @@ import pytest
 from svg_common.errors import UsageError
 from svg_runtime.forecast.forecaster import Observation
 from svg_runtime.forecast.scores import EarlierForecast
+from svg_runtime.live import timing
+from svg_runtime.live.alarms import monitor
 from svg_runtime.live.alarms.monitor import AlarmMonitor, close_side_by_side
 from svg_runtime.live.alarms.options import AlarmOptions, alarm_options
 from svg_runtime.live.alarms.record import AlarmRecord
@@ -211,6 +213,40 @@ def test_alarms_of_a_file_that_is_read_fast_do_not_overlap_and_end_before_they_a
     assert one.start < one.end < two.start < two.end < datetime.now().astimezone()
     assert two.position_s - one.position_s == pytest.approx(13)
     assert one.duration_s == pytest.approx(1, abs=0.25)
+
+
+def test_the_record_of_the_end_has_the_threshold_of_the_start(watch, tmp_path):
+    wall = watch(events_file=tmp_path / "events.jsonl")
+    records: list[AlarmRecord] = []
+    wall.monitor.listeners.append(records.append)
+    wall.see(20)
+    wall.see(1, ANOMALY)
+    wall.monitor.set_threshold(9.0)
+    wall.see(3)
+    wall.monitor.close()
+    assert [(record.phase, record.threshold) for record in records] == [("started", 4.5), ("ended", 4.5)]
+    assert wall.monitor.summary()["threshold"] == 9.0
+
+
+def test_an_alarm_ends_after_its_start_although_the_clock_is_set_back(watch, tmp_path, monkeypatch):
+    class SetBack(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) - timedelta(hours=1)
+
+    file = tmp_path / "events.jsonl"
+    wall = watch(events_file=file)
+    wall.first_s = time.monotonic() - 60
+    wall.see(20)
+    wall.see(0.5, ANOMALY)
+    for module in (timing, monitor):
+        monkeypatch.setattr(module, "datetime", SetBack)
+    wall.see(0.5, ANOMALY)
+    wall.see(3)
+    wall.monitor.close()
+    record = AlarmRecord.model_validate_json(file.read_text())
+    assert record.duration_s == pytest.approx(1, abs=0.25)
+    assert (record.end - record.start).total_seconds() == pytest.approx(record.duration_s, abs=0.01)
 
 
 def test_an_alarm_that_is_still_there_at_the_end_is_complete(watch, tmp_path):

@@ -445,6 +445,7 @@ def test_changes_are_applied_by_the_loop_between_two_frames():
         ({"horizon": -1}, "horizon"), ({"overlay": "x"}, "expected one of live"), ({"unknown": 1}, "unknown"),
         ({"roi": "1,2,3"}, "is not a region"), ({"roi": "0,0,1000,1000"}, "does not lie within the picture"),
         ({"roi": "0,0,4,4"}, "only 4x4 pixels"), ({"threshold": 0}, "threshold"),
+        ({"threshold": True}, "threshold: Input should be a valid number"), ({"threshold": "5"}, "valid number"),
         ({"reset": False}, "reset"), ({"reset": 1}, "reset"),
         ({"roi": "1" * 101}, "roi"), ([], "object"), ("x", "object"),
     ],
