@@ -18,7 +18,6 @@ import pytest
 from filelock import FileLock
 
 from svg_common.log_messages import PACKAGES
-from svg_runtime.machine.hardware import usable_cores
 
 TESTS = Path(__file__).resolve().parent
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # tests import onnxruntime themselves, and must not report either
@@ -35,12 +34,6 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda number, frame: None)  # ignored here, and not in programs that are started
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int | None:
-    """For `-n auto`: two processes more than cores, since many tests wait, for pauses, servers and other processes."""
-    return None if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ else usable_cores() + 2
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -248,7 +248,7 @@ def test_missing_held_out_data_that_is_named_is_refused_before_the_work(video_ch
     assert "give others with --data and --data-root, or remove --fp16 and --bf16" in messages
     assert "exporting" not in messages
     code, messages = run_cli(str(video_checkpoint), "--fp16", "--data", "video", "--num-digits", "2")
-    assert (code, "num_digits does not apply to data 'video'" in messages) == (2, True), messages
+    assert (code, "--num-digits does not apply to the data 'video'" in messages) == (2, True), messages
 
 
 @pytest.fixture

@@ -124,7 +124,7 @@ def test_cameras_in_one_batch_are_as_if_alone_on_the_cpu(fused_bundle, cuda, gra
     assert cuda.left == (0, 0, 0, 0)
 
 
-@pytest.mark.parametrize("name", ["srvp-skips", "ensemble", "mim", "spatial"])
+@pytest.mark.parametrize("name", ["srvp-skips", "ensemble", "mim", pytest.param("spatial", marks=pytest.mark.slow)])
 def test_cameras_of_other_families_in_one_batch_are_as_if_alone_on_the_cpu(family_bundle, name):
     check_batch(family_bundle(name), backend="cuda")
 
