@@ -28,9 +28,9 @@ class LossScaling:
         """Whether losses are scaled, which PyTorch's fused optimizers do not leave to others."""
         return bool(self.state_dict())
 
-    def has_diverged(self, gradient_norm: float) -> bool:
-        """Whether a gradient that is not finite is the model's, and not that of a scale which is too large for now."""
-        self._skipped = 0 if math.isfinite(gradient_norm) else self._skipped + 1
+    def note_gradient(self, norm: float) -> bool:
+        """Note the norm of a step's gradient. Returns whether the model has diverged, rather than the scale being too large."""
+        self._skipped = 0 if math.isfinite(norm) else self._skipped + 1
         return self._skipped > (_MOST_SKIPPED if self.in_use else 0)
 
     def state_dict(self) -> dict[str, object]:

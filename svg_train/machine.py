@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 from dataclasses import dataclass
@@ -87,9 +88,9 @@ class Machine:
             UsageError: the device is unknown, or cannot compute in this precision.
             BackendMissingError: it is not available.
         """
-        name, _, index = self.device.partition(":")
-        if name not in ("auto", "cpu", "cuda") or (index and not index.isdigit()):
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise UsageError(f"unknown device '{self.device}'\n  expected auto, cpu, cuda or cuda:N")
+        name, _, index = self.device.partition(":")
         has_cuda = torch.cuda.is_available()
         if name == "cuda" and not has_cuda:
             raise BackendMissingError(

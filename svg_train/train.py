@@ -258,7 +258,7 @@ class Trainer:
             fabric, [*(float(value.detach()) for value in terms.values()), self._length.measured_s()]
         )
         self._losses = {**dict(zip(terms, means, strict=True)), "grad_norm": float(norm)}
-        if not math.isfinite(means[0]) or self._loss_scaling.has_diverged(float(norm)):
+        if not math.isfinite(means[0]) or self._loss_scaling.note_gradient(float(norm)):
             self._optimizer.zero_grad()
             raise self._diverged(f"loss or gradient is not finite at step {self._step} (loss {means[0]})")
         # 3) update the weights, the learning rate and the averaged weights

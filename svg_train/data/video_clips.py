@@ -88,10 +88,10 @@ def model_interval(data: DataConfig, rates: Sequence[float], of: str) -> float:
         UsageError: frame_step and frame_interval_s contradict each other, or a step lasts longer or shorter than models run at.
     """
     fps, wanted_s = rates[0], data.frame_interval_s
-    if wanted_s is None:
-        return _possible(data.frame_step / fps, f"{data.frame_step} frame(s) of '{of}' with {fps:.4g} frames per second")
-    step = nearest_step(wanted_s, fps)
     rate = f"'{of}' with {fps:.4g} frames per second"
+    if wanted_s is None:
+        return _possible(data.frame_step / fps, f"{data.frame_step} frame(s) of {rate}")
+    step = nearest_step(wanted_s, fps)
     if data.frame_step not in (1, step):
         raise UsageError(
             f"--frame-interval-s {wanted_s:g} corresponds to {step} frame(s) of {rate}, "

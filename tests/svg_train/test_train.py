@@ -406,7 +406,7 @@ def test_a_processor_trains_in_bf16_where_it_has_units_for_it_that_are_faster(mo
     assert torch.rand(1) == torch.rand(1, generator=torch.Generator().manual_seed(7))  # a seed of before counts
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:x", "tpu"])
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "cuda:", "cpu:1", "auto:0", "tpu"])
 def test_unknown_device_is_a_usage_error(device):
     with pytest.raises(UsageError, match="expected auto"):
         Machine(device=device).fabric()
