@@ -32,7 +32,7 @@ def stretch(deviations: FloatArray, uneven: float) -> FloatArray:
     own = _how_far(deviations)
     wanted = amplitudes(own, uneven)
     factors = np.clip(wanted / np.maximum(own, wanted / _MOST), 1 / _MOST, _MOST)
-    shift = np.tensordot(factors / np.float32(len(factors)), deviations, 1)
+    shift = np.einsum("s,s...->...", factors / np.float32(len(factors)), deviations)  # see `planes`: no product of matrices
     deviations *= factors.reshape(-1, *[1] * (deviations.ndim - 1))
     deviations -= shift
     return wanted

@@ -6,6 +6,8 @@ came from. What enters the picture repeats its border.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,22 +29,31 @@ class CarriedOn:
         self._last = last
         self._kept = kept
         self._flow = optical_flow(last, before)
+        self._pixels = _pixels(*last.shape[:2])
 
     @property
     def nbytes(self) -> int:
         """Memory beside that of `last`."""
-        return self._flow.nbytes
+        return self._flow.nbytes  # `_pixels` is one array for all
 
     def at(self, lead: int) -> FloatArray:
         """(H, W, C) `lead` steps ahead, from 1 on."""
         import cv2  # not at the top: programs that do not post-process need no OpenCV
 
-        height, width = self._last.shape[:2]
-        shift = self._flow * np.float32(sum(self._kept**step for step in range(lead)))
-        x = np.arange(width, dtype=np.float32) + shift[..., 0]
-        y = np.arange(height, dtype=np.float32)[:, None] + shift[..., 1]
-        moved = cv2.remap(self._last, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        sources = self._flow * np.float32(sum(self._kept**step for step in range(lead)))
+        sources += self._pixels
+        moved = cv2.remap(  # type: ignore[call-overload]  # its stubs want a second map, beside one of x and y
+            self._last, sources, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
         return np.asarray(moved, np.float32).reshape(self._last.shape)  # OpenCV drops the axis of a single channel
+
+
+@lru_cache(maxsize=4)
+def _pixels(height: int, width: int) -> FloatArray:
+    """(H, W, 2) x and y of each pixel."""
+    grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float32)
+    grid.flags.writeable = False
+    return grid
 
 
 def optical_flow(source: FloatArray, target: FloatArray) -> FloatArray:

@@ -22,17 +22,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations_with_replacement
-from typing import Any
+from itertools import combinations_with_replacement, product
 
+import cv2
 import numpy as np
 
 from svg_runtime.forecast.amplitudes import stretch
 from svg_runtime.forecast.noise import FloatArray
 from svg_runtime.forecast.optical_flow import CarriedOn
+from svg_runtime.forecast.planes import mean_around, mean_of_channels, to_channels
 from svg_runtime.forecast.random_coefficients import RandomCoefficients, draws
+from svg_runtime.forecast.scores import Moments, drop_oldest
 
-_MEMORY_LIMIT = 256 << 20  # bytes of forecasts whose frames are still to come, see `drop_oldest`
 _NEAR = 3  # pixels, over which variance is compared
 _TINY = np.float32(1e-7)  # variance; what is smaller counts as none
 
@@ -43,14 +44,7 @@ _WITH_TRUTH = len(_PAIRS)  # the sums: products of pairs, of each regressor with
 _TRUTH2 = _WITH_TRUTH + _REGRESSORS  # ... of the truth with itself, ...
 _VARIANCE = _TRUTH2 + 1  # ... and the variance of samples
 _SUMS = _VARIANCE + 1
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Mean and variance over samples, (..., H, W, C) each."""
-
-    mean: FloatArray
-    variance: FloatArray  # divided by the number of samples
+_PRODUCTS = (*_PAIRS, *((each, _REGRESSORS) for each in range(_REGRESSORS + 1)))  # of the regressors and the truth after them
 
 
 @dataclass(frozen=True)
@@ -145,9 +139,6 @@ class PostProcessor:
     """Corrects the forecasts of one camera. `observe` every frame, `correct` every forecast."""
 
     def __init__(self, settings: Settings = _DEFAULT) -> None:
-        from cv2 import blur  # not at the top: programs that do not post-process need no OpenCV
-
-        self._block_mean = blur
         self._settings = settings
         self._varied = RandomCoefficients(_REGRESSORS, settings.memory_steps, settings.prior_varied)
         self.reset()
@@ -188,12 +179,12 @@ class PostProcessor:
             Mean and variance (T, H, W, C) of the samples as the model forecast them, and the corrected futures (S, T, H, W, C)
             in [0, 1].
         """
-        samples, horizon = futures.shape[:2]
+        samples, horizon, height, width, channels = futures.shape
         # 1) mean and deviations of the samples, and what else there is to go by
         mean = futures.mean(0)
         deviations = futures - mean
-        before = Moments(mean, np.einsum("sthwc,sthwc->thwc", deviations, deviations) / np.float32(samples))
-        variance = _mean_of_channels(before.variance)
+        before = Moments(mean, _mean_square(deviations))
+        variance = mean_of_channels(before.variance)
         pending = _Pending(
             last=last,
             mean=mean,
@@ -203,29 +194,23 @@ class PostProcessor:
             variance=None if samples == 1 else variance * np.float32((samples + 1) / (samples - 1)),
         )
         # 2) correct the mean by what was learned so far
-        weights, b = self._coefficients(horizon, *last.shape[:2])
+        weights, b = self._coefficients(horizon, height, width)
         self._weights = weights
         # 3) and the samples: some go farther than others, all as far as errors do, and each has its own coefficients
-        amplitudes = self._stretch(deviations, variance, b)
+        amplitudes = stretch(deviations, self._settings.uneven)
         drawn = draws(amplitudes, self._settings.varied**2 * self._varied.covariance(horizon), index)
         for lead, corrected in enumerate(deviations.swapaxes(0, 1)):
             regressors = np.stack(pending.regressors(lead))
-            self._add_limited(corrected, np.tensordot(drawn[:, lead], regressors, 1), b[lead] ** 2 * variance[lead])
-            corrected += last + np.einsum("khw,khwc->hwc", weights[:, lead], regressors)
-            np.clip(corrected, *self._colours(futures[:, lead], last, regressors[1:]), out=corrected)
+            _scale(corrected, variance[lead], b[lead])
+            self._add_limited(corrected, _weighted(drawn[:, lead], regressors), b[lead] ** 2 * variance[lead])
+            corrected += last + np.einsum("khwc,khwc->hwc", to_channels(weights[:, lead], channels), regressors)
+            lowest, highest = self._colours(futures[:, lead], last, regressors[1:])
+            np.maximum(corrected, lowest, out=corrected)
+            np.minimum(corrected, highest, out=corrected)
         # 4) remember what the model said, to learn from it
         self._pending[index] = pending
         drop_oldest(self._pending)
         return before, deviations
-
-    def _stretch(self, deviations: FloatArray, variance: FloatArray, b: FloatArray) -> FloatArray:
-        """Make `deviations` (S, T, H, W, C) uneven, and their `variance` b^2 times what it is (T, H, W); (S,) amplitudes."""
-        amplitudes = stretch(deviations, self._settings.uneven)
-        changed = _mean_of_channels(np.einsum("sthwc,sthwc->thwc", deviations, deviations) / np.float32(len(deviations)))
-        was, now = (np.stack([self._around(plane, _NEAR) for plane in each]) for each in (variance, changed))
-        scale = b * np.sqrt((was + _TINY) / (now + _TINY))
-        deviations *= np.repeat(scale[..., None], deviations.shape[-1], axis=-1)  # five times as fast as a broadcast axis
-        return amplitudes
 
     def _add_limited(self, deviations: FloatArray, moved: FloatArray, variance: FloatArray) -> None:
         """Add to deviations (S, H, W, C) what other coefficients change, `moved`, as far as it may.
@@ -233,11 +218,9 @@ class PostProcessor:
         In no block does that spread samples further, on average, than `variance` (H, W), that of the deviations: where the
         model is sure, and is right to be, nothing is moved because forecasts were wrong elsewhere.
         """
-        samples, *picture, channels = deviations.shape
-        spread = _mean_of_channels(np.einsum("shwc,shwc->hwc", moved, moved) / np.float32(samples))
-        allowed, there = (self._around(each, self._side(*picture)) for each in (variance, spread))
-        share = np.sqrt(np.minimum(allowed / (there + _TINY), 1))
-        moved *= np.repeat(share[..., None], channels, axis=-1)
+        spread = mean_of_channels(_mean_square(moved))
+        allowed, there = (mean_around(each, self._side(*spread.shape)) for each in (variance, spread))
+        moved *= to_channels(np.sqrt(np.minimum(allowed / (there + _TINY), 1)), moved.shape[-1])
         deviations += moved
 
     def _colours(self, samples: FloatArray, last: FloatArray, changes: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -249,32 +232,30 @@ class PostProcessor:
         margin = np.float32(self._settings.margin)
         return np.maximum(lowest - margin, 0), np.minimum(highest + margin, 1)
 
-    def _around(self, variance: FloatArray, side: int) -> FloatArray:
-        """Mean (H, W) over the side x side pixels around each."""
-        return np.maximum(self._block_mean(variance, (side, side)), 0)  # 0 may come out of running sums as a little less
-
     def _side(self, height: int, width: int) -> int:
         return max(1, min(height, width) // self._settings.blocks)
 
     def _learn(self, pending: _Pending, lead: int, truth: FloatArray) -> None:
         """Add the change that was observed to the sums of its lead, and forget a little of what was in them."""
         assert self._sums is not None
-        regressors = pending.regressors(lead)
-        planes = [_mean_of_channels(regressors[i] * regressors[j]) for i, j in _PAIRS]
-        planes += [_mean_of_channels(each * truth) for each in (*regressors, truth)]
+        changes = *pending.regressors(lead), truth
+        products = np.empty((_VARIANCE, *truth.shape), np.float32)
+        for number, (i, j) in enumerate(_PRODUCTS):
+            np.multiply(changes[i], changes[j], out=products[number])
+        planes = mean_of_channels(products)
         # one sample says nothing of a spread: then the model's error counts as expected
-        variance = _mean_of_channels((truth - regressors[0]) ** 2) if pending.variance is None else pending.variance[lead]
+        variance = mean_of_channels((truth - changes[0]) ** 2) if pending.variance is None else pending.variance[lead]
         self._sums[lead] *= np.float32(1 - 1 / self._settings.memory_steps)
-        sums = np.stack([*planes, variance])
-        self._sums[lead] += sums
+        self._sums[lead, :_VARIANCE] += planes
+        self._sums[lead, _VARIANCE] += variance
         if lead < self._weights.shape[1]:
-            self._learn_coefficients(lead, sums[:_TRUTH2])
+            self._learn_coefficients(lead, planes[:_TRUTH2])
 
     def _learn_coefficients(self, lead: int, planes: FloatArray) -> None:
         """Add products (14, H, W) of the regressors with each other and with the truth to what is known of the lead."""
-        means = planes.mean((1, 2), dtype=np.float64)
-        matrix = planes[_NUMBER_OF_PAIR].reshape(_REGRESSORS, -1)
-        usually = (matrix @ self._weights[:, lead].ravel()) / planes[0].size
+        flat = planes.reshape(len(planes), -1)
+        means = flat.mean(1).astype(np.float64)
+        usually = np.einsum("ijp,jp->i", flat[_NUMBER_OF_PAIR], self._weights[:, lead].reshape(_REGRESSORS, -1)) / flat.shape[1]
         self._varied.learn(lead, means[_NUMBER_OF_PAIR], means[_WITH_TRUTH:] - usually)
 
     def _coefficients(self, horizon: int, height: int, width: int) -> tuple[FloatArray, FloatArray]:
@@ -285,8 +266,9 @@ class PostProcessor:
             self._sums = more if self._sums is None else np.concatenate([self._sums, more])
         chosen = self._settings
         side = self._side(height, width)
-        blurred = [[self._block_mean(plane, (side, side)) for plane in lead] for lead in self._sums[:horizon]]
-        sums = np.asarray(blurred, np.float32).swapaxes(0, 1)
+        sums = np.empty((_SUMS, horizon, height, width), np.float32)
+        for number, lead in product(range(_SUMS), range(horizon)):
+            cv2.blur(self._sums[lead, number], (side, side), dst=sums[number, lead])
         # 1) the normal equations with their priors: the forecast as it is, and nothing else
         priors = chosen.prior_forecast, chosen.prior_usual, chosen.prior_flow, chosen.prior_background
         matrix = {pair: sums[number] for number, pair in enumerate(_PAIRS)}
@@ -304,10 +286,24 @@ class PostProcessor:
         return weights, np.clip(b, chosen.least_spread, chosen.most_spread)
 
 
-def drop_oldest(pending: dict[int, Any]) -> None:
-    """Drop the oldest of several pending forecasts, each with `nbytes`, while together they take too much memory."""
-    while len(pending) > 1 and sum(each.nbytes for each in pending.values()) > _MEMORY_LIMIT:
-        del pending[next(iter(pending))]
+def _mean_square(samples: FloatArray) -> FloatArray:
+    """(S, ...) -> (...) over samples."""
+    mean: FloatArray = np.einsum("s...,s...->...", samples, samples)
+    mean /= np.float32(len(samples))
+    return mean
+
+
+def _weighted(weights: FloatArray, pictures: FloatArray) -> FloatArray:
+    """(S, H, W, C) sums of the pictures (K, H, W, C), each with its weights (S, K)."""
+    flat: FloatArray = np.einsum("sk,kp->sp", weights, pictures.reshape(len(pictures), -1))
+    return flat.reshape(len(weights), *pictures.shape[1:])
+
+
+def _scale(deviations: FloatArray, variance: FloatArray, b: FloatArray) -> None:
+    """Multiply deviations (S, H, W, C), whose variance is to become b^2 times `variance`, (H, W) each, around each pixel."""
+    now = mean_of_channels(_mean_square(deviations))
+    was, now = (mean_around(each, _NEAR) for each in (variance, now))
+    deviations *= to_channels(b * np.sqrt((was + _TINY) / (now + _TINY)), deviations.shape[-1])
 
 
 def _solved(matrix: dict[tuple[int, int], FloatArray], right: Sequence[FloatArray]) -> FloatArray:
@@ -327,10 +323,3 @@ def _solved(matrix: dict[tuple[int, int], FloatArray], right: Sequence[FloatArra
         known = sum((left[k, j] * result[j] for j in range(k + 1, count)), np.float32(0))
         result[k] = (rows[k] - known) / left[k, k]
     return result
-
-
-def _mean_of_channels(values: FloatArray) -> FloatArray:
-    """(..., C) -> (...); as a product of matrices, which is far faster than `mean` over an axis of 3."""
-    channels = values.shape[-1]
-    mean: FloatArray = values @ np.full(channels, 1 / channels, np.float32)
-    return mean

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from svg_common.metrics import mean_squared_error, psnr
 from svg_runtime.forecast.noise import FloatArray
-from svg_runtime.forecast.post_processing import Moments, PostProcessor, drop_oldest
+
+if TYPE_CHECKING:
+    from svg_runtime.forecast.post_processing import PostProcessor
+
+_MEMORY_LIMIT = 256 << 20  # bytes of forecasts whose frames are still to come, see `drop_oldest`
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and variance over samples, (..., H, W, C) each."""
+
+    mean: FloatArray
+    variance: FloatArray  # divided by the number of samples
 
 
 @dataclass(frozen=True)
@@ -91,7 +104,11 @@ class ForecastMemory:
 
     def __init__(self, post_process: bool = False) -> None:
         self._pending: dict[int, _Pending] = {}  # by the index of the last frame before it, oldest first
-        self._post = PostProcessor() if post_process else None
+        self._post: PostProcessor | None = None
+        if post_process:
+            from svg_runtime.forecast.post_processing import PostProcessor  # only here: it needs OpenCV, forecasts do not
+
+            self._post = PostProcessor()
 
     def remember(self, index: int, last_frame: FloatArray, futures: FloatArray) -> FloatArray:
         """Keep the futures (S, T, H, W, C) forecast after frame `index`; a newer forecast at the same frame replaces it.
@@ -127,3 +144,9 @@ class ForecastMemory:
         self._pending.clear()
         if self._post is not None:
             self._post.reset()
+
+
+def drop_oldest(pending: dict[int, Any]) -> None:
+    """Drop the oldest of several pending forecasts, each with `nbytes`, while together they take too much memory."""
+    while len(pending) > 1 and sum(each.nbytes for each in pending.values()) > _MEMORY_LIMIT:
+        del pending[next(iter(pending))]

@@ -11,9 +11,10 @@ import pytest
 
 from svg_common.errors import UsageError
 from svg_runtime import Forecaster
-from svg_runtime.forecast import post_processing
-from svg_runtime.forecast.post_processing import Moments, PostProcessor, Settings
+from svg_runtime.forecast import scores
+from svg_runtime.forecast.post_processing import PostProcessor, Settings
 from svg_runtime.forecast.random_coefficients import draws
+from svg_runtime.forecast.scores import Moments
 from tests.svg_runtime.batch_helpers import open_batch, open_each, play
 
 HEIGHT, WIDTH, CHANNELS = 17, 20, 3  # blocks of two pixels
@@ -318,7 +319,7 @@ def test_old_forecasts_give_way_to_new_ones(monkeypatch):
     """What is remembered is bounded, whatever the horizon."""
     frame = np.zeros((HEIGHT, WIDTH, CHANNELS), np.float32)
     futures = np.zeros((2, 50, *frame.shape), np.float32)
-    monkeypatch.setattr(post_processing, "_MEMORY_LIMIT", 3 * HEIGHT * WIDTH * 4 * (50 * (CHANNELS + 1) + 2 * CHANNELS + 2))
+    monkeypatch.setattr(scores, "_MEMORY_LIMIT", 3 * HEIGHT * WIDTH * 4 * (50 * (CHANNELS + 1) + 2 * CHANNELS + 2))
     post = Stream()
     for _ in range(10):
         post.observe(frame)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from svg_runtime import Forecaster
-from svg_runtime.forecast import post_processing
+from svg_runtime.forecast import scores
 from svg_runtime.forecast.scores import ForecastMemory
 
 
@@ -82,11 +82,11 @@ def test_a_perfect_forecast_is_120_db():
 def test_the_oldest_forecasts_are_forgotten_when_memory_runs_short(monkeypatch):
     memory, frame = ForecastMemory(), np.zeros((8, 8, 1), np.float32)
     futures = np.zeros((2, 10, 8, 8, 1), np.float32)
-    monkeypatch.setattr(post_processing, "_MEMORY_LIMIT", 3 * futures.nbytes)
+    monkeypatch.setattr(scores, "_MEMORY_LIMIT", 3 * futures.nbytes)
     for index in range(6):
         memory.remember(index, frame, futures)
     assert [score.lead for score in memory.score(6, frame)] == [1, 2, 3]
-    monkeypatch.setattr(post_processing, "_MEMORY_LIMIT", 1)
+    monkeypatch.setattr(scores, "_MEMORY_LIMIT", 1)
     memory.remember(6, frame, futures)
     assert [score.lead for score in memory.score(7, frame)] == [1]  # the latest is always kept
 
@@ -94,7 +94,7 @@ def test_the_oldest_forecasts_are_forgotten_when_memory_runs_short(monkeypatch):
 def test_what_is_kept_beside_post_processed_forecasts_counts_as_memory(monkeypatch):
     memory, frame = ForecastMemory(post_process=True), np.zeros((8, 8, 1), np.float32)
     futures = np.zeros((1, 10, 8, 8, 1), np.float32)
-    monkeypatch.setattr(post_processing, "_MEMORY_LIMIT", 6 * futures.nbytes)  # of one sample, mean and variance are as large
+    monkeypatch.setattr(scores, "_MEMORY_LIMIT", 6 * futures.nbytes)  # of one sample, mean and variance are as large
     for index in range(6):
         memory.score(index, frame)
         memory.remember(index, frame, futures)
