@@ -171,6 +171,37 @@ def test_a_camera_that_takes_a_picture_every_two_seconds_has_no_pauses():
     assert capture([*steady(50, 0.5, 100.0), 100 + 98 + 7.0])._clip == 1
 
 
+def test_a_pause_is_told_before_the_rate_is():
+    thread = capture(steady(12, 10, 100.0) + steady(20, 10, 105.1))
+    assert thread._clip == 1
+    assert thread._newest is not None
+    assert thread._newest.pause_s == pytest.approx(4.0)
+    assert capture(steady(12, 10, 100.0) + steady(20, 10, 102.0))._clip == 0
+
+
+@pytest.mark.parametrize("fps", [0.9, 0.7, 0.2])
+def test_a_camera_that_becomes_slow_has_no_pause_at_every_picture(fps):
+    slow = steady(30, fps, 100 + 50 / 10)
+    thread = capture(steady(50, 10, 100.0) + slow)
+    assert thread._clip == 2  # until the third interval shows that these are none
+    assert thread.rate() == pytest.approx(fps, rel=0.05)
+    assert capture(steady(50, 10, 100.0) + slow[:4]).rate() == pytest.approx(fps, rel=0.05)
+    fast_again = capture(steady(50, 10, 100.0) + slow + steady(110, 10, slow[-1] + 0.1))
+    assert fast_again._clip == 2
+    assert fast_again.rate() == pytest.approx(10, rel=0.05)
+
+
+def test_pauses_among_pictures_that_come_as_before_make_no_camera_slow():
+    times_s = steady(50, 10, 100.0)
+    for pause_s in (1.5, 2.0, 3.0, 2.5):
+        times_s += steady(3, 10, times_s[-1] + pause_s)
+    thread = capture(times_s)
+    assert thread._clip == 4
+    assert thread.rate() == pytest.approx(10, rel=0.05)
+    slower = capture([*steady(50, 10, 100.0), 106.2, 107.5, 130.0])  # a pause of it, too
+    assert slower._clip == 3
+
+
 def test_a_camera_that_comes_back_begins_a_clip_and_its_rate_is_told_anew():
     again = iter([Given(steady(5, 5, 102.0))])
 

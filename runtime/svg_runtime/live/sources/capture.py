@@ -26,6 +26,7 @@ _BACK_OFF_S = (0.1, 2.0)  # first and longest pause between two attempts to reco
 _POLL_S = 0.02  # the reader polls the stop flag, because a signal handler must not take the lock; windows show pictures then
 
 _RATE_PICTURES = (20, 100)  # fewest and most intervals from which the rate of a camera is told
+_PACE_PICTURES = 3  # intervals: fewest from which a pause is told, and so many long ones in a row are none
 _LONGEST_IN_DRIVER_S = 5.0  # a time stamp of the driver that is older, or in the future, is of another clock
 
 
@@ -168,6 +169,7 @@ class CaptureThread(threading.Thread):
         self._reconnected = False  # at the beginning of this clip
         self._intervals_s: deque[float] = deque(maxlen=_RATE_PICTURES[1])
         self._rate: float | None = None
+        self._long_s: list[float] = []  # intervals that are pauses, in a row
         self._connected_anew = False
         self.captured = 0
 
@@ -267,19 +269,35 @@ class CaptureThread(threading.Thread):
 
     def _note_interval(self, interval_s: float) -> None:
         """Begin a clip after a pause or a reconnect, and tell the rate."""
-        paused = self._rate is not None and interval_s > longest_hold_s(self._rate)
+        paused = self._is_pause(interval_s)
         if paused or self._connected_anew:
             self._clip += 1
             self._pause_s = interval_s if paused else 0.0
             self._reconnected = self._connected_anew
         if self._connected_anew:  # another stream of it may have another rate
             self._intervals_s.clear()
+            self._long_s.clear()
             self._rate = None
         elif not paused:
+            self._long_s.clear()
             self._intervals_s.append(max(interval_s, 0.0))
             if len(self._intervals_s) >= _RATE_PICTURES[0] - 1:
                 self._rate = _rate(self._intervals_s)
         self._connected_anew = False
+
+    def _is_pause(self, interval_s: float) -> bool:
+        """Whether it is longer than a gap. Where one follows another, they are no pauses: the camera has become slower."""
+        intervals_s = self._intervals_s
+        if len(intervals_s) < _PACE_PICTURES or interval_s <= longest_hold_s(self._rate or _rate(intervals_s)):
+            return False
+        self._long_s.append(interval_s)
+        if len(self._long_s) < _PACE_PICTURES:
+            return True
+        intervals_s.clear()
+        intervals_s.extend(self._long_s)
+        self._long_s.clear()
+        self._rate = _rate(intervals_s)
+        return interval_s > longest_hold_s(self._rate)
 
     def _reconnect(self) -> None:
         """Reopen the device, with growing pauses. Its pictures then belong to a new clip."""
