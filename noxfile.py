@@ -79,7 +79,7 @@ def fuzz(session: nox.Session) -> None:
     The arguments after -- choose targets and length, and then there are no requests.
     """
     if not session.posargs:
-        requests = ("pytest", "-q", "tests/svg_runtime/serve/test_serve_fuzz.py")
+        requests = ("pytest", "-q", "-m", "slow", "tests/svg_runtime/serve/test_serve_fuzz.py")
         session.run(sys.executable, "-m", *requests, env={"SVG_EDGE_FUZZ_EXAMPLES": "100"})
     if importlib.util.find_spec("atheris") is None:
         session.skip("Atheris exists for Linux on x86-64 alone")

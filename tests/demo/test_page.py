@@ -213,6 +213,7 @@ def test_a_page_that_was_not_put_together_says_how(browser):
         seen.wait_for_message("python docs/demo/build.py")
 
 
+@pytest.mark.slow
 def test_it_can_be_read_and_touched_on_a_phone(browser, address):
     phone = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
     with Seen(browser, address, **phone).open() as seen:

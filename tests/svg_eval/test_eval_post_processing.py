@@ -93,6 +93,7 @@ def by_hand(bundle, data: VideoClips, post_process: bool) -> list[float]:
     return errors
 
 
+@pytest.mark.slow
 def test_it_is_measured_as_the_forecaster_does(tiny_bundle, clips, tmp_path, capsys):
     data = held_out(clips, tmp_path)
     options = options_for(clips, tmp_path, SAMPLES, len(data))

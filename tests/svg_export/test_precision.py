@@ -210,7 +210,7 @@ def test_command_exports_precisions_that_pass_the_gate(tiny_checkpoint, tmp_path
     options = ("--no-fused", "--fp16", "--bf16", "--num-digits", "2", "--json", "s.json")
     code, messages = run_cli(str(tiny_checkpoint), *options)
     assert code == 0, messages
-    assert "fp32, fp16, bf16 on 4 held-out sequences (digits: 2 procedural digit(s) per scene, test scenes)" in messages
+    assert "fp32, fp16, bf16 on 4 held-out sequences (digits: 2 procedural digits per scene, test scenes)" in messages
     manifest = Bundle.open(tmp_path / "tiny.svgb").manifest
     assert set(manifest.variants) == {"fp32", "fp16", "bf16"}
     assert sorted(path.name for path in (tmp_path / "tiny.svgb").iterdir()) == ["fp16", "fp32", "manifest.json"]
@@ -257,6 +257,7 @@ def reference_checkpoint(tmp_path):
     return write_checkpoint(tmp_path / "reference.pth", build(nf=4), OldTorch(16), "zip")
 
 
+@pytest.mark.slow
 def test_without_data_a_reduced_precision_is_compared_with_fp32_alone(reference_checkpoint, tmp_path, run_cli):
     code, messages = run_cli("reference.pth", "--no-fused", "--half", "--json", "s 1.json", "--out", "reference.svgb")
     assert code == 0, messages

@@ -81,6 +81,7 @@ def saved_step(folder: Path) -> int:
         return 0
 
 
+@pytest.mark.slow
 def test_two_hosts_end_when_the_cable_is_cut_and_go_on_when_it_is_back(hosts, tmp_path):
     train = {**TRAIN, "steps": 40, "save_every": 1, "eval_every": 40}
     recipe = write_recipe(tmp_path / "tiny.toml", model={**TINY_MODELS["ensemble"], "image_size": 40}, train=train)

@@ -77,7 +77,7 @@ class Machine:
         return {row.get("reason", "it took part") for row in rows}
 
 
-@pytest.fixture(params=[*NATIVE, "ort-tensorrt"])
+@pytest.fixture(params=[*NATIVE, pytest.param("ort-tensorrt", marks=pytest.mark.slow)])
 def machine(request, monkeypatch, cache) -> Machine:
     name, cuda, built, loads = request.param, NumpyCuda(), [], []
     monkeypatch.setattr(device_module, "load_runtime", lambda: cuda)

@@ -122,6 +122,7 @@ def alive() -> tuple[int, ...]:
     return threading.active_count(), *(kinds.count(kind) for kind in (Forecaster, Session, Answer))
 
 
+@pytest.mark.slow
 def test_random_requests_are_answered_as_described_and_nothing_grows(make_server):
     fuzzer = Fuzzer(make_server(sessions=SESSIONS, forecast_bytes=4_000_000))
     fuzzer.ask_all()

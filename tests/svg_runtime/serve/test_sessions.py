@@ -207,6 +207,7 @@ def resident_bytes() -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads its memory as Linux reports it")
+@pytest.mark.slow
 def test_sessions_that_come_and_go_leave_no_memory_behind(client):
     """A session of 32 samples and 16 steps holds 50 MB with its engine: if it stayed, every round would show it.
 

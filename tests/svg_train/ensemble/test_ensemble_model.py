@@ -188,6 +188,7 @@ def test_what_was_seen_to_move_is_opaque_and_what_was_not_is_not():
     assert opacity[12:, 12:].max() < 0.1
 
 
+@pytest.mark.slow
 def test_training_learns_that_two_futures_are_possible():
     """The lamp goes on or off by chance: samples must do both, and be nearer to one of them than to the other."""
     torch.manual_seed(0)
