@@ -222,6 +222,7 @@ class _TrainingState(BaseModel):
     elapsed_s: _Finite = Field(0.0, ge=0)  # older checkpoints have none
     precision: str | None = None  # nor this
     loss_scaling: dict[str, Any] = Field(default_factory=dict)  # in float16 alone
+    data_files: dict[str, str] = Field(default_factory=dict)  # split -> fingerprint; older checkpoints have none
 
 
 class _Metadata(BaseModel):

@@ -24,10 +24,16 @@ from svg_common.path_advice import shell_argument
 from svg_common.signals import ignore_next_hangup, stop_signals
 from svg_train.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from svg_train.config import Config, build_config
-from svg_train.config_options import arguments
+from svg_train.config_options import arguments, check_data_options
 from svg_train.data import open_data
 from svg_train.data.loading import StepSampler, collate, share_of_batch, step_noise, to_unit, training_loader
-from svg_train.data.statistics import data_fingerprint, is_same_data, measure_training_data
+from svg_train.data.statistics import (
+    data_fingerprint,
+    files_fingerprint,
+    is_same_data,
+    is_same_description,
+    measure_training_data,
+)
 from svg_train.evaluation import Evaluation, evaluate, held_out
 from svg_train.families import FAMILIES
 from svg_train.families.base import FamilyConfig
@@ -145,7 +151,10 @@ class Trainer:
 
     def _in_its_places(self, saved: Config) -> Config:
         """The settings of a resumed run, with its data where they are now."""
-        return build_config(saved.model_dump(), {"data": dict(self._places)}) if self._places else saved
+        if not self._places:
+            return saved
+        check_data_options(saved.data.name, self._places)
+        return build_config(saved.model_dump(), {"data": dict(self._places)})
 
     def _open(self) -> None:
         """Open the data. The first process alone evaluates and saves."""
@@ -153,14 +162,16 @@ class Trainer:
         if self._fabric.global_rank:
             return
         if self._resumed is None:
-            _refuse_existing(self._out)
+            refuse_existing(self._out)
         train = self._config.train
         test = open_data(self._config, "test", self._config.model.n_past + train.eval_horizon)
         self._held_out = held_out(test, train.eval_sequences)
         self._descriptions = f"data: {self._data.description}\nheld out: {test.description}"
         self._training_data = measure_training_data(self._data)
+        fingerprints = {"train": files_fingerprint(self._data), "test": files_fingerprint(test)}
+        self._data_files = {split: value for split, value in fingerprints.items() if value is not None}
         if self._resumed is not None:
-            _refuse_other_data(self._out, self._resumed.training_data, self._training_data)
+            _refuse_other_data(self._out, self._resumed, self._training_data, self._data_files)
         resolved(self._out).mkdir(parents=True, exist_ok=True)  # a link may lead to a folder that does not exist yet
         self._lock.hold()
 
@@ -348,6 +359,7 @@ class Trainer:
             "elapsed_s": self._length.elapsed_s,
             "precision": _precision_name(self._fabric),
             "loss_scaling": self._loss_scaling.state_dict(),
+            "data_files": self._data_files,
         }
         self._save(LAST, self._evaluated_model().state_dict(), training)
         self._saved_at = self._step
@@ -490,12 +502,18 @@ def _saved_precision(checkpoint: Checkpoint | None) -> str | None:
     return None if training is None else training.get("precision")
 
 
-def _refuse_other_data(out: Path, saved: TrainingData | None, found: TrainingData) -> None:
-    """Frames that were held out would be trained on. Checkpoints of older versions do not know their data."""
-    if saved is None or is_same_data(saved, found):
+def _refuse_other_data(out: Path, saved: Checkpoint, found: TrainingData, files: dict[str, str]) -> None:
+    """Frames that were held out would be trained on. Checkpoints of older versions know less of their data, or nothing."""
+    known, before = saved.training_data, (saved.training or {}).get("data_files", {})
+    other = [split for split in before.keys() & files.keys() if before[split] != files[split]]
+    if known is not None and not is_same_description(known, found):
+        what = f"was trained on {known.description}\n  found {found.description}"
+    elif known is not None and not is_same_data(known, found):
+        what = "was trained on other frames"
+    elif other:
+        what = "was trained on other files, or in another order" if "train" in other else "held out other files"
+    else:
         return
-    different = saved.description != found.description
-    what = f"was trained on {saved.description}\n  found {found.description}" if different else "was trained on other frames"
     raise UsageError(
         f"the run in '{out}' {what}\n"
         "  continue it with the same files as before, or start another --out from its weights, "
@@ -514,7 +532,8 @@ def _elapsed_s(checkpoint: Checkpoint | None) -> float:
     return 0.0 if training is None else float(training.get("elapsed_s", 0.0))
 
 
-def _refuse_existing(out: Path) -> None:
+def refuse_existing(out: Path) -> None:
+    """Refuse to start a run in a folder that has one, or a model, with a `UsageError`."""
     if (out / LAST).exists():
         raise UsageError(f"'{out}' already contains a run\n  continue it with --resume, or choose another --out")
     if (out / BEST).exists():  # the run was killed before its first save

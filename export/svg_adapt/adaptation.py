@@ -13,6 +13,7 @@ from svg_adapt.adaptation_options import CameraRecording
 from svg_adapt.adaptation_report import as_text, verdict, write_text
 from svg_adapt.adaptation_stage import STATE, read_stage, write_stage
 from svg_adapt.comparison import SEQUENCES, Comparison, compare
+from svg_adapt.recorded_source import RecordedSource
 from svg_adapt.recorder import Recorder
 from svg_adapt.recording import RECORDING, Facts, Recording, frames_cache, how_to_delete, make_private, read_facts
 from svg_common.errors import ExitCode, SvgError, UsageError
@@ -28,17 +29,17 @@ from svg_runtime.bundle.reader import EMBEDDED_FOLDER
 from svg_runtime.errors import SourceLostError
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.sources import SourceOptions, open_source
-from svg_runtime.live.sources.addresses import stream_name
 from svg_runtime.live.stop import StopRequest
 from svg_train.checkpoint import load_checkpoint
 from svg_train.config import Config, build_config
+from svg_train.config_options import check_data_options
 from svg_train.data import open_data
 from svg_train.data.video import require_something_to_train_on
 from svg_train.machine import Machine
 from svg_train.recipe_files import load_recipe
 from svg_train.reference.checkpoint import load_any_checkpoint
 from svg_train.shipped_models import shipped_models
-from svg_train.train import BEST, LAST, StoppedError, Trainer, is_complete, require_same_shape
+from svg_train.train import BEST, LAST, StoppedError, Trainer, is_complete, refuse_existing, require_same_shape
 
 _LOG = logging.getLogger(__name__)
 _DEFAULT_INTERVAL_S = 0.1  # of a start that has none
@@ -109,6 +110,10 @@ def _adapt_in(request: Adaptation, lock: FolderLock) -> dict[str, Any]:
         lock.hold()  # another command, which has made the folder since, is what is in the way
         raise
     config = _configuration(request)
+    if not (out / LAST).exists():
+        (out / BEST).unlink(
+            missing_ok=True
+        )  # of this adaptation, see _check_folder: killed before its first save, it begins again
     # 1) record
     if request.record is not None:
         _record(request.record, config, out, lock)
@@ -153,6 +158,12 @@ def _check_folder(request: Adaptation) -> None:
             f"'{out}' already contains an adaptation that is not complete{_GO_ON}, or choose another --out"
             f"\n  its recording, if any, is deleted with: {how_to_delete(out)}"
         )
+    if stage is None and (out / LAST).exists():
+        raise UsageError(f"'{out}' already contains a run that is not an adaptation\n  choose another --out")
+    if stage != "training" and not (out / LAST).exists():
+        refuse_existing(out)  # a model there is not from this adaptation: it saves none before that stage
+    if any((out / name).exists() and request.start.samefile(out / name) for name in (BEST, LAST)):
+        raise UsageError(f"--init '{request.init}' would be replaced by the run in '{out}'\n  choose another --out")
 
 
 def _configuration(request: Adaptation) -> Config:
@@ -165,6 +176,7 @@ def _configuration(request: Adaptation) -> Config:
     if request.record is not None:
         folder = request.out / RECORDING
         data |= {"root": str(folder), "split_by": "end", "cache": str(frames_cache(folder))}
+    check_data_options(given.get("name", "video"), given)
     config = build_config(
         {"model": start.config.model.model_dump()}, load_recipe(request.recipe), {"data": data}, request.overrides
     )
@@ -181,11 +193,11 @@ def _configuration(request: Adaptation) -> Config:
 
 
 def _record(record: CameraRecording, config: Config, out: Path, lock: FolderLock) -> None:
-    interval_s, source_name = config.data.frame_interval_s, _shown(record.source)
+    interval_s, recorded_source = config.data.frame_interval_s, RecordedSource.of(record.source)
     assert interval_s is not None  # _configuration and the options see to it
     facts = read_facts(out / RECORDING)
     if facts is not None:
-        facts.require(out / RECORDING, source_name, interval_s)
+        facts.require(out / RECORDING, recorded_source, interval_s)
         if facts.has(record.wanted_s):
             return
         _refuse_more(facts, record, out)
@@ -202,7 +214,7 @@ def _record(record: CameraRecording, config: Config, out: Path, lock: FolderLock
         with closing(source), ProgressDisplay() as display:  # only now: a camera that is not there leaves no folder behind
             make_private(out)
             lock.hold()
-            recording = Recording(out / RECORDING, source_name, interval_s, record.limit_bytes)
+            recording = Recording(out / RECORDING, recorded_source, interval_s, record.limit_bytes)
             write_stage(out, "recording")
             if record.source.path is not None:
                 recording.restart()
@@ -256,14 +268,6 @@ def _why(least_s: float, config: Config) -> str:
     return f"at least {duration_text(least_s)}: {held_out}"
 
 
-def _shown(source: SourceOptions) -> str:
-    """The source without passwords, in which others are told apart."""
-    camera = source.local_camera
-    if camera is not None:
-        return camera.name
-    return str(source.path.resolve()) if source.path is not None else stream_name(str(source.source))
-
-
 # ---- 2) train ----
 
 
@@ -287,8 +291,6 @@ def _train(request: Adaptation, config: Config, lock: FolderLock) -> None:
         _refuse_other_settings(saved.config, config, out)
         if is_complete(saved):
             return
-    elif request.resume:
-        (out / BEST).unlink(missing_ok=True)  # killed before its first save: begin again
     write_stage(out, "training")
     init = request.start if saved is None else None
     try:
@@ -348,7 +350,7 @@ def _report(request: Adaptation, comparison: Comparison, bundle: Path) -> dict[s
         "bundle": None if comparison.reasons_against else str(bundle),
         "checkpoint": str(out / BEST),
         "step": checkpoint.step,
-        "recording": None if facts is None else facts.model_dump(),
+        "recording": None if facts is None else facts.model_dump(exclude={"address"}),
     }
     write_text(out, text)
     write_stage(out, "done", **values)

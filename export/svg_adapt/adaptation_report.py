@@ -8,7 +8,7 @@ from pathlib import Path
 from svg_adapt.comparison import Comparison, Gain, Scores
 from svg_common.files import atomic_file
 from svg_common.path_advice import shell_argument
-from svg_common.quantities import duration_text
+from svg_common.quantities import count_text, duration_text
 
 TEXT = "adaptation.txt"  # in the folder of the run
 _STILL = 0.01  # share of moving pixels below which there is little to learn from
@@ -35,7 +35,7 @@ def as_text(comparison: Comparison) -> str:
     return "\n".join(
         [
             f"held-out part, never trained on: {comparison.sequences} forecasts of {seconds:.3g} s, "
-            f"PSNR of the mean of {comparison.samples} sample(s) in dB, ± standard error",
+            f"PSNR of the mean of {count_text(comparison.samples, 'sample')} in dB, ± standard error",
             f"{'':{width}}{'all pixels':>16}{f'moving ({100 * comparison.moving_share:.1f} %)':>18}",
             *(f"{name:{width}}{every:>16}{moving:>18}" for name, every, moving in rows),
         ]

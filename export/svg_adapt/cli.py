@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from svg_adapt.adaptation_options import RECIPE, AdaptationOptions
-from svg_adapt.adaptation_stage import read_stage
+from svg_adapt.adaptation_stage import STATE, read_stage
 from svg_adapt.machine_share import set_niceness, set_threads
 from svg_adapt.recording import RECORDING, delete_recording
 from svg_common.command import require_modules, run_command
 from svg_common.errors import UsageError
 from svg_common.files import write_json
 from svg_common.outputs import check_outputs, existing_file
-from svg_common.quantities import parse_duration, parsed_option, size_text
+from svg_common.quantities import count_text, parse_duration, parsed_option, size_text
 from svg_common.signals import defer_interrupts
 from svg_common.version import VersionOption
 from svg_train.config import build_config
-from svg_train.config_options import config_options, settings_of
+from svg_train.config_options import check_data_options, config_options, fields, settings_of
 from svg_train.recipe_files import load_recipe, shipped_recipes
 from svg_train.shipped_models import find_checkpoint
 
@@ -145,7 +145,7 @@ def train(
         from svg_train.run_folder import METRICS
         from svg_train.train import BEST, LAST, Trainer
 
-    needed = [existing_file(config), start, model_config, *(out / name for name in (BEST, LAST, METRICS))]
+    needed = [existing_file(config), start, model_config, *(out / name for name in (BEST, LAST, METRICS, STATE, RECORDING))]
     check_outputs({"--json": json}, {"--out": out}, needed=needed, data=[overrides["data"].get("root")])
     if threads is not None:
         set_threads(threads)
@@ -158,7 +158,10 @@ def train(
         )
     else:
         places = overrides.pop("data") if resume else None
-        built = build_config(load_recipe(config) if config else {}, overrides)
+        recipe = load_recipe(config) if config else {}
+        if not resume:
+            _check_data_options(recipe, overrides["data"])
+        built = build_config(recipe, overrides)
         evaluation = Trainer(
             config=built, out=out, machine=machine, resume=resume, init=start, model_config=model_config, places=places
         ).run()
@@ -211,6 +214,13 @@ def _check_resume(out: Path, has_settings: bool) -> None:
         raise UsageError(f"the run in '{out}' is an adaptation\n  continue it with the command that started it and --resume")
 
 
+def _check_data_options(recipe: dict[str, Any], data: dict[str, Any]) -> None:
+    """Refuse options that do not apply to the data set by the names that they have here, not by keys of a recipe."""
+    table = recipe.get("data")
+    named = table.get("name") if isinstance(table, dict) else None
+    check_data_options(data.get("name") or str(named or fields("data")["name"].default), data)
+
+
 def _choose_length(train: dict[str, Any]) -> None:
     """Steps or time: the one that is given replaces the other one of the recipe."""
     if "steps" in train and "duration_s" in train:
@@ -221,8 +231,8 @@ def _choose_length(train: dict[str, Any]) -> None:
 
 def _delete_recording(out: Path) -> None:
     deleted = delete_recording(out)
-    print(f"deleted {deleted.files} file(s), {size_text(deleted.size_bytes)}: the recording in {out / RECORDING}, its decoded "
-          "frames, and the pictures that training made of it")  # fmt: skip
+    files = f"{count_text(deleted.files, 'file')}, {size_text(deleted.size_bytes)}"
+    print(f"deleted {files}: the recording in {out / RECORDING}, its decoded frames, and the pictures that training made of it")
     if deleted.kept:
         print(f"kept what svg-train did not write: {', '.join(map(str, deleted.kept))}")
 

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from svg_adapt.recorded_source import RecordedSource
 from svg_common.errors import UsageError
 from svg_common.files import write_json
 from svg_common.folder_lock import FolderLock
 from svg_common.path_advice import shell_argument
+from svg_train.run_folder import STRIPS
 
 RECORDING = "recording"  # in the folder of the run
 _FACTS = "recording.json"
 _FRAMES = "frames"  # decoded, as the data set caches them
 _FORMAT = "svg-edge-recording"
 _SEGMENT = re.compile(r"(\d{6,})\.mp4")
-_UNFINISHED = re.compile(r"\.\d{6,}\.\w+\.mp4")  # as atomic_file names it; left behind by a loss of power
-_PICTURES = (
-    "strips/step-*.png",
-    "strips/step-*.gif",
-    "tensorboard/events.out.tfevents.*",
-)  # of a run, which show held-out frames
+_UNFINISHED = re.compile(r"\.(?:\d{6,}\.[\w-]+\.mp4|recording\.[\w-]+\.json)")  # of atomic_file; left by a loss of power
+_PICTURES = {
+    STRIPS: re.compile(r"step-\d{7,}\.(?:png|gif)"),
+    "tensorboard": re.compile(r"events\.out\.tfevents\..*"),
+}  # folder of a run -> files in it that show held-out frames
 
 
 class Facts(BaseModel):
@@ -36,6 +36,7 @@ class Facts(BaseModel):
 
     format: str = _FORMAT
     source: str  # without user, password and path of an address
+    address: str | None = None  # salted hash of what `source` leaves out, but for user and password; earlier versions have none
     interval_s: float  # between its pictures
     recorded_s: float = 0.0  # all segments, those that gave way to the limit included
     ended: bool = False  # the source has no more
@@ -45,16 +46,22 @@ class Facts(BaseModel):
         recorded_s = self.recorded_s + in_progress_s
         return self.ended or recorded_s > seconds - self.interval_s / 2  # their sum is not exact
 
-    def require(self, folder: Path, source: str, interval_s: float) -> None:
+    def require(self, folder: Path, source: RecordedSource, interval_s: float) -> None:
         """Refuse to go on with the recording in `folder` from another source, or at another interval.
 
         Raises:
             UsageError: one of them differs.
         """
-        if (self.source, self.interval_s) != (source, interval_s):
+        advice = "go on with the same source, or choose another --out"
+        if (self.source, self.interval_s) != (source.name, interval_s):
             raise UsageError(
                 f"'{folder}' has a recording of {self.source} at {self.interval_s:g} s per picture, not of "
-                f"{source} at {interval_s:g} s\n  go on with the same source, or choose another --out"
+                f"{source.name} at {interval_s:g} s\n  {advice}"
+            )
+        if self.address is not None and not source.has_hash(self.address):
+            raise UsageError(
+                f"'{folder}' has a recording of another camera or stream at {self.source}: the rest of its address, "
+                f"without user and password, is another one\n  {advice}"
             )
 
 
@@ -66,7 +73,7 @@ class Recording:
 
     Args:
         folder: OUT/recording; it is made if it does not exist.
-        source: where the pictures are from, as it may be shown.
+        source: where the pictures are from.
         interval_s: seconds between two pictures.
         limit_bytes: of all segments together.
 
@@ -75,12 +82,13 @@ class Recording:
         OSError: the folder cannot be made or written.
     """
 
-    def __init__(self, folder: Path, source: str, interval_s: float, limit_bytes: int) -> None:
+    def __init__(self, folder: Path, source: RecordedSource, interval_s: float, limit_bytes: int) -> None:
         self.folder = folder
         self._limit_bytes = limit_bytes
-        new = Facts(source=source, interval_s=interval_s)
-        self.facts = read_facts(folder) or new
+        self.facts = read_facts(folder) or Facts(source=source.name, interval_s=interval_s)
         self.facts.require(folder, source, interval_s)
+        if self.facts.address is None:
+            self.facts = self.facts.model_copy(update={"address": source.salted_hash()})
         make_private(folder.parent)
         folder.mkdir(exist_ok=True)
         folder.chmod(0o700)
@@ -168,7 +176,7 @@ def frames_cache(folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class Deleted:
-    """What was deleted, and what else is in the folder and stays."""
+    """What was deleted, and what else is in the folder, or is a link beside it, and stays."""
 
     files: int
     size_bytes: int
@@ -178,7 +186,8 @@ class Deleted:
 def delete_recording(out: Path) -> Deleted:
     """Delete the recording of a run, its decoded frames, and the pictures of held-out frames that training made of it.
 
-    Models, metrics and reports stay, and so does any file in the folder that svg-train did not write.
+    Models, metrics and reports stay, and so does any file in the folder that svg-train did not write. No link below `out` is
+    followed but that of the recording itself: svg-train makes none.
 
     Args:
         out: folder of the run.
@@ -188,32 +197,39 @@ def delete_recording(out: Path) -> Deleted:
         FolderInUseError: another process records or trains there.
         OSError: something cannot be deleted.
     """
+    from svg_train.data.frame_cache import CACHE_FILE  # heavy: rich
+
     folder, lock = out / RECORDING, FolderLock(out)
     lock.hold()
     if read_facts(folder) is None:
         raise UsageError(
             f"'{out}' has no recording\n  expected the --out of a run with --source: a folder with {RECORDING}/ in it"
         )
-    frames = folder / _FRAMES
-    cached = [file for file in frames.rglob("*") if file.is_file()] if frames.is_dir() and not frames.is_symlink() else []
-    pictures = [file for pattern in _PICTURES for file in out.glob(pattern)]
+    frames, drawn = folder / _FRAMES, {out / name: pattern for name, pattern in _PICTURES.items()}
+    beside = {place: pattern for place, pattern in {frames: CACHE_FILE, **drawn}.items() if _is_own_folder(place)}
+    found = [*_files(folder, _SEGMENT), *_files(folder, _UNFINISHED)]
+    found += [file for place, pattern in beside.items() for file in _files(place, pattern)]
     # The facts last: should this be interrupted, the rest can still be deleted.
-    files = [*_files(folder, _SEGMENT), *_files(folder, _UNFINISHED), *cached, *pictures, folder / _FACTS]
+    files = [*(file for file in found if not file.is_symlink()), folder / _FACTS]
     size = sum(file.stat().st_size for file in files)
     for file in files[:-1]:
         file.unlink()
-    if frames.is_dir() and not frames.is_symlink():
-        shutil.rmtree(frames)
+    if frames in beside and not any(frames.iterdir()):
+        frames.rmdir()
     files[-1].unlink()
-    kept = sorted(folder.iterdir())
-    if not kept and not folder.is_symlink():
+    others = [path for entry in folder.iterdir() for path in (entry.iterdir() if entry in beside else [entry])]
+    if not others and not folder.is_symlink():
         folder.rmdir()
-    return Deleted(len(files), size, kept)
+    return Deleted(len(files), size, kept=sorted([*others, *(place for place in drawn if place.is_symlink())]))
 
 
 def how_to_delete(out: Path) -> str:
     """The command that deletes the recording of a run."""
     return f"svg-train --out {shell_argument(out)} --delete-recording"
+
+
+def _is_own_folder(place: Path) -> bool:
+    return place.is_dir() and not place.is_symlink()
 
 
 def _files(folder: Path, pattern: re.Pattern[str]) -> Iterator[Path]:

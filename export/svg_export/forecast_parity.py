@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from svg_export.drawn_frames import digit_frames
-from svg_export.parity import ROUNDING_FACTOR, TOLERANCE_FP32, Found, ParityError, differences_between
+from svg_export.parity import ROUNDING_FACTOR, TOLERANCE_FP32, Found, ParityError, differences_between, refuse_unstable
 from svg_export.parity_loop import SAMPLES, OnnxGraphs, Tensors, Trace
 from svg_runtime.bundle.manifest import FORECAST, ParityReport
 from svg_train.families.base import FamilyConfig
@@ -33,7 +33,8 @@ def forecast_reports(
         reports: of the other graphs, by precision.
 
     Raises:
-        ParityError: a graph does not compute what the model computes, or gives values that are not finite.
+        ParityError: a graph does not compute what the model computes, or gives values that are not finite; or the model
+            amplifies rounding beyond use.
     """
     inputs = _probe(model.config, horizon)
     fp32 = _of_graph(forecasts["fp32"], inputs)
@@ -48,6 +49,8 @@ def _check_fp32(model: VideoModel, given: Trace, inputs: Tensors, report: Parity
     truth = _of_network(model, inputs)
     found = differences_between(truth, given)
     rounding = differences_between(truth, _of_network(copy.deepcopy(model).double(), inputs))
+    amplified = np.max([differences.relative().max() for differences in rounding.values()])
+    refuse_unstable(float(amplified), steps=inputs["eps"].shape[1], advice="give a smaller --server-horizon, ")
     failed = []
     for name, differences in found.items():
         error = differences.relative()
@@ -61,7 +64,7 @@ def _check_fp32(model: VideoModel, given: Trace, inputs: Tensors, report: Parity
             + "\n  nothing was published"
         )  # fmt: skip
     *earlier, last = report.rounding or (0.0,)
-    largest = max(float(f"{differences.relative().max():.3e}") for differences in rounding.values())
+    largest = float(f"{amplified:.3e}")
     return _extended(report, found).model_copy(update={"rounding": (*earlier, max(last, largest))})
 
 

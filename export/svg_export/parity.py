@@ -34,6 +34,7 @@ from svg_export.parity_loop import (
 )
 from svg_runtime.bundle.contract import SEPARATE, SHUFFLED_DECODER
 from svg_runtime.bundle.manifest import ErrorCurve, ParityReport
+from svg_runtime.bundle.reader import MAX_ROUNDING
 from svg_train.families.base import FamilyConfig
 from svg_train.families.video_model import VideoModel
 
@@ -97,7 +98,8 @@ def check_fp32(model: VideoModel, contents: Mapping[str, bytes], tolerance: floa
         tolerance: largest difference, relative to the tensor's largest value or 1, whichever is more.
 
     Raises:
-        ParityError: a larger difference, or a value that is not finite; all offending tensors are listed.
+        ParityError: a larger difference, or a value that is not finite, all offending tensors are listed; or a model that
+            amplifies rounding beyond use.
     """
     # 1) run PyTorch in float32 and in float64, and the graphs, on the same inputs
     gate = _Gate(model, contents)
@@ -105,6 +107,8 @@ def check_fp32(model: VideoModel, contents: Mapping[str, bytes], tolerance: floa
     # 2) how much rounding alone changes, which limits how much the graphs may differ
     rounding = {name: differences.relative() for name, differences in gate.rounding.items()}
     envelope = np.maximum.accumulate(np.max([rounding[name] for name in rounding if _is_forecast(name)], axis=0))
+    observed = np.max([each.max() for name, each in rounding.items() if not _is_forecast(name)])
+    refuse_unstable(float(np.maximum(envelope.max(), observed)), FORECAST_STEPS)
     # 3) list every output and state that differs by more
     failed = []
     for name, differences in gate.found.items():
@@ -119,7 +123,6 @@ def check_fp32(model: VideoModel, contents: Mapping[str, bytes], tolerance: floa
             "the exported fp32 graphs do not compute what the model computes:\n  " + "\n  ".join(failed)
             + "\n  nothing was published"
         )  # fmt: skip
-    observed = max(each.max() for name, each in rounding.items() if not _is_forecast(name))
     recorded = tuple(float(f"{value:.3e}") for value in np.maximum(envelope, observed))  # it excuses the largest error of all
     return _report("pytorch", model.config, gate.found, tolerance=tolerance, rounding=recorded)
 
@@ -146,6 +149,28 @@ def compare_fp16(model: VideoModel, fp32: Mapping[str, bytes], fp16: Mapping[str
             "  nothing was published; export without --fp16"
         )
     return _report("fp32", config, found)
+
+
+def refuse_unstable(rounding: float, steps: int, advice: str = "") -> None:
+    """Refuse a model that says nothing in float32: its forecasts depend on rounding, and no graph can be compared with it.
+
+    Args:
+        rounding: largest difference between float32 and float64, relative to the largest value.
+        steps: of the forecast.
+        advice: what to try first, if there is anything special.
+
+    Raises:
+        ParityError: float32 and float64 differ by more than the runtime accepts, or a value is not finite.
+    """
+    if rounding <= MAX_ROUNDING:
+        return
+    apart = f"by {rounding:.3g} times its largest value" if np.isfinite(rounding) else "by more than any number"
+    raise ParityError(
+        "the model amplifies the rounding of float32 beyond use: "
+        f"after {steps} forecast steps, float32 and float64 differ {apart}, expected at most {MAX_ROUNDING:g}\n"
+        f"  it was trained too little, diverges, or is damaged: {advice}export an earlier checkpoint, train it for longer, "
+        "or train it again with a lower --lr\n  nothing was published"
+    )
 
 
 class _Gate:

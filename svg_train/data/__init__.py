@@ -45,6 +45,16 @@ class HistoryDataset(ClipDataset, Protocol):
         ...
 
 
+@runtime_checkable
+class FileDataset(SequenceDataset, Protocol):
+    """Sequences of files whose names and number decide what is held out."""
+
+    @property
+    def files(self) -> list[Path]:
+        """All files of the split, in order."""
+        ...
+
+
 def open_data(config: Config, split: Split, length: int) -> SequenceDataset:
     """Open the data set that `config.data` names, as sequences of `length` frames.
 

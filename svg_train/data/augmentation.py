@@ -163,6 +163,11 @@ class AugmentedSequences:
         """As `ClipDataset.clip_source`."""
         return self._sequences.clip_source(self._number(index))
 
+    @property
+    def files(self) -> list[Path]:
+        """As `FileDataset.files`."""
+        return self._sequences.files
+
     def _number(self, index: int) -> int:
         """Of the sequence that is shown. Balanced, it is drawn: a clip by the square root of its length, and a start in it."""
         if not (self._augmentation.random and self._augmentation.data.balanced):

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from svg_common.cache import cache_folder
 from svg_common.errors import SvgError
+from svg_common.quantities import count_text
 from svg_train.config import Config
 from svg_train.data import Frames, Split
 from svg_train.data.bair_cache import decode_trajectories
@@ -58,7 +59,7 @@ class BAIRRobotPushing:
         _require_length(lengths, split, length)
         self.frame_interval_s: float | None = data.frame_interval_s  # the owners publish no rate
         self.description = (
-            f"bair: {np.count_nonzero(lengths >= length)} {split} trajectories from {len(self._sources)} file(s), "
+            f"bair: {np.count_nonzero(lengths >= length)} {split} trajectories from {count_text(len(self._sources), 'file')}, "
             f"{len(self)} sequences of {length}"
         )
 

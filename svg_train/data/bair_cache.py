@@ -66,7 +66,7 @@ def decode_trajectories(sources: Sequence[Path], folder: Path, shape: FrameShape
         SvgError: the cache cannot be written.
     """
     look_up, decode = partial(_look_up, folder=folder, shape=shape), partial(_decode, folder=folder, shape=shape)
-    return load_entries(sources=sources, look_up=look_up, decode=decode, folder=folder, what="trajectory file(s)")
+    return load_entries(sources=sources, look_up=look_up, decode=decode, folder=folder, what="trajectory file")
 
 
 def _entry(source: Path, folder: Path, shape: FrameShape) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from svg_common.digits import digit_stream
+from svg_common.quantities import count_text
 from svg_train.config import Config
 from svg_train.data import Frames, Split
 
@@ -18,7 +19,7 @@ class Digits:
 
     def __init__(self, config: Config, split: Split, length: int) -> None:
         self.frame_interval_s: float | None = config.data.frame_interval_s or DEFAULT_INTERVAL_S
-        self.description = f"digits: {config.data.num_digits} procedural digit(s) per scene, {split} scenes"
+        self.description = f"digits: {count_text(config.data.num_digits, 'procedural digit')} per scene, {split} scenes"
         # Held-out scenes do not depend on the run's seed, so that runs can be compared.
         self._seed = (config.train.seed if split == "train" else 0, _STREAM[split])
         self._count = _SEQUENCES[split]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from svg_train.data.notes import log_once
 from svg_train.data.source_locks import source_lock
 
 _LOG = logging.getLogger(__name__)
+# Every file that decoding makes: frames and their description, what a kill leaves of them, and locks.
+CACHE_FILE = re.compile(r"[a-z]+-[0-9a-f]{32}\.(?:u8|json)|\.[a-z]+-[0-9a-f]{20,32}\.[\w-]+\.(?:u8|json)|\.[0-9a-f]{32}\.lock")
 _MAX_LISTED = 20  # sources
 _LOOK_EVERY_S = 1.0  # for what another process decodes
 _PROBLEMS_SHOWN = 3
@@ -155,7 +158,7 @@ def load_entries(
         look_up: returns the entry of a source, or None.
         decode: makes the entry, or raises `SourceError`.
         folder: of the cache, for the progress display.
-        what: the kind of source, for the progress display.
+        what: one of the sources, for the progress display.
 
     Returns:
         The entries, and the unusable sources with the reason, both in the order given.
@@ -175,7 +178,7 @@ def load_entries(
             return mine or found[source] is not None
 
     if missing:
-        task = f"decoding {len(missing)} {what} into {folder}"
+        task = f"decoding {count_text(len(missing), what)} into {folder}"
         with ProgressDisplay(None if _LOG.isEnabledFor(logging.ERROR) else Console(quiet=True)) as display:
             display.progress(task, 0.0)
             left, wait_s = missing, 0.0

@@ -23,6 +23,7 @@ import numpy as np
 
 from svg_common.cache import cache_folder
 from svg_common.errors import SvgError
+from svg_common.quantities import count_text
 from svg_common.video.clips import Clip as SourceClip
 from svg_common.video.clips import find_clips
 from svg_train.config import Config
@@ -82,7 +83,8 @@ class KTHActions(ClipSequences):
         persons = {found[clip.video.source].person for clip in mine}
         actions = {found[clip.video.source].action for clip in mine}
         self.description = (
-            f"kth: {len(mine)} clips of {len(persons)} person(s) and {len(actions)} action(s) with {self.frame_count} {split} "
+            f"kth: {count_text(len(mine), 'clip')} of {count_text(len(persons), 'person')} and "
+            f"{count_text(len(actions), 'action')} with {self.frame_count} {split} "
             f"frames, {self.frame_interval_s:.4g} s per step, {len(self)} sequences of {length}{describe_pauses(mine)}"
         )
 
@@ -160,7 +162,8 @@ def _log_missing(root: Path, split: Split, found: dict[Path, _Name]) -> None:
     if actions:
         log_once(logging.INFO, f"note: KTH in '{root}' has no {split} clip of {', '.join(actions)}")
     if persons:
-        log_once(logging.INFO, f"note: KTH in '{root}' has no clip of {split} person(s) {', '.join(persons)}")
+        noun = "person" if len(persons) == 1 else "persons"
+        log_once(logging.INFO, f"note: KTH in '{root}' has no clip of the {split} {noun} {', '.join(persons)}")
 
 
 def _ranges(root: Path) -> FrameRanges | None:
@@ -178,7 +181,7 @@ def _ranges(root: Path) -> FrameRanges | None:
         lines = "\n".join(f"  line {number}: {line}" for number, line in unparsed)
         log_once(
             logging.WARNING,
-            f"cannot parse {len(unparsed)} line(s) of '{path}':\n{lines}\n"
+            f"cannot parse {count_text(len(unparsed), 'line')} of '{path}':\n{lines}\n"
             "  expected lines such as: person01_boxing_d1 frames 1-95, 96-185",
         )
     return ranges

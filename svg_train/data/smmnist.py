@@ -11,6 +11,7 @@ import numpy as np
 from svg_common.cache import cache_folder
 from svg_common.digits import DIGIT_SIZE, BouncingDigits
 from svg_common.errors import SvgError
+from svg_common.quantities import count_text
 from svg_train.config import Config
 from svg_train.data import Frames, Split
 from svg_train.data.digits import DEFAULT_INTERVAL_S
@@ -37,9 +38,8 @@ class StochasticMovingMNIST:
         images, source = _digits_of_split(root, split)
         self._images = images
         self.frame_interval_s: float | None = config.data.frame_interval_s or DEFAULT_INTERVAL_S
-        self.description = (
-            f"smmnist: {config.data.num_digits} digit(s) per scene from {len(self._images)} {split} digits of {source}"
-        )
+        digits = count_text(config.data.num_digits, "digit")
+        self.description = f"smmnist: {digits} per scene from {len(self._images)} {split} digits of {source.name}"
         # Held-out scenes do not depend on the run's seed, so that runs can be compared.
         self._seed = (config.train.seed if split == "train" else 0, _STREAM[split])
         self._count = _SEQUENCES[split]
@@ -81,6 +81,7 @@ def _share(images: Frames, split: Split, path: Path) -> Frames:
     part = images[:cut] if split == "train" else images[cut:]
     if not len(part):
         raise SvgError(
-            f"'{path}' contains {len(images)} digit(s), too few to split into train and test\n  add {TRAIN_IMAGES}.gz"
+            f"'{path}' contains {count_text(len(images), 'digit')}, too few to split into train and test\n"
+            f"  add {TRAIN_IMAGES}.gz"
         )
     return part

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 
 import numpy as np
 
 from svg_common.frame_statistics import STATISTICS, Distribution, TrainingData, sequence_statistics
-from svg_train.data import SequenceDataset
+from svg_train.data import FileDataset, SequenceDataset
 
 _SEQUENCES = 256  # for quantiles of 1 and 99 %; a second or two of one core
 _COMPARED = 8  # sequences in a fingerprint
 _GREY_LEVEL = 1 / 255  # versions of a decoder may round otherwise
+_END_BYTES = 1 << 14  # of a file: in these, videos have the sizes of their frames
+_REWORDED = re.compile(r"\(s\)|s\b|(?<=digits of ).*/")  # earlier versions wrote "1 file(s)", and the folder of MNIST
 
 
 def data_fingerprint(data: SequenceDataset) -> str:
@@ -19,6 +23,26 @@ def data_fingerprint(data: SequenceDataset) -> str:
     digest = hashlib.sha256(repr((len(data), data.frame_interval_s)).encode())
     for number in range(min(len(data), _COMPARED)):
         digest.update(data[number * len(data) // _COMPARED if len(data) >= _COMPARED else number].tobytes())
+    return digest.hexdigest()
+
+
+def files_fingerprint(data: SequenceDataset) -> str | None:
+    """A hash of the files of a split, in order: of their sizes, beginnings and ends. None: it is not read from clips.
+
+    It does not depend on where the files are, what they are called, or how a version of a decoder rounds.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    if not isinstance(data, FileDataset):
+        return None
+    digest = hashlib.sha256()
+    for path in data.files:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            digest.update(size.to_bytes(8, "big") + file.read(_END_BYTES))
+            file.seek(max(0, size - _END_BYTES))
+            digest.update(file.read(_END_BYTES))
     return digest.hexdigest()
 
 
@@ -38,9 +62,14 @@ def measure_training_data(data: SequenceDataset) -> TrainingData:
     )
 
 
+def is_same_description(one: TrainingData, other: TrainingData) -> bool:
+    """Whether both have the same description, perhaps in words of different versions."""
+    return _REWORDED.sub("", one.description) == _REWORDED.sub("", other.description)
+
+
 def is_same_data(one: TrainingData, other: TrainingData) -> bool:
     """Whether both were measured on the same sequences, wherever their files are: as many, which look alike."""
-    if one.description != other.description:
+    if not is_same_description(one, other):
         return False
     if one.sequences != other.sequences:  # samples of different sizes, as of another version, have other statistics
         return True

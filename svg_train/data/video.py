@@ -12,6 +12,7 @@ from pathlib import Path
 from svg_common.cache import cache_folder
 from svg_common.errors import SvgError, UsageError
 from svg_common.path_advice import path_advice
+from svg_common.quantities import count_text
 from svg_common.video.clips import Clip as SourceClip
 from svg_common.video.clips import find_clips, no_files
 from svg_train.config import Config, DataConfig
@@ -90,7 +91,7 @@ class VideoClips(AugmentedSequences):
         )
         self.frame_interval_s: float | None = interval_s
         self.description = (
-            f"video: {len(mine)} file(s) with {sequences.frame_count} {split} frames (split by {mode}), "
+            f"video: {count_text(len(mine), 'file')} with {sequences.frame_count} {split} frames (split by {mode}), "
             f"{interval_s:.4g} s per step, {len(sequences)} sequences of {length}{describe_pauses(mine)}"
             f"{', in random views' if augmentation.random else ''}"
         )

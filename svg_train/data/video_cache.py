@@ -55,6 +55,7 @@ class DecodedVideo:
         times_s: (n,) seconds since its first frame.
         fps: usual frames per second.
         problem: damage found in it, or None.
+        files: the file, or the pictures of the folder in order.
     """
 
     source: Path
@@ -64,6 +65,7 @@ class DecodedVideo:
     times_s: NDArray[np.float64]
     problem: str | None
     time_base: TimeBase = "stamps"
+    files: tuple[Path, ...] = ()
 
     def frames(self) -> NDArray[np.uint8]:
         """Map the frames, (n, H, W, C) uint8."""
@@ -133,7 +135,7 @@ def decode_videos(
         return _decode(by_first[first], part, folder, fit)
 
     videos = all(clip.is_video for clip in clips)
-    what = "video file(s)" if videos else "video file(s) and picture folder(s)"
+    what = "video file" if videos else "clip"
     return load_entries(sources=list(by_first), look_up=look_up, decode=decode, folder=folder, what=what)
 
 
@@ -186,6 +188,7 @@ def _decoded_video(clip: Clip, entry: Path, fit: Fit, decoded: _Decoded) -> Deco
         times_s=np.asarray(decoded.times_s, np.float64),
         problem=decoded.problem,
         time_base=decoded.time_base,
+        files=clip.paths,
     )
 
 

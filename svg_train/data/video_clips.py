@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from svg_common.errors import UsageError
+from svg_common.quantities import count_text
 from svg_common.video.sampling import MAX_HOLD_S, MAX_STEP_S, MIN_STEP_S, SAME_RATE, step_of_video
 from svg_train.config import DataConfig
 from svg_train.data import Frames, Split
@@ -53,6 +54,11 @@ class ClipSequences:
         clip, run, start = self.window(index)
         return np.array(clip.video.frames()[run[start : start + clip.span(self._length) : clip.step]])
 
+    @property
+    def files(self) -> list[Path]:
+        """As `FileDataset.files`."""
+        return list(dict.fromkeys(file for clip, _ in self._runs for file in clip.video.files))
+
     @cached_property
     def counts(self) -> Indices:
         """Number of sequences of each clip, in order."""
@@ -90,18 +96,18 @@ def model_interval(data: DataConfig, rates: Sequence[float], of: str) -> float:
     fps, wanted_s = rates[0], data.frame_interval_s
     rate = f"'{of}' with {fps:.4g} frames per second"
     if wanted_s is None:
-        return _possible(data.frame_step / fps, f"{data.frame_step} frame(s) of {rate}")
+        return _possible(data.frame_step / fps, f"{count_text(data.frame_step, 'frame')} of {rate}")
     step = nearest_step(wanted_s, fps)
     if data.frame_step not in (1, step):
         raise UsageError(
-            f"--frame-interval-s {wanted_s:g} corresponds to {step} frame(s) of {rate}, "
+            f"--frame-interval-s {wanted_s:g} corresponds to {count_text(step, 'frame')} of {rate}, "
             f"but --frame-step {data.frame_step} was also given\n  remove one of the two"
         )
     one_rate = all(abs(other - fps) <= SAME_RATE * fps for other in rates)
     if not one_rate or wanted_s * fps >= _ENOUGH_FRAMES or abs(step / fps - wanted_s) <= SAME_RATE * wanted_s:
         return wanted_s
-    log_once(logging.INFO, f"note: {wanted_s:g} s per step becomes {step / fps:.4g} s, {step} frame(s) of {rate}")
-    return _possible(step / fps, f"{step} frame(s) of {rate}")
+    log_once(logging.INFO, f"note: {wanted_s:g} s per step becomes {step / fps:.4g} s, {count_text(step, 'frame')} of {rate}")
+    return _possible(step / fps, f"{count_text(step, 'frame')} of {rate}")
 
 
 def _possible(step_s: float, frames: str) -> float:
@@ -132,7 +138,7 @@ def at_one_interval(videos: Sequence[DecodedVideo], interval_s: float) -> tuple[
 def describe_pauses(clips: Sequence[Clip]) -> str:
     """Part of a data set's description about pauses in its recordings; empty if they have none."""
     pauses = sum(clip.pauses for clip in clips)
-    return f", {pauses} pause(s) over {MAX_HOLD_S:g} s that no sequence crosses" if pauses else ""
+    return f", {count_text(pauses, 'pause')} over {MAX_HOLD_S:g} s that no sequence crosses" if pauses else ""
 
 
 def long_enough(clips: Sequence[Clip], split: Split, length: int) -> tuple[list[Clip], Skipped]:

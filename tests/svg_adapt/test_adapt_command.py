@@ -106,7 +106,7 @@ def test_the_last_part_is_held_out_and_the_model_keeps_the_shape_of_the_start(ad
     assert saved.config.model.shape() == load_checkpoint(start_model).config.model.shape()
     assert (saved.config.data.split_by, saved.config.data.test_fraction) == ("end", 0.15)
     assert saved.frame_interval_s == pytest.approx(0.1)
-    assert saved.training_data.description.startswith("video: 1 file(s) with 102 train frames")
+    assert saved.training_data.description.startswith("video: 1 file with 102 train frames")
 
 
 def test_a_complete_adaptation_is_not_begun_again(adapted, start_model, flashing):
@@ -228,6 +228,91 @@ def test_a_refused_resume_keeps_the_model_of_the_run_in_progress(start_model, fl
     assert "another process writes to 'run'" in refused.output
     assert (run / "ckpt.pt").read_bytes() == b"its first model"
     assert sorted(path.name for path in run.iterdir()) == ["adaptation.json", "ckpt.pt"]
+
+
+def model_alone(folder: Path, start_model: Path) -> Path:
+    """A folder with a model in it that is the user's only copy."""
+    folder.mkdir()
+    return Path(shutil.copyfile(start_model, folder / "ckpt.pt"))
+
+
+@pytest.mark.parametrize("resume", [[], ["--resume"]])
+@pytest.mark.parametrize("stage", [None, "recording", "comparing"])
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_model_that_this_adaptation_has_not_saved_is_refused_and_kept(
+    resume, stage, recorded, start_model, flashing, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    other = model_alone(tmp_path / "run", start_model)
+    if stage is not None:
+        write_stage(tmp_path / "run", stage)
+    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    data = ["--source", flashing, "--record", "12s"] if recorded else ["--data-root", flashing]
+    for model in (start_model, other):
+        error = invoke("--init", model, "--config", "adapt", *data, *QUICK, "--steps", "2", *resume)
+        assert getattr(error, "exit_code", None) == ExitCode.USAGE
+        if resume or stage is None:
+            assert "already contains a model, ckpt.pt, but no last.pt to continue from\n  choose another --out" in str(error)
+    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
+def test_the_model_that_an_adaptation_starts_from_is_never_taken_for_its_own(start_model, flashing, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = model_alone(tmp_path / "run", start_model)
+    (tmp_path / "link.pt").symlink_to(own)
+    write_stage(tmp_path / "run", "training")  # killed before its first save
+    for given in (own, "link.pt"):
+        error = invoke("--init", given, "--config", "adapt", "--data-root", flashing, *QUICK, "--steps", "2", "--resume")
+        assert f"--init '{given}' would be replaced by the run in 'run'\n  choose another --out" in str(error)
+        assert getattr(error, "exit_code", None) == ExitCode.USAGE
+    assert own.read_bytes() == start_model.read_bytes()
+
+
+@pytest.mark.parametrize("stage_of_kill", ["training", "recording"])
+def test_an_adaptation_that_was_killed_before_its_first_save_begins_again(
+    stage_of_kill, start_model, flashing, tmp_path, monkeypatch
+):
+    """The service always says --resume. The recording may go on first: with a longer --record."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "ckpt.pt").write_bytes(b"the model of an evaluation before the first save")
+    write_stage(tmp_path / "run", "training")
+    given = command(start_model, flashing, "--steps", "1", "--resume")[1:]
+    if stage_of_kill == "recording":
+        with monkeypatch.context() as patch:
+            patch.setattr(adaptation.Recorder, "record", interrupted)
+            invoke(*given)
+        assert json.loads((tmp_path / "run" / "adaptation.json").read_text())["stage"] == "recording"
+    assert invoke(*given) is None
+    assert load_checkpoint("run/ckpt.pt").step == 1
+
+
+def interrupted(*given, **named):
+    raise KeyboardInterrupt
+
+
+def test_a_run_that_is_no_adaptation_is_not_recorded_into(start_model, flashing, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model_alone(tmp_path / "run", start_model).rename(tmp_path / "run" / "last.pt")
+    for more in ([], ["--resume"]):
+        error = invoke(*command(start_model, flashing, "--steps", "2", *more)[1:])
+        assert "already contains a run that is not an adaptation\n  choose another --out" in str(error)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["last.pt"]
+
+
+def test_the_report_does_not_replace_what_the_adaptation_goes_on_from(start_model, flashing, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("adaptation.json", "recording/recording.json"):
+        error = invoke(*command(start_model, flashing, "--steps", "1", "--json", f"run/{name}")[1:])
+        assert f"--json would overwrite 'run/{name}'" in str(error)
+
+
+@pytest.mark.parametrize("more", [[], ["--config", "adapt", "--data", "video"]])
+def test_data_options_that_do_not_fit_are_named_as_they_were_given(more, start_model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = ["--num-digits", "3", "--init", start_model, "--data-root", "clips"] if more else ["--data-root", "clips"]
+    named = "--num-digits does not apply to the data 'video'" if more else "--data-root does not apply to the data 'digits'"
+    assert named in str(invoke(*given, *more))
 
 
 @pytest.fixture(scope="module")

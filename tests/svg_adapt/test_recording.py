@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from svg_adapt import recorder as recorder_module
-from svg_adapt.adaptation import _shown
+from svg_adapt.recorded_source import RecordedSource
 from svg_adapt.recorder import Recorder, shrink
 from svg_adapt.recording import RECORDING, Recording, delete_recording, frames_cache, read_facts
 from svg_common.errors import UsageError
@@ -25,6 +25,9 @@ from tests.svg_runtime.live.live_helpers import read_pictures, read_times, write
 from tests.svg_runtime.live.network_cameras import Mjpeg, switched_on
 
 LIMIT = 10**9
+CAMERA = RecordedSource("a test")
+
+UNFINISHED = (".000002.partial-abc_12.mp4", ".000002.abc_12.mp4", ".recording.partial-0_ab.json")
 
 
 class Frames:
@@ -61,7 +64,7 @@ def record(recording: Recording, source, until_s: float = 1e9, events: EventLog 
 
 @pytest.fixture
 def recording(tmp_path) -> Recording:
-    return Recording(tmp_path / "run" / RECORDING, "a test", 0.1, LIMIT)
+    return Recording(tmp_path / "run" / RECORDING, CAMERA, 0.1, LIMIT)
 
 
 def times(recording: Recording) -> list[list[float]]:
@@ -85,7 +88,7 @@ def test_folders_are_private(recording):
 
 def test_a_folder_of_the_user_keeps_its_mode(tmp_path):
     tmp_path.chmod(0o755)
-    Recording(tmp_path / RECORDING, "a test", 0.1, LIMIT)
+    Recording(tmp_path / RECORDING, CAMERA, 0.1, LIMIT)
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
 
 
@@ -101,7 +104,7 @@ def test_recording_ends_after_the_given_time(recording):
 
 
 def test_the_oldest_segments_give_way_to_the_limit(tmp_path):
-    recording = Recording(tmp_path / RECORDING, "a test", 0.1, 1_000_000)
+    recording = Recording(tmp_path / RECORDING, CAMERA, 0.1, 1_000_000)
     sizes = []
 
     class Watched(Frames):
@@ -122,11 +125,12 @@ def test_a_lost_source_keeps_what_was_recorded_and_can_be_continued(recording):
     with pytest.raises(SourceLostError):
         record(recording, Frames([frame(tick) for tick in range(4)], lost=True))
     assert not read_facts(recording.folder).ended
-    leftover = recording.folder / ".000002.abc_12.mp4"  # of a segment that a loss of power cut short
-    leftover.write_bytes(b"half")
-    again = Recording(recording.folder, "a test", 0.1, LIMIT)
+    leftovers = [recording.folder / name for name in UNFINISHED]  # of what a loss of power cut short
+    for leftover in leftovers:
+        leftover.write_bytes(b"half")
+    again = Recording(recording.folder, CAMERA, 0.1, LIMIT)
     assert again.facts.recorded_s == pytest.approx(0.4)
-    assert not leftover.exists()
+    assert not any(leftover.exists() for leftover in leftovers)
     record(again, Frames([frame(tick) for tick in range(3)]), until_s=0.6)
     assert [len(of_segment) for of_segment in times(again)] == [4, 2]
 
@@ -134,7 +138,7 @@ def test_a_lost_source_keeps_what_was_recorded_and_can_be_continued(recording):
 @pytest.mark.parametrize(("source", "interval_s"), [("another", 0.1), ("a test", 0.2)])
 def test_another_source_or_interval_is_not_mixed_in(recording, source, interval_s):
     with pytest.raises(UsageError, match=f"not of {source} at {interval_s:g} s"):
-        Recording(recording.folder, source, interval_s, LIMIT)
+        Recording(recording.folder, RecordedSource(source), interval_s, LIMIT)
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", '{"format": "other", "source": "x", "interval_s": 1}', '{"a": 1}'])
@@ -145,7 +149,7 @@ def test_folders_that_are_not_ours_are_refused_and_kept(tmp_path, content):
     if content is not None:
         (folder / "recording.json").write_text(content)
     before = sorted(folder.iterdir())
-    for act in (lambda: delete_recording(tmp_path), lambda: Recording(folder, "a test", 0.1, LIMIT)):
+    for act in (lambda: delete_recording(tmp_path), lambda: Recording(folder, CAMERA, 0.1, LIMIT)):
         with pytest.raises(UsageError, match="is not a recording of svg-train"):
             act()
     assert sorted(folder.iterdir()) == before
@@ -154,27 +158,48 @@ def test_folders_that_are_not_ours_are_refused_and_kept(tmp_path, content):
 def test_deletion_takes_recording_frames_and_pictures_and_nothing_else(recording):
     record(recording, Frames([frame(tick) for tick in range(4)]))
     run, cache = recording.folder.parent, frames_cache(recording.folder)
-    for path in (cache / "video-1.u8", run / "strips" / "step-0000001.png", run / "tensorboard" / "events.out.tfevents.1.x"):
+    entry = f"video-{'0a' * 16}"
+    written = [
+        *(cache / name for name in (f"{entry}.u8", f"{entry}.json", f".{entry}.partial-a_0.u8", f".{'0b' * 16}.lock")),
+        *(recording.folder / name for name in UNFINISHED),
+        run / "strips" / "step-0000001.png",
+        run / "tensorboard" / "events.out.tfevents.1.x",
+    ]
+    for path in written:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"12345")
-    kept = [run / "ckpt.pt", run / "strips" / "mine.png", recording.folder / "notes.txt"]
+    beside = [run / "ckpt.pt", run / "strips" / "mine.png", run / "strips" / "step-by-step.png"]
+    inside = [recording.folder / "notes.txt", cache / "notes.txt", cache / "mine" / f"{entry}.u8"]
+    kept = beside + inside
+    (cache / "mine").mkdir()
     for path in kept:
         path.write_bytes(b"12345")
     size = sum(file.stat().st_size for file in run.rglob("*") if file.is_file()) - 5 * len(kept)
     deleted = delete_recording(run)
-    assert (deleted.files, deleted.size_bytes, deleted.kept) == (5, size, [recording.folder / "notes.txt"])
+    assert (deleted.files, deleted.size_bytes) == (len(written) + 2, size)  # and the segment and the facts
+    assert deleted.kept == sorted([recording.folder / "notes.txt", cache / "notes.txt", cache / "mine"])
     assert sorted(path for path in run.rglob("*") if path.is_file()) == sorted(kept)
     with pytest.raises(UsageError):  # there is none any more
         delete_recording(run)
 
 
-def test_deletion_follows_no_link_out_of_the_folder(recording, tmp_path):
-    elsewhere = tmp_path / "elsewhere"
+@pytest.mark.parametrize("place", ["recording/frames", "strips", "tensorboard"])
+def test_deletion_follows_no_link_out_of_the_folder(recording, tmp_path, place):
+    elsewhere, run = tmp_path / "elsewhere", recording.folder.parent
     elsewhere.mkdir()
-    (elsewhere / "mine.u8").write_bytes(b"1")
-    frames_cache(recording.folder).symlink_to(elsewhere)
-    delete_recording(recording.folder.parent)
-    assert (elsewhere / "mine.u8").exists()
+    mine = [elsewhere / name for name in (f"video-{'0' * 32}.u8", "step-0000001.png", "events.out.tfevents.1.x")]
+    for path in mine:
+        path.write_bytes(b"1")
+    (run / place).symlink_to(elsewhere)
+    assert delete_recording(run).kept == [run / place]
+    assert all(path.exists() for path in mine)
+
+
+def test_deletion_keeps_links_to_files_under_the_names_of_its_own(recording, tmp_path):
+    (tmp_path / "mine.mp4").write_bytes(b"1")
+    link = recording.folder / "000009.mp4"
+    link.symlink_to(tmp_path / "mine.mp4")
+    assert delete_recording(recording.folder.parent).kept == [link]
 
 
 def test_without_a_recording_there_is_nothing_to_delete(tmp_path):
@@ -245,6 +270,51 @@ def test_the_end_of_all_segments_together_is_held_out(recording, monkeypatch, tm
 def test_recorded_cameras_are_told_apart_without_passwords(monkeypatch):
     monkeypatch.setattr("svg_runtime.live.sources.local_cameras.has_gstreamer", lambda: True)
     sources = ("v4l2:///dev/v4l/by-id/a", "v4l2:///dev/v4l/by-id/b", "gstreamer://rtspsrc user-pw=s3cret ! decodebin")
-    names = [_shown(SourceOptions(source=source)) for source in sources]
+    names = [source_of(source).name for source in sources]
     assert names == [*sources[:2], "gstreamer://rtspsrc ..."]
-    assert _shown(SourceOptions(camera=1)) == "camera 1"
+    assert RecordedSource.of(SourceOptions(camera=1)) == RecordedSource("camera 1")
+
+
+def source_of(source: str) -> RecordedSource:
+    return RecordedSource.of(SourceOptions(source=source))
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "same"),
+    [
+        ("http://nvr:8080/red.mjpg", "http://nvr:8080/blue.mjpg", False),
+        ("rtsp://u:old@nvr/cam?channel=1", "rtsp://u:old@nvr/cam?channel=2", False),
+        ("rtsp://u:old@nvr/cam?channel=1", "rtsp://v:new@nvr/cam?channel=1", True),
+        ("rtsp://nvr/cam", "rtsp://u:pw@nvr/cam", True),
+        ("http://nvr/@a/b", "http://nvr/@c/b", False),
+        ("gstreamer://rtspsrc user-pw=x location=rtsp://a/1", "gstreamer://rtspsrc user-pw=x location=rtsp://a/2", False),
+        ("gstreamer://rtspsrc user-pw=x location=rtsp://u:x@a", "gstreamer://rtspsrc user-pw=y location=rtsp://u:y@a", True),
+        ("synthetic://digits", "synthetic://digits", True),
+    ],
+)  # fmt: skip
+def test_two_cameras_behind_one_host_are_two_and_a_changed_password_is_none(tmp_path, monkeypatch, before, now, same):
+    monkeypatch.setattr("svg_runtime.live.sources.local_cameras.has_gstreamer", lambda: True)
+    Recording(tmp_path, source_of(before), 0.1, LIMIT)
+    if same:
+        Recording(tmp_path, source_of(now), 0.1, LIMIT)
+        return
+    with pytest.raises(UsageError, match=r"a recording of another camera or stream at \S+(?s:.*)choose another --out"):
+        Recording(tmp_path, source_of(now), 0.1, LIMIT)
+
+
+def test_nothing_private_of_an_address_is_stored(tmp_path):
+    for folder in ("a", "b"):
+        Recording(tmp_path / folder, source_of("rtsp://user:s3cret@nvr/hidden?pw=token"), 0.1, LIMIT)
+    stored = [(tmp_path / folder / "recording.json").read_text() for folder in ("a", "b")]
+    assert not any(word in text for text in stored for word in ("user", "s3cret", "hidden", "token"))
+    assert stored[0] != stored[1]  # salted: the same camera is not recognized in two recordings
+
+
+def test_a_recording_of_an_earlier_version_goes_on_and_knows_its_camera_then(tmp_path):
+    facts = tmp_path / "recording.json"
+    facts.write_text(
+        '{"format": "svg-edge-recording", "source": "rtsp://nvr", "interval_s": 0.1, "recorded_s": 3.0, "ended": false}'
+    )
+    assert Recording(tmp_path, source_of("rtsp://nvr/a"), 0.1, LIMIT).facts.recorded_s == 3
+    with pytest.raises(UsageError, match="another camera or stream at rtsp://nvr"):
+        Recording(tmp_path, source_of("rtsp://nvr/b"), 0.1, LIMIT)

@@ -212,7 +212,7 @@ def test_protocol_sets_data_and_horizon_and_prints_published_values(mnist, tmp_p
         tmp_path, model, "--protocol", "smmnist", "--data-root", mnist, "--sequences", "2", "--samples", "2"
     )  # fmt: skip
     assert values["horizon"] == 20
-    assert "2 digit(s)" in values["data"]
+    assert "2 digits" in values["data"]
     assert values["published"] == [
         {"method": "SVG", "psnr": 14.5, "ssim": 0.709},
         {"method": "SRVP", "psnr": 16.93, "ssim": 0.7799},

@@ -111,6 +111,7 @@ def test_same_checkpoint_gives_the_same_bytes(tiny_bundle, tiny_checkpoint, tmp_
     assert first == second
 
 
+@pytest.mark.slow
 def test_decoders_are_lowered_as_their_names_say(tiny_bundle, tiny_checkpoint, contents, tmp_path):
     def operators(graph_name):
         return [node.op_type for node in onnx.load_from_string(contents[graph_name]).graph.node]
@@ -179,6 +180,34 @@ def test_rounding_before_the_loop_that_excuses_an_error_is_recorded(tiny_model, 
     report = check_fp32(tiny_model, contents)
     assert (report.max_error, max(report.rounding)) == (0.5, 0.5)
     assert len(report.rounding) == 10
+
+
+@pytest.mark.parametrize(
+    ("apart", "said"), [(2.5, "by 2.5 times its largest value"), (float("nan"), "by more than any number")]
+)
+@pytest.mark.parametrize("name", ["observe.posterior.mu", "forecast.decoder.frame"])
+def test_a_model_that_amplifies_rounding_beyond_use_is_refused_in_words(tiny_model, contents, monkeypatch, apart, said, name):
+    """Its graphs are right, as far as that can be told."""
+
+    def run(gate: _Gate) -> None:
+        run_gate(gate)
+        gate.rounding[name].max_abs[-1] = apart * gate.rounding[name].largest
+
+    run_gate = _Gate.run
+    monkeypatch.setattr(_Gate, "run", run)
+    with pytest.raises(
+        ParityError, match=rf"beyond use: .* {said}, expected at most 1\n.*trained too little, .*--lr\n  nothing"
+    ):
+        check_fp32(tiny_model, contents)
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_a_model_of_finite_weights_that_diverges_in_its_loop_is_not_exported(tiny_checkpoint, tmp_path):
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    checkpoint.weights["prior.logvar.bias"].fill_(200.0)  # its deviation is beyond float32
+    with pytest.raises(ParityError, match="amplifies the rounding of float32 beyond use"):
+        write_bundle(checkpoint, "0" * 64, tmp_path / "b.svgb", fp16=False, fused=False)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_fp16_graphs_that_overflow_are_refused(tiny_model, contents):

@@ -132,7 +132,7 @@ def test_both_forms_give_the_published_frames(root, form):
             np.testing.assert_array_equal(data[i], trajectory(number)[start : start + LENGTH])
     assert train[0].dtype == np.uint8
     assert type(train[0]) is np.ndarray
-    assert train.description == "bair: 12 train trajectories from 2 file(s), 36 sequences of 6"
+    assert train.description == "bair: 12 train trajectories from 2 files, 36 sequences of 6"
 
 
 def test_a_root_with_the_splits_themselves_serves_too(root):
@@ -165,7 +165,7 @@ def test_sources_are_read_once_and_again_when_they_change(root, form, capsys, mo
     )
     write_both_splits(root, form)
     before = windows(open_bair(root, "train"))
-    assert "decoding 2 trajectory file(s)" in capsys.readouterr().err
+    assert "decoding 2 trajectory files" in capsys.readouterr().err
     assert [name.partition(".")[0] for name in read] == ["traj_256_to_511", "traj_1024_to_1279"]
     assert windows(open_bair(root, "train")) == before
     assert len(read) == 2

@@ -98,7 +98,7 @@ def test_persons_decide_the_split(root):
     assert type(train[0]) is np.ndarray
     assert train.frame_interval_s == pytest.approx(0.04)
     assert train.description == (
-        "kth: 2 clips of 2 person(s) and 1 action(s) with 40 train frames, 0.04 s per step, 30 sequences of 6"
+        "kth: 2 clips of 2 persons and 1 action with 40 train frames, 0.04 s per step, 30 sequences of 6"
     )
 
 
@@ -152,7 +152,7 @@ def test_decoded_clips_come_from_the_cache(root, capsys):
     write_clip(root, "person01_boxing_d1")
     write_clip(root, "person21_boxing_d1")
     before = all_numbers(open_kth(root, "train"))
-    assert "decoding 1 video file(s)" in capsys.readouterr().err
+    assert "decoding 1 video file" in capsys.readouterr().err
     assert all_numbers(open_kth(root, "train")) == before
     assert "decoding" not in capsys.readouterr().err
 
@@ -162,7 +162,7 @@ def test_what_is_absent_is_noted(root, logged):
     open_kth(root, "train")
     messages = logged.text
     assert "has no train clip of handclapping, handwaving, jogging, running, walking" in messages
-    assert "no clip of train person(s) 2, 3, 4" in messages
+    assert "no clip of the train persons 2, 3, 4" in messages
     assert "has no 00sequences.txt" in messages
     assert "https://www.csc.kth.se/cvap/actions/00sequences.txt" in messages
 
@@ -193,7 +193,7 @@ def test_clips_without_ranges_strange_names_and_damage_are_listed(root, logged):
     clips = [f"person{i:02d}_boxing_d1 frames 1-20" for i in (1, 3, 4, 5, 6)]
     write_ranges(root, *clips)
     data = open_kth(root, "train")
-    assert data.description.startswith("kth: 2 clips of 2 person(s)")
+    assert data.description.startswith("kth: 2 clips of 2 persons")
     messages = logged.text
     assert "7 KTH clips are not used" in messages
     for reason in (
@@ -226,7 +226,7 @@ def test_lines_that_cannot_be_parsed_are_reported(root, logged):
     assert [line.split()[0] for _, line in unclear] == [f"person0{i}_boxing_d1" for i in (2, 3, 4, 1, 5)]
     open_kth(root, "train")
     messages = logged.text
-    assert "cannot parse 5 line(s) of" in messages
+    assert "cannot parse 5 lines of" in messages
     assert f"line {unclear[0][0]}: person02_boxing_d1" in messages
     assert "expected lines such as: person01_boxing_d1 frames 1-95, 96-185" in messages
 

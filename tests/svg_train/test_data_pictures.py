@@ -53,7 +53,7 @@ def test_a_folder_of_pictures_is_a_clip(root, logged):
     assert windows(train) == [list(range(i, i + LENGTH)) for i in range(1, 10)]
     assert min(min(window) for window in windows(test)) == 13
     assert train.frame_interval_s == pytest.approx(0.1)
-    assert train.description.startswith("video: 1 file(s) with 12 train frames")
+    assert train.description.startswith("video: 1 file with 12 train frames")
     assert "has no time stamps: assumed 10 frames per second; give the true rate with --source-fps" in logged.text
 
 
@@ -71,7 +71,7 @@ def test_a_long_gap_in_the_numbers_is_not_crossed(root):
     write_pictures(root, [*range(12), *range(40, 60)])
     data = open_split(root, test_fraction=0.1)
     assert not any(min(window) < 12 and max(window) >= 40 for window in windows(data))
-    assert "1 pause(s) over 1 s that no sequence crosses" in data.description
+    assert "1 pause over 1 s that no sequence crosses" in data.description
 
 
 def test_the_rate_of_pictures_can_be_given(root):
@@ -91,7 +91,7 @@ def test_folders_of_folders_and_videos_are_read_together(root):
     (root / "b").mkdir()
     write_video(root / "b" / "c.mp4", "libx264")
     data = open_split(root, split_by="time")
-    assert data.description.startswith("video: 4 file(s)")
+    assert data.description.startswith("video: 4 files")
     assert data.frame_interval_s == pytest.approx(0.1)
 
 
@@ -128,12 +128,12 @@ def test_the_references_prepared_kth_pictures(root, place):
     assert windows(train) == [list(range(i, i + LENGTH)) for i in range(1, 28)]
     assert len(test) >= 16
     assert train.frame_interval_s == pytest.approx(0.04)
-    assert "1 clips of 1 person(s) and 1 action(s) with 30 train frames" in train.description
-    assert open_split(root, split_by="time").description.startswith("video: 4 file(s)")  # both sizes of both clips
+    assert "1 clip of 1 person and 1 action with 30 train frames" in train.description
+    assert open_split(root, split_by="time").description.startswith("video: 4 files")  # both sizes of both clips
 
 
 def test_a_kth_clip_that_is_there_as_file_and_as_pictures_counts_once(root):
     (root / "boxing").mkdir()
     write_video(root / "boxing" / "person01_boxing_d1_uncomp.avi", "ffv1", 25, "bgr0")
     write_pictures(root / "processed" / "boxing" / "person01_boxing_d1", range(1, 31), name="image-{:03d}_64x64.png")
-    assert "kth: 1 clips of 1 person(s)" in open_split(root, name="kth").description
+    assert "kth: 1 clip of 1 person" in open_split(root, name="kth").description

@@ -57,7 +57,7 @@ def test_each_split_has_its_own_file(tmp_path, offline, suffix, folder):
     train, test = (open_data(config_for(tmp_path), split, 6) for split in ("train", "test"))
     assert digits_seen(train) == {50, 60, 70}
     assert digits_seen(test) == {150, 160}
-    assert "3 train digits" in train.description
+    assert f"3 train digits of {TRAIN_IMAGES}{suffix}" in train.description  # and not where: a run is resumed by it
     assert train[0].shape == (6, 64, 64, 1)
     assert train[0].dtype == np.uint8
     assert (train[0] > 0).sum((1, 2, 3)).tolist() == [32 * 32] * 6  # scaled from 28 to 32, always wholly in the picture

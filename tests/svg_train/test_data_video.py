@@ -93,7 +93,7 @@ def test_train_takes_every_start_and_test_the_last_part(options):
     assert train[0].dtype == np.uint8
     assert type(train[0]) is np.ndarray
     assert train.frame_interval_s == test.frame_interval_s == pytest.approx(0.1)
-    assert train.description == "video: 1 file(s) with 45 train frames (split by time), 0.1 s per step, 40 sequences of 6"
+    assert train.description == "video: 1 file with 45 train frames (split by time), 0.1 s per step, 40 sequences of 6"
 
 
 def test_what_a_run_draws_is_no_clip_even_if_its_folder_is_among_them(options):
@@ -105,7 +105,7 @@ def test_what_a_run_draws_is_no_clip_even_if_its_folder_is_among_them(options):
     (root / "run/strips").mkdir(parents=True)
     (root / "run/metrics.jsonl").touch()
     write_video(root / "run/strips/step-0000001.avi")
-    assert "2 file(s)" in descriptions[0]
+    assert "2 files" in descriptions[0]
     assert [data.description for data in open_both(options)] == descriptions
 
 
@@ -115,7 +115,7 @@ def test_all_of_a_folder_can_be_test_data_but_nothing_is_left_to_train_on(option
         write_video(Path(options["root"]) / f"{name}.avi")
     config = config_of(options, test_fraction=1, split_by=split_by)
     test = open_data(config, "test", LENGTH)
-    assert "2 file(s) with 120 test frames" in test.description
+    assert "2 files with 120 test frames" in test.description
     assert [test.clip_source(i).name for i in (0, len(test) - 1)] == ["a.avi", "b.avi"]
     with pytest.raises(UsageError, match="--test-fraction 1 leaves nothing to train on"):
         open_data(config, "train", LENGTH)
@@ -194,14 +194,14 @@ def test_the_interval_that_is_asked_for_holds_in_a_folder_of_several_rates(optio
         write_video(Path(options["root"]) / f"{name}.avi", 60, fps)
     train, _ = open_both(options, test_fraction=0.4, frame_interval_s=0.1)
     assert train.frame_interval_s == 0.1
-    assert train.description.startswith("video: 2 file(s)")
+    assert train.description.startswith("video: 2 files")
 
 
 def test_a_rate_within_five_percent_is_the_same(options):
     write_video(Path(options["root"]) / "a.avi", 60, 25)
     write_video(Path(options["root"]) / "b.avi", 60, 24)
     train, _ = open_both(options, test_fraction=0.4)
-    assert train.description.startswith("video: 2 file(s)")
+    assert train.description.startswith("video: 2 files")
 
 
 def test_five_files_are_split_by_file(options):
@@ -221,7 +221,7 @@ def test_files_without_a_sequence_are_no_files_to_hold_out(options, logged):
     write_video(Path(options["root"]) / "2_photo.avi", 1)  # in the middle of six, which would be the one that is held out
     for length in (3, LENGTH, 20):
         train, test = open_both(options, length)
-        assert [data.description.split(" with")[0] for data in (train, test)] == ["video: 4 file(s)", "video: 1 file(s)"]
+        assert [data.description.split(" with")[0] for data in (train, test)] == ["video: 4 files", "video: 1 file"]
     assert "2_photo.avi: too short: 1 consecutive train frames, but a sequence needs 3" in logged.text
 
 
@@ -232,10 +232,10 @@ def test_the_way_to_split_can_be_chosen(options):
     write_video(Path(options["root"]) / "b.avi", 60, first=60)
     train, test = open_both(options, split_by="file")
     assert len(train) == 60 - LENGTH + 1
-    assert "1 file(s) with 60 test frames" in test.description
+    assert "1 file with 60 test frames" in test.description
     for i in range(4):
         write_video(Path(options["root"]) / f"c{i}.avi", 60)
-    assert "6 file(s)" in open_both(options, split_by="time", test_fraction=0.3)[0].description
+    assert "6 files" in open_both(options, split_by="time", test_fraction=0.3)[0].description
 
 
 def test_a_break_in_the_recording_is_not_crossed(options):
@@ -289,7 +289,7 @@ def test_progress_in_a_terminal(options, monkeypatch):
     monkeypatch.setattr("svg_common.progress.stderr_console", lambda: terminal)
     write_video(Path(options["root"]) / "[bold]a.avi")
     open_both(options, test_fraction=0.4)
-    assert "decoding 1 video file(s)" in terminal.file.getvalue()
+    assert "decoding 1 video file" in terminal.file.getvalue()
     assert "[bold]a.avi, 32 frames" in terminal.file.getvalue()
 
 
@@ -311,7 +311,7 @@ def test_a_video_is_decoded_once_and_again_when_it_changes(options, decoded, cap
     path = write_video(Path(options["root"]) / "a.avi")
     train, _ = open_both(options, test_fraction=0.4)
     assert decoded == ["a.avi"]
-    assert "decoding 1 video file(s)" in capsys.readouterr().err
+    assert "decoding 1 video file" in capsys.readouterr().err
     before = all_indices(train)
     again, _ = open_both(options, test_fraction=0.4)
     assert decoded == ["a.avi"]
@@ -429,7 +429,7 @@ def test_bad_files_are_listed_once_and_skipped(options, logged):
     whole = write_video(root / "whole.avi")
     (root / "cut.avi").write_bytes(whole.read_bytes()[: whole.stat().st_size * 7 // 10])
     train, _ = open_both(options, split_by="time", test_fraction=0.3)
-    assert train.description.startswith("video: 2 file(s)")
+    assert train.description.startswith("video: 2 files")
     messages = logged.text
     assert "4 videos are not used" in messages
     for reason in (
@@ -533,17 +533,17 @@ def test_pauses_start_sequences_anew_and_are_counted(options):
     write_at(Path(options["root"]) / "events.mkv", [100 * i + 25_000 * (i // 20) for i in range(60)])
     train, _ = open_both(options, test_fraction=0.3)
     assert train.frame_interval_s == pytest.approx(0.1)
-    assert train.description.endswith("2 pause(s) over 1 s that no sequence crosses")
+    assert train.description.endswith("2 pauses over 1 s that no sequence crosses")
     assert not any(min(window) < 20 <= max(window) for window in all_indices(train))
 
 
 def test_each_part_of_a_split_counts_its_own_pauses(options):
     write_at(Path(options["root"]) / "events.mkv", [100 * i + 25_000 * (i // 20) for i in range(60)])
     train, test = open_both(options, test_fraction=0.25)
-    assert "1 pause(s)" not in test.description
-    assert "2 pause(s)" in train.description
+    assert "1 pause" not in test.description
+    assert "2 pauses" in train.description
     train, test = open_both(options, test_fraction=0.5)
-    assert ["1 pause(s)" in part.description for part in (train, test)] == [True, True]
+    assert ["1 pause" in part.description for part in (train, test)] == [True, True]
 
 
 @pytest.mark.parametrize(("damage", "what"), [(Path.unlink, "removed"), (lambda file: os.truncate(file, 100), "shortened")])
@@ -606,7 +606,7 @@ def test_raw_streams_are_at_the_rate_of_the_codec_or_of_the_user(options, logged
 def test_a_rate_of_pictures_that_makes_steps_at_which_no_model_runs_is_refused(options, source_fps, step_s):
     for number in range(30):
         cv2.imwrite(f"{options['root']}/{number:02d}.png", np.zeros((64, 64, 3), np.uint8))
-    expected = rf"a model step of {re.escape(step_s)} s, 1 frame\(s\) of .*\n  expected 0\.0001 to 129600 s;"
+    expected = rf"a model step of {re.escape(step_s)} s, 1 frame of .*\n  expected 0\.0001 to 129600 s;"
     with pytest.raises(UsageError, match=expected):
         open_data(config_of(options, source_fps=source_fps), "train", 3)
 
@@ -636,7 +636,7 @@ def test_odd_phones_and_browsers_share_a_folder(options, logged):
         (Path(options["root"]) / name).symlink_to(odd / name)
     train, _ = open_both(options, split_by="time", frame_interval_s=0.1)
     assert train.frame_interval_s == 0.1
-    assert train.description.startswith("video: 4 file(s)")
+    assert train.description.startswith("video: 4 files")
     assert "not used" not in logged.text
 
 

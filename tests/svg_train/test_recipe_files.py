@@ -129,9 +129,7 @@ def test_flags_override_a_recipe_taken_by_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["--config", "video", "--channels", "1", "--data", "digits", "--frame-step", "2"])
     assert isinstance(result.exception, UsageError)  # of frame_step, not of the recipe's three channels
-    assert str(result.exception).splitlines()[1:] == [
-        "  data: frame_step does not apply to data 'digits', only to video, kth; remove it"
-    ]
+    assert str(result.exception).startswith("--frame-step does not apply to the data 'digits', only to video, kth\n")
 
 
 def test_the_package_holds_the_recipes():

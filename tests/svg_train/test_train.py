@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import av
+import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
@@ -328,7 +330,7 @@ def train_one_more_step(step, monkeypatch, resume=True, settings=None):
 @pytest.mark.parametrize(
     ("name", "level", "message"),
     [
-        ("b.avi", 0, r"was trained on video: 1 file\(s\) .*\n  found video: 2 file\(s\) .*\n.*--init run/ckpt\.pt"),
+        ("b.avi", 0, r"was trained on video: 1 file with .*\n  found video: 2 files with .*\n.*--init run/ckpt\.pt"),
         ("a.avi", 60, r"was trained on other frames\n.*--init run/ckpt\.pt"),
     ],
     ids=["more", "other"],
@@ -350,8 +352,83 @@ def test_a_run_is_resumed_on_the_same_data_alone_wherever_they_are(tmp_path, mon
         Trainer(build_config(), Path("run"), CPU, resume=True).run()
     content = torch.load("run/last.pt", weights_only=True)
     assert content["step"] == 2
-    torch.save({**content, "training_data": None}, "run/last.pt")  # as of older versions
+    older = {name: value for name, value in content["training"].items() if name != "data_files"}
+    torch.save({**content, "training": older, "training_data": None}, "run/last.pt")  # as of older versions
     train_one_more_step(3, monkeypatch)
+
+
+def one_scene(path: Path, seed: int, moment: int = 0) -> None:
+    """A clip of a fixed camera: a bright yard, in which a small thing moves."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=10, options={"qscale": "2"})
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuvj420p"
+        for tick in range(24):
+            picture = np.full((32, 32, 3), 150, np.uint8)
+            place = (seed * 5 + tick + moment) % 28
+            picture[place : place + 4, place : place + 4] = 90
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+@pytest.fixture
+def scenes(tmp_path, monkeypatch) -> Path:
+    """Six clips of one camera, of which a stopped run holds one out: scene-3."""
+    monkeypatch.chdir(tmp_path)
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    for number in range(6):
+        one_scene(clips / f"scene-{number}.avi", number)
+    data = {"name": "video", "root": str(clips), "cache": str(tmp_path / "cache")}
+    settings = build_config(SETTINGS, {"data": data, "train": {"eval_every": 1}})
+    assert {file.name for file in open_data(settings, "test", 4).files} == {"scene-3.avi"}
+    train_one_more_step(1, monkeypatch, False, settings)
+    return clips
+
+
+def test_a_clip_that_was_held_out_is_not_trained_on_after_its_name_was_exchanged(scenes):
+    first, held = scenes / "scene-0.avi", scenes / "scene-3.avi"
+    first.rename(scenes / "between")
+    held.rename(first)
+    (scenes / "between").rename(held)
+    with pytest.raises(UsageError, match=r"'run' was trained on other files, or in another order\n.*--init run/ckpt\.pt"):
+        Trainer(build_config(), Path("run"), CPU, resume=True).run()
+
+
+def test_another_clip_in_place_of_the_held_out_one_is_refused(scenes):
+    shutil.copyfile(scenes / "scene-0.avi", scenes / "scene-3.avi")
+    with pytest.raises(UsageError, match=r"'run' held out other files\n.*--init run/ckpt\.pt"):
+        Trainer(build_config(), Path("run"), CPU, resume=True).run()
+
+
+def test_copies_of_the_clips_under_other_names_are_the_same_data(scenes, monkeypatch):
+    """Neither folder, times nor names count, as long as the order stays."""
+    shutil.copytree(scenes, "elsewhere", copy_function=shutil.copyfile)
+    for file in Path("elsewhere").iterdir():
+        file.rename(file.with_name(f"yard-{file.name}"))
+    shutil.rmtree(scenes)
+    stop_after(2, monkeypatch)
+    with pytest.raises(StoppedError):
+        Trainer(build_config(), Path("run"), CPU, resume=True, places={"root": "elsewhere"}).run()
+
+
+def test_a_run_of_an_earlier_version_is_resumed_and_knows_its_files_then(scenes, monkeypatch):
+    content = torch.load("run/last.pt", weights_only=True)
+    assert set(content["training"].pop("data_files")) == {"train", "test"}
+    known = content["training_data"]
+    known["description"] = known["description"].replace("5 files", "5 file(s)")
+    assert "5 file(s)" in known["description"]
+    torch.save(content, "run/last.pt")
+    train_one_more_step(2, monkeypatch)
+    assert set(load_checkpoint("run/last.pt").training["data_files"]) == {"train", "test"}
+
+
+def test_where_the_data_of_a_resumed_run_are_is_refused_by_the_name_of_the_option(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    content = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+    torch.save({**content, "step": 4}, tmp_path / "run" / "last.pt")
+    with pytest.raises(UsageError, match="--data-root does not apply to the data 'digits'"):
+        Trainer(build_config(), tmp_path / "run", CPU, resume=True, places={"root": "clips"})
 
 
 def test_a_run_is_resumed_where_its_data_are_now(tmp_path):

@@ -46,7 +46,7 @@ MANIFEST_LIMIT = 4 << 20  # bytes
 _LINE_LIMIT = 400  # characters of one problem in a message: keys and names in a hostile manifest can be megabytes
 _ROUNDING_FACTOR = 10.01  # export allows ten times the rounding of float32; both are stored with four digits
 _MAX_TOLERANCE = 0.01  # a hundred times that of export
-_MAX_ROUNDING = 1.0  # as large as the values themselves: float32 says nothing about them
+MAX_ROUNDING = 1.0  # as large as the values themselves: float32 says nothing about them
 _GRAPH_LIMIT = 2 << 30  # bytes; also the limit of an ONNX file
 
 _PACKED = re.compile(r".+\.svgb\.(tar(\.\w+)?|tgz)")
@@ -319,8 +319,8 @@ def _failed_parity(manifest: Manifest) -> list[str]:
         rounding = max(parity.rounding or [0.0])
         if parity.tolerance > _MAX_TOLERANCE:
             failed.append(f"{where}.tolerance: {parity.tolerance:g}, expected at most {_MAX_TOLERANCE:g}")
-        if rounding > _MAX_ROUNDING:
-            failed.append(f"{where}.rounding: {rounding:g}, expected at most {_MAX_ROUNDING:g}")
+        if rounding > MAX_ROUNDING:
+            failed.append(f"{where}.rounding: {rounding:g}, expected at most {MAX_ROUNDING:g}")
         allowed = max(parity.tolerance, _ROUNDING_FACTOR * rounding)
         if parity.max_error > allowed:
             failed.append(

@@ -1,0 +1,60 @@
+"""Which source a recording is of: a name that may be shown, and a salted hash of what the name leaves out."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from dataclasses import dataclass
+
+from svg_runtime.live.sources import SourceOptions
+from svg_runtime.live.sources.addresses import HIDDEN_HOST, stream_name
+
+_ITERATIONS = 100_000  # a path or a query can hold a password: guessing it from the hash must cost something
+_LOGINS = re.compile(r"\buser-(?:id|pw)=(?:\"[^\"]*\"|\S+)|(?<=://)[^/@\s]*@")  # in a pipeline of GStreamer
+
+
+@dataclass(frozen=True)
+class RecordedSource:
+    """A source.
+
+    Attributes:
+        name: without passwords, for messages.
+        hidden: what tells it apart from others of that name, without user and password, which may change; empty: the name does.
+    """
+
+    name: str
+    hidden: str = ""
+
+    @classmethod
+    def of(cls, options: SourceOptions) -> RecordedSource:
+        """The source in `options`."""
+        camera = options.local_camera
+        if camera is not None:  # of a pipeline, the name has the first element alone
+            return cls(camera.name, _LOGINS.sub("", str(options.source)) if camera.name.endswith(" ...") else "")
+        if options.path is not None:
+            return cls(str(options.path.resolve()))
+        url = str(options.source)
+        return cls(stream_name(url), "" if options.is_synthetic else _without_login(url))
+
+    def salted_hash(self) -> str | None:
+        """The hash to store of what is hidden; None if nothing is."""
+        return self._hash(secrets.token_hex(16)) if self.hidden else None
+
+    def has_hash(self, stored: str) -> bool:
+        """Whether a stored hash is that of what is hidden here."""
+        return stored == self._hash(stored.partition(":")[0])
+
+    def _hash(self, salt: str) -> str:
+        digest = hashlib.pbkdf2_hmac("sha256", self.hidden.encode("utf-8", "surrogateescape"), salt.encode(), _ITERATIONS)
+        return f"{salt}:{digest.hex()}"
+
+
+def _without_login(url: str) -> str:
+    """An address without user and password; whole, if they cannot be told apart from the host."""
+    name = stream_name(url)
+    if name.endswith(f"://{HIDDEN_HOST}"):
+        return url
+    after_scheme = url.partition("://")[2]
+    authority = re.split("[/?#]", after_scheme)[0]
+    return name + after_scheme[len(authority) :]
