@@ -42,6 +42,11 @@ def _sample_steps(samples: int, most: int) -> list[int]:
     return steps
 
 
+def counts_in_words(samples: int, horizon: int) -> str:
+    """'1 sample x 4 steps'."""
+    return f"{samples} sample{'s' if samples > 1 else ''} x {horizon} step{'s' if horizon > 1 else ''}"
+
+
 class AdaptiveCounts:
     """Chooses samples and horizon from how busy the loop is.
 
@@ -107,8 +112,7 @@ class AdaptiveCounts:
         self._since_change = 0
 
     def _words(self, level: int) -> str:
-        samples, horizon = self._levels[level]
-        return f"{samples} sample{'s' if samples > 1 else ''} x {horizon} step{'s' if horizon > 1 else ''}"
+        return counts_in_words(*self._levels[level])
 
     def _work(self, level: int) -> int:
         samples, horizon = self._levels[level]

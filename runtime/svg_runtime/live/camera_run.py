@@ -114,10 +114,16 @@ class CameraRun:
         """There are no more pictures. Its source is closed now: other cameras may run for days."""
         self.running = False
         self.reader.stop()
-        self.stats.stopped_by = reason
+        self.stats.end(reason)
         self.ended_by = error
         if self.page is not None:
             self.page.end(f"ended: {reason}")
+
+    def complete(self) -> None:
+        """After the end: let its recordings and alarms be completed, without waiting for it. May be called again."""
+        if self.writer is not None:
+            self.writer.end()
+        self.stats.alarms.end()
 
     def prepare(self, source_frame: SourceFrame) -> NDArray[np.float32] | None:
         """Fit a picture to the model; None if its region lies outside. At a cut in the video, the context is reset.
@@ -133,6 +139,7 @@ class CameraRun:
         part = self._part(source_frame.image, changed=cut or resized)
         if part is None:
             self.view.frame = None
+            self.stats.alarms.skip(source_frame)
             return None
         self._empty = self.stats.count_empty(self._picture_check.add(part, self._steps))
         self.view.trouble = self._empty
@@ -200,7 +207,7 @@ class CameraRun:
             self.page.publish(view)
         if self.writer is not None:
             self.writer.submit(view, source_frame.tick, start_s)
-            self.stats.not_shown = self.writer.left_out
+            self.stats.not_shown = max(self.stats.not_shown, self.writer.left_out)  # or more, which the wall counts
         return view
 
     def apply(self, change: Change) -> None:

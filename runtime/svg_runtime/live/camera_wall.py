@@ -19,6 +19,7 @@ from svg_runtime.live.timing import StageTimer
 
 _STALE_S = 1.5  # a picture that is older is not live any more
 _REFRESH_S = 1.0  # how often the ages are shown anew while nothing comes
+_MOST_PENDING = 4  # views of a camera that may be composed yet: one is gathered, two wait, one is being drawn
 
 
 @dataclass
@@ -80,18 +81,22 @@ class CameraWall:
             self._next_tick = self._tick + round((now - self._submitted_s) / self._interval_s)
         if self._is_due(idle=not shown):
             self._submit(now)
+        self._count_not_shown(_MOST_PENDING)
 
     def finish(self, keep: bool) -> None:
         """Show what was not yet, and end as `CameraRun.finish`."""
         if keep and self._any_waits:
             self._submit(time.monotonic())
         self._writer.finish(keep)
-        for camera, shown, composed in zip(self._cameras, self._shown, self._picture.composed, strict=True):
-            camera.stats.not_shown = shown.views - composed
+        self._count_not_shown(pending=0)
 
     @property
     def _any_waits(self) -> bool:
         return any(shown.waits for shown in self._shown)
+
+    def _count_not_shown(self, pending: int) -> None:
+        for camera, shown, composed in zip(self._cameras, self._shown, self._picture.composed, strict=True):
+            camera.stats.not_shown = max(camera.stats.not_shown, shown.views - composed - pending)
 
     def _take(self, due: Due, view: View, now: float) -> None:
         shown = self._shown[due.number]

@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from svg_runtime.live.adaptive import counts_in_words
+
 
 def print_summary(console: Console, summary: dict[str, Any], written: list[str]) -> None:
     """Print what the run did: a table on a terminal, plain lines otherwise."""
@@ -82,7 +84,8 @@ def _adaptive_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     adaptive = summary.get("adaptive")
     if not adaptive:
         return []
-    return [("adaptive", f"{adaptive['reduced_s']:.1f} s reduced; {adaptive['samples']} samples x {adaptive['horizon']} now")]
+    counts = counts_in_words(adaptive["samples"], adaptive["horizon"])
+    return [("adaptive", f"{adaptive['reduced_s']:.1f} s reduced; {counts} now")]
 
 
 def _camera_row(camera: dict[str, Any]) -> str:

@@ -125,6 +125,7 @@ def run_cameras(cameras: Sequence[LiveOptions], console: Console) -> list[LiveSt
             interval_s = min(camera.caption.interval_s for camera in opened)  # all share the time between two pictures
             run.adaptive = AdaptiveCounts(_adaptive_levels(options, forecasts), interval_s, events)
         displays, wall = _open_outputs(setup, own, opened)
+        run.recorders = () if wall is None else wall.recorders
         if page is not None:
             join_page(page=page, options=own, cameras=opened, forecasts=forecasts, run=run)
         loop = LiveLoop(
@@ -139,11 +140,11 @@ def run_cameras(cameras: Sequence[LiveOptions], console: Console) -> list[LiveSt
                 service=ServiceReport(stop, run.cameras, ServiceManager.from_environment()),
             )  # fmt: skip
         except Exception as error:
-            _complete(run, opened, wall)
+            close_side_by_side([camera.stats.alarms for camera in opened])
             if run.taken > 0 and not isinstance(error, UsageError):  # that is of the first picture: there is nothing to keep
                 _save_what_is_known(options, run, opened, console)
             raise
-        _complete(run, opened, wall)
+        close_side_by_side([camera.stats.alarms for camera in opened])
         if stop.signalled and run.taken == 0:
             raise KeyboardInterrupt
         _finish(options, run, console)
@@ -267,7 +268,7 @@ def _open_outputs(
     for output in displays:
         setup.resources.callback(output.close, keep=False)  # of what follows something may fail; closing again changes nothing
     for own, camera in zip(options, cameras, strict=True):
-        camera.recorders = open_recorders(
+        camera.recorders = camera.stats.recorders = open_recorders(
             options=own.recording, interval_s=camera.tick_s, step_s=camera.caption.interval_s,
             bundle_id=setup.forecasts.manifest.bundle_id, events=camera.stats.events,
         )  # fmt: skip
@@ -405,14 +406,6 @@ def _run_and_close(
                 closing.callback(display.close, keep)
             for writer in reversed(writers):
                 closing.callback(writer.finish, keep)
-
-
-def _complete(run: RunStats, cameras: Sequence[CameraRun], wall: CameraWall | None) -> None:
-    """Close the alarms, and note what was recorded."""
-    close_side_by_side([camera.stats.alarms for camera in cameras])
-    for camera in cameras:
-        camera.stats.recorded = [recorder.summary() for recorder in camera.recorders]
-    run.recorded = [] if wall is None else [recorder.summary() for recorder in wall.recorders]
 
 
 def _save_what_is_known(options: LiveOptions, run: RunStats, cameras: Sequence[CameraRun], console: Console) -> None:

@@ -62,6 +62,7 @@ class OutputThread(threading.Thread):
         self._changed = threading.Condition()
         self._waiting: deque[_Job] = deque()
         self._finished = False
+        self._completes = False  # what was recorded, at the end of the thread
         self._error: BaseException | None = None
         self.left_out = 0  # views that were never composed, because newer ones came
 
@@ -88,6 +89,13 @@ class OutputThread(threading.Thread):
             self._waiting.append(_Job(view, tick, time.monotonic(), ((self._timer, start_s),) if timed is None else timed))
             self._changed.notify_all()
 
+    def end(self) -> None:
+        """No more views: let the thread write what waits, complete what was recorded, and end. Returns at once."""
+        with self._changed:
+            self._finished = True
+            self._completes = True
+            self._changed.notify_all()
+
     def finish(self, keep: bool) -> None:
         """Write what waits, or drop it without `keep`, and end the thread. May be called twice.
 
@@ -106,10 +114,12 @@ class OutputThread(threading.Thread):
             self._raise_error()
 
     def run(self) -> None:
-        """Write until `finish`; an error ends the thread and is raised by the next call."""
+        """Write until `end` or `finish`; an error ends the thread and is raised by the next call."""
         try:
             while (job := self._next()) is not None:
                 self._write(job)
+            for recorder in self._recorders if self._completes else ():
+                recorder.close(keep=True)
         except BaseException as error:
             with self._changed:
                 self._error = error

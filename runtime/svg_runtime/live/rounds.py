@@ -97,6 +97,10 @@ class LiveLoop:
             for camera in self._cameras:
                 if camera.running and not self._stop:
                     camera.ask(max_frames)
+                if camera.running:
+                    camera.stats.alarms.pass_time()
+                else:
+                    camera.complete()
             if display is not None:
                 self._show_progress(display, max_frames)
         self._tell_adaptive()

@@ -9,6 +9,7 @@ from typing import Any
 
 from svg_runtime.live.adaptive import AdaptiveCounts
 from svg_runtime.live.events import EventLog
+from svg_runtime.live.outputs.base import Recorder
 from svg_runtime.live.stats import LiveStats, changed_counts
 from svg_runtime.machine.memory import peak_rss_mib
 
@@ -24,14 +25,14 @@ class RunStats:
     Attributes:
         adaptive: with --adaptive.
         batches: how many pictures were observed together: how often.
-        recorded: what recorders of the display of several cameras wrote.
+        recorders: those of the display of several cameras.
     """
 
     def __init__(self, about: dict[str, Any], cameras: Sequence[LiveStats], events: EventLog) -> None:
         self.cameras = list(cameras)
         self.events = events
         self.batches: Counter[int] = Counter()
-        self.recorded: list[dict[str, Any]] = []
+        self.recorders: Sequence[Recorder] = ()
         self._about = about
         self._start = time.monotonic()
         self._adaptive: AdaptiveCounts | None = None
@@ -74,7 +75,7 @@ class RunStats:
             "alarms": sum(camera.alarms.summary()["count"] for camera in self.cameras),
             "batches": {str(size): count for size, count in sorted(self.batches.items())},
             "events": self.events.summary(),
-            "recorded": self.recorded,
+            "recorded": [recorder.summary() for recorder in self.recorders],
             **({"adaptive": self.adaptive.summary()} if self.adaptive else {}),
             "peak_rss_mib": peak_rss_mib(),
             "cameras": {str(camera.name): _own(camera.summary()) for camera in self.cameras},

@@ -80,8 +80,8 @@ class ServiceReport:
         self._manager = manager
         self._now = now
         self._ready = False
-        self._taken = 0
-        self._taken_s = now()  # when the last picture was
+        self._taken = [0 for _ in runs]
+        self._taken_s = [now() for _ in runs]  # when the last picture of each was
         self._status_due_s = now()
         self._ping_due_s = now()
 
@@ -94,40 +94,55 @@ class ServiceReport:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._manager is None:
             return
-        self._manager.send(STOPPING="1", STATUS=_ending(error) or f"ended by {self._runs[0].stopped_by}")
+        self._manager.send(STOPPING="1", STATUS=_failure(error) or f"ended by {self._reason()}")
 
     def _check(self) -> None:
         manager, now = self._manager, self._now()
         assert manager is not None
-        taken = sum(run.taken for run in self._runs)
-        if taken > self._taken:
-            self._taken = taken
-            self._taken_s = now
+        for number, run in enumerate(self._runs):
+            if run.taken > self._taken[number]:
+                self._taken[number] = run.taken
+                self._taken_s[number] = now
         if not self._ready:
-            self._ready = taken > 0 and manager.send(READY="1", STATUS="running")
+            self._ready = any(self._taken) and manager.send(READY="1", STATUS="running")
             self._status_due_s = now + _STATUS_EVERY_S
         elif now >= self._status_due_s:
             self._status_due_s = now + _STATUS_EVERY_S
-            manager.send(STATUS=self._status(now - self._taken_s))
+            manager.send(STATUS=self._status(now))
         if manager.watchdog_s is not None and now >= self._ping_due_s:
             self._ping_due_s = now + manager.watchdog_s / 2
             manager.send(WATCHDOG="1")
 
-    def _status(self, away_s: float) -> str:
+    def _status(self, now: float) -> str:
         runs = self._runs
+        problems = [self._problem(number, now) for number in range(len(runs))]
         alarms = sum(run.events.counts["alarm"] for run in runs)
+        rate = sum(run.fps for run, problem in zip(runs, problems, strict=True) if not problem)
         parts = [
             f"{len(runs)} cameras" if len(runs) > 1 else "",
-            f"no picture for {away_s:.0f} s" if away_s >= _AWAY_AFTER_S else f"{sum(run.fps for run in runs):.1f} frames/s",
+            *problems,
+            "" if all(problems) else f"{rate:.1f} frames/s",
             f"{sum(run.taken for run in runs)} frames",
             f"{sum(run.dropped for run in runs)} dropped",
             f"{alarms} alarm{'' if alarms == 1 else 's'}",
-            "the model does not fit" if any(run.fit.reasons for run in runs) else "",
+            "the model does not fit" if any(run.fit.reasons for run in runs if run.stopped_by is None) else "",
         ]
         return ", ".join(filter(None, parts))
 
+    def _problem(self, number: int, now: float) -> str:
+        """Why a camera gives no pictures; empty: it does."""
+        run, away_s = self._runs[number], now - self._taken_s[number]
+        about = f"{run.name}: " if run.name else ""
+        if run.stopped_by is not None:
+            return f"{about}ended by {run.stopped_by}"
+        return f"{about}no picture for {away_s:.0f} s" if away_s >= _AWAY_AFTER_S else ""
 
-def _ending(error: BaseException | None) -> str:
+    def _reason(self) -> str:
+        """What ended the run: a stop, or the ends of its cameras."""
+        return self._stop.reason or ", ".join(dict.fromkeys(str(run.stopped_by) for run in self._runs))
+
+
+def _failure(error: BaseException | None) -> str:
     """Why it failed, in one line without passwords; empty if it did not."""
     if error is None or isinstance(error, KeyboardInterrupt):
         return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,17 +15,19 @@ from svg_runtime.live.alarms.monitor import AlarmMonitor
 from svg_runtime.live.empty_pictures import EmptyPicture
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.fit import FitMonitor
-from svg_runtime.live.timing import RecentValues, StageTimer
+from svg_runtime.live.timing import RecentValues, StageTimer, away_after_s
 from svg_runtime.machine.memory import peak_rss_mib
 
 if TYPE_CHECKING:
     from svg_runtime.forecast.scores import ForecastScore
     from svg_runtime.live.adaptive import AdaptiveCounts
+    from svg_runtime.live.outputs.base import Recorder
 
 # capture: waiting for a picture. age: of a camera's picture when the loop takes it. queue: waiting for the output thread.
 # end_to_end: from its capture (camera) or arrival to its last output; the stages between add up to it.
 STAGES = ("capture", "age", "preprocess", "observe", "forecast", "queue", "overlay", "output", "end_to_end")
 _RATE_FRAMES = 30  # the displayed rate is averaged over this many frames
+_LATE = 3  # intervals between two frames after which the next one is late
 
 
 class ScoreTable:
@@ -92,6 +94,7 @@ class LiveStats:
         self._surprise_unit = surprise_unit
         self._interval_s = interval_s
         self._start = time.monotonic()
+        self._end: float | None = None  # None: it goes on
         self._recent_ends: deque[float] = deque(maxlen=_RATE_FRAMES)
         self.events = events
         self.fit = fit
@@ -113,7 +116,7 @@ class LiveStats:
         self.pauses = 0  # gaps so long that the context started anew
         self.counts: tuple[int, int] | None = None  # samples and horizon, once a client of the page has changed them
         self.stopped_by: str | None = None  # None: it goes on
-        self.recorded: list[dict[str, Any]] = []  # what each recorder wrote
+        self.recorders: Sequence[Recorder] = ()
 
     def count_empty(self, found: EmptyPicture | None) -> EmptyPicture | None:
         """Count a picture that carries nothing, and return what was found."""
@@ -125,12 +128,22 @@ class LiveStats:
         """Record that one more picture was processed completely."""
         self._recent_ends.append(time.monotonic())
 
+    def end(self, reason: str) -> None:
+        """There are no more pictures: rates and durations are those until now. Only the first reason counts."""
+        if self._end is None:
+            self._end = time.monotonic()
+            self.stopped_by = reason
+
     @property
     def fps(self) -> float:
-        """Recent rate in pictures per second."""
-        if len(self._recent_ends) < 2:
+        """Recent rate in pictures per second; 0 when the source has ended or is away."""
+        ends = list(self._recent_ends)
+        if len(ends) < 2 or self._end is not None:
             return 0.0
-        return (len(self._recent_ends) - 1) / max(self._recent_ends[-1] - self._recent_ends[0], 1e-9)
+        interval_s = max(ends[-1] - ends[0], 1e-9) / (len(ends) - 1)
+        if time.monotonic() - ends[-1] > max(away_after_s(self._interval_s), _LATE * interval_s):
+            return 0.0
+        return 1 / interval_s
 
     def frames(self) -> dict[str, int]:
         """Return the counts of pictures."""
@@ -140,7 +153,7 @@ class LiveStats:
 
     def summary(self) -> dict[str, Any]:
         """Return everything as plain JSON values; milliseconds, dB, MiB, and surprise in the unit of its name."""
-        duration = time.monotonic() - self._start
+        duration = (time.monotonic() if self._end is None else self._end) - self._start
         return {
             **self._about,
             **({} if self.name else changed_counts(self.counts)),
@@ -157,7 +170,7 @@ class LiveStats:
             "score": self.scores.summary(self._interval_s),
             "fit": self.fit.summary(),
             "alarms": self.alarms.summary(),
-            "recorded": self.recorded,
+            "recorded": [recorder.summary() for recorder in self.recorders],
             **({"adaptive": self.adaptive.summary()} if self.adaptive else {}),
             "peak_rss_mib": peak_rss_mib(),
         }

@@ -11,6 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 _WINDOW = 10_000  # frames; bounded, because a camera may run for weeks
+_AWAY_S = 5.0
+
+
+def away_after_s(interval_s: float) -> float:
+    """From how many seconds without a picture on a camera counts as away: five, or ten model intervals if these are longer."""
+    return max(_AWAY_S, 10 * interval_s)
 
 
 def wall_clock(monotonic_s: float | None) -> datetime:

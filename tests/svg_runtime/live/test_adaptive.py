@@ -10,7 +10,7 @@ import pytest
 
 from svg_common.errors import ExitCode
 from svg_runtime.forecast.forecaster import MAX_CACHED_ROLLOUTS, Forecaster
-from svg_runtime.live.adaptive import AdaptiveCounts, levels
+from svg_runtime.live.adaptive import AdaptiveCounts, counts_in_words, levels
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.page.board import Board
 from svg_runtime.live.page.camera import PageCamera
@@ -108,6 +108,10 @@ def slow_forecasts(monkeypatch):
     monkeypatch.setattr(Forecaster, "forecast", slow)
 
 
+def test_counts_have_their_singular():
+    assert [counts_in_words(1, 1), counts_in_words(2, 4)] == ["1 sample x 1 step", "2 samples x 4 steps"]
+
+
 def test_a_live_run_adapts_and_says_so(svg_live, slow_forecasts):
     code, stderr, stats = svg_live(
         "--headless", "--realtime", "--adaptive", "--max-frames", "30", "--json", "stats.json", "--output", "o.mp4"
@@ -115,6 +119,7 @@ def test_a_live_run_adapts_and_says_so(svg_live, slow_forecasts):
     assert code == 0, stderr
     assert stats["adaptive"]["samples"] < 8
     assert stats["adaptive"]["reduced_s"] > 0
+    assert f" s reduced; {counts_in_words(stats['adaptive']['samples'], stats['adaptive']['horizon'])} now" in stderr
     assert stats["events"]["counts"]["adaptive_fewer"] >= 1
     assert "instead of 8 samples x 10 steps" in stderr
     assert " dB best sample, " in stderr  # of 8 at first, of fewer then

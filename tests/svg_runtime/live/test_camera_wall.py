@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -144,8 +145,8 @@ def due(number: int, camera: Camera, tick: int) -> tuple[Due, View]:
     return Due(number, camera, SourceFrame(np.zeros((4, 4), np.uint8), tick), 0.0), view_of(10 * tick, tick)
 
 
-def open_wall(count: int, paced: bool = False) -> tuple[CameraWall, list[Camera], Shown]:
-    cameras, shown = [Camera() for _ in range(count)], Shown()
+def open_wall(count: int, paced: bool = False, shown: Shown | None = None) -> tuple[CameraWall, list[Camera], Shown]:
+    cameras, shown = [Camera() for _ in range(count)], shown or Shown()
     wall = CameraWall(
         cameras=cameras, picture=picture_of(count), outputs=[shown], recorders=[], interval_s=0.1, paced=paced
     )  # fmt: skip
@@ -163,6 +164,22 @@ def wait_for_each(wall: CameraWall) -> Callable[[], None]:
             time.sleep(0.001)
 
     return composed
+
+
+def test_views_that_are_left_out_are_counted_while_the_run_goes_on():
+    gate = threading.Event()
+
+    class Slow(Shown):
+        def write(self, picture: np.ndarray, tick: int) -> None:
+            assert gate.wait(10)
+
+    wall, (camera,), _ = open_wall(1, paced=True, shown=Slow())
+    for tick in range(20):
+        wall.show([due(0, camera, tick)])
+    counted = camera.stats.not_shown
+    gate.set()
+    wall.finish(keep=True)
+    assert 10 <= counted <= camera.stats.not_shown
 
 
 def test_there_is_one_picture_per_model_interval():

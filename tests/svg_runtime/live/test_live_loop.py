@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ from svg_runtime.errors import SourceLostError
 from svg_runtime.forecast.forecaster import Forecaster
 from svg_runtime.forecast.scores import ForecastScore
 from svg_runtime.forecast.separate_rollout import SeparateRollout
+from svg_runtime.live import stats as stats_module
 from svg_runtime.live.loop import LiveOptions, run_live
 from svg_runtime.live.sources import SourceOptions
 from svg_runtime.live.sources.capture import NoPictureError
@@ -25,6 +27,7 @@ from svg_runtime.live.stats import ScoreTable
 from svg_runtime.live.timing import RecentValues, StageTimer
 from svg_runtime.machine.memory import peak_rss_mib
 from tests.svg_runtime.live.live_helpers import read_times, write_video
+from tests.svg_runtime.live.page.page_helpers import make_stats
 
 
 def test_thousands_of_threads_are_refused(svg_live):
@@ -379,6 +382,29 @@ def test_score_table_caps_the_mean_and_not_each_error():
     table.add([ForecastScore(lead=1, mse_best=0.0, mse_mean=0.5e-12, mse_model=0.5e-12, mse_repeat=3e-12)])
     table.add([ForecastScore(lead=1, mse_best=0.0, mse_mean=1.5e-12, mse_model=1.5e-12, mse_repeat=0.0)])
     assert table.psnr(1) == (120.0, 120.0, pytest.approx(-10 * np.log10(1.5e-12), abs=1e-3))
+
+
+def test_rates_and_durations_end_with_the_source(monkeypatch):
+    """A rate is no rate any more when nothing comes, and what the rest of a run takes is not the camera's."""
+    clock = [100.0]
+    monkeypatch.setattr(stats_module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    away, ended = make_stats(), make_stats()
+    for _ in range(40):
+        clock[0] += 0.1
+        for stats in (away, ended):
+            stats.taken += 1
+            stats.frame_done()
+    assert [away.fps, ended.fps] == pytest.approx([10, 10])
+    ended.end("lost source")
+    assert ended.fps == 0
+    before = ended.summary()
+    clock[0] += 4.0
+    assert away.fps > 0  # a short gap is none
+    clock[0] += 20.0
+    assert away.fps == 0
+    ended.end("signal SIGTERM")
+    after = ended.summary()
+    assert [after[key] for key in ("duration_s", "fps", "stopped_by")] == [before["duration_s"], before["fps"], "lost source"]
 
 
 def test_percentiles_are_of_the_recent_values_and_the_maximum_of_all():

@@ -104,7 +104,8 @@ class Statistics:
     taken: int = 0
     fps: float = 0.0
     dropped: int = 0
-    stopped_by: str = "--max-frames"
+    stopped_by: str | None = None
+    name: str | None = None
     events: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(counts=Counter()))
     fit: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(reasons=()))
 
@@ -136,6 +137,7 @@ def test_status_and_pings_have_their_own_times(tmp_path):
         stop.poll()
         expected = "no picture for 7 s, 31 frames, 0 dropped, 1 alarm, the model does not fit"
         assert systemd.receive_all() == [{"STATUS": expected}, {"WATCHDOG": "1"}]
+        run.stopped_by = "--max-frames"
     assert systemd.receive_all() == [{"STOPPING": "1", "STATUS": "ended by --max-frames"}]
     systemd.close()
 
@@ -146,9 +148,29 @@ def test_several_cameras_are_one_service(tmp_path):
     clock = [0.0]
     with ServiceReport(stop, runs, ServiceManager(systemd.address), now=lambda: clock[0]):
         for clock[0] in (0.0, 2.0, 5.0):
-            runs[0].taken += 1
+            for run in runs:
+                run.taken += 1
             stop.poll()
-    assert {"STATUS": "2 cameras, 15.0 frames/s, 7 frames, 1 dropped, 0 alarms"} in systemd.receive_all()
+    assert {"STATUS": "2 cameras, 15.0 frames/s, 10 frames, 1 dropped, 0 alarms"} in systemd.receive_all()
+    systemd.close()
+
+
+def test_a_camera_that_is_away_or_has_ended_is_named_beside_those_that_go_on(tmp_path):
+    systemd, stop, clock = Systemd(str(tmp_path / "n")), StopRequest(), [0.0]
+    runs = [Statistics(name="gate", fps=6.4), Statistics(name="yard", fps=3.3), Statistics(name="door", fps=10.0)]
+    with ServiceReport(stop, runs, ServiceManager(systemd.address), now=lambda: clock[0]):
+        for run in runs:
+            run.taken = 1
+        stop.poll()
+        runs[0].stopped_by = "lost source"
+        for clock[0] in (6.0, 20.0):
+            runs[2].taken += 1
+            stop.poll()
+        stop.request("signal SIGTERM")
+    expected = "3 cameras, gate: ended by lost source, yard: no picture for 20 s, 10.0 frames/s, 5 frames, 0 dropped, 0 alarms"
+    messages = systemd.receive_all()
+    assert messages[-2] == {"STATUS": expected}
+    assert messages[-1] == {"STOPPING": "1", "STATUS": "ended by signal SIGTERM"}
     systemd.close()
 
 

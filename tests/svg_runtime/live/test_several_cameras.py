@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import pytest
 from svg_common.errors import ExitCode
 from svg_runtime.errors import ForecastError, SourceLostError
 from svg_runtime.forecast.batch import BatchForecaster
-from svg_runtime.live import loop
+from svg_runtime.live import loop, timing
+from svg_runtime.live.outputs.fragmented_mp4 import is_complete
 from svg_runtime.live.sources import SourceFrame, SourceOptions
 from svg_runtime.live.sources.pacing import Ticker
 from svg_runtime.live.sources.synthetic import SyntheticSource
@@ -22,6 +24,7 @@ from tests.svg_runtime.live.live_helpers import read_times, write_video
 
 DEADLINE_S = 60.0
 SMALL = ("--headless", "--json", "stats.json", "--samples", "2", "--horizon", "3")
+LOW = ("--alarm", "--alarm-threshold", "0.2", "--alarm-clear", "0", "--alarm-min-duration", "0")
 TWO = ("--source", "synthetic://digits", "--source", "synthetic://digits")
 
 
@@ -137,6 +140,86 @@ def test_a_lost_camera_ends_alone(svg_live, monkeypatch):
     ends = {name: (camera["stopped_by"], camera["frames"]["seen"]) for name, camera in stats["cameras"].items()}
     assert ends == {"digits": ("lost source", 3), "digits-2": ("end of source", 6)}
     assert stats["cameras"]["digits"]["events"]["counts"] == {"ended": 1}
+
+
+class Noisy(Scripted):
+    """Pictures that a low threshold makes an alarm of."""
+
+    def frames(self):
+        rng = np.random.default_rng(0)
+        for tick in range(self._pictures):
+            self.captured += 1
+            image = rng.integers(0, 256, (64, 64), np.uint8)
+            yield SourceFrame(image, tick=tick, captured_s=time.monotonic())
+        if isinstance(self._then, Exception):
+            raise self._then
+
+
+class Watched(Noisy):
+    """Then it blocks until the record of its alarm is written."""
+
+    def frames(self):
+        yield from super().frames()
+        yield from self.rest()
+        deadline = time.monotonic() + DEADLINE_S / 3
+        while not self.overtaken and time.monotonic() < deadline:
+            time.sleep(0.02)
+            file = Path("events.jsonl")
+            self.overtaken = file.exists() and file.read_text().endswith("\n")
+
+    def rest(self) -> Iterator[SourceFrame]:
+        yield from ()
+
+
+class Shrinking(Watched):
+    """Then its pictures are too small for the region; time tells nothing, as in a file."""
+
+    def rest(self) -> Iterator[SourceFrame]:
+        for tick in range(self._pictures, self._pictures + 20):
+            yield SourceFrame(np.zeros((32, 32), np.uint8), tick=tick)
+
+
+@pytest.mark.parametrize("kind", [Watched, Shrinking])
+@pytest.mark.parametrize("sources", [TWO[:2], TWO], ids=["one", "two"])
+def test_an_alarm_ends_while_nothing_can_be_observed(svg_live, monkeypatch, kind, sources):
+    monkeypatch.setattr(timing, "_AWAY_S", 0.2)
+    camera = kind("x", 60)
+    use(monkeypatch, camera, Scripted("y", 3))
+    options = (*LOW, "--alarm-hold", "0.5", "--events", "events.jsonl", "--roi", "10,10,54,54")
+    code, stderr, _ = svg_live(*SMALL, *sources, *options)
+    assert code == 0, stderr
+    assert camera.overtaken
+
+
+def test_outputs_of_a_camera_that_has_ended_are_complete_while_others_run(svg_live, monkeypatch):
+    """Its alarm is in the file of events, and its recording is closed, before the other camera ends."""
+    found: dict[str, object] = {}
+
+    class Waiting(Scripted):
+        def frames(self):
+            for picture in super().frames():
+                yield picture
+                if picture.tick == 3:
+                    found["complete"] = self.wait()
+
+        def wait(self) -> bool:
+            file, deadline = Path("events.jsonl"), time.monotonic() + DEADLINE_S / 2
+            while time.monotonic() < deadline:
+                segments = list(Path("own/digits").glob("*.mp4"))
+                if file.exists() and file.read_text().endswith("\n") and segments and is_complete(segments[0]):
+                    return True
+                time.sleep(0.02)
+            return False
+
+    use(monkeypatch, Noisy("x", 60, then=SourceLostError("gone")), Waiting("y", 6))
+    outputs = (*LOW, "--alarm-hold", "100", "--events", "events.jsonl", "--record", "own", "--record-what", "camera")
+    code, stderr, stats = svg_live(*SMALL, *TWO, *outputs)
+    assert code == 0, stderr
+    assert found["complete"]
+    ended = json.loads(Path("events.jsonl").read_text().splitlines()[0])
+    assert (ended["camera"], ended["phase"]) == ("digits", "ended")
+    assert stats["cameras"]["digits"]["recorded"][0]["pictures"] == 60
+    assert stats["cameras"]["digits"]["alarms"]["count"] == 1
 
 
 def test_the_exit_code_says_when_all_are_lost(svg_live, monkeypatch):

@@ -46,18 +46,22 @@ class ClipBuffer:
     Args:
         before_ticks: how many model intervals before an alarm are kept.
         limit_bytes: of compressed pictures; the oldest go first.
+        at_end: called in the thread of this buffer when it has handed over the last clip.
 
     Attributes:
         dropped: pictures that are missing, because compression was slower than the camera.
     """
 
-    def __init__(self, before_ticks: int, limit_bytes: int) -> None:
+    def __init__(self, before_ticks: int, limit_bytes: int, at_end: Callable[[], None] | None = None) -> None:
         self._before_ticks = before_ticks
         self._limit_bytes = limit_bytes
         self._ring: deque[StoredPicture] = deque()
         self._bytes = 0
         self._requests: list[_Request] = []
-        self._worker: Worker[Callable[[], None]] = Worker("alarm-pictures", lambda task: task(), _WAITING_PICTURES)
+        self._at_end = at_end
+        self._worker: Worker[Callable[[], None]] = Worker(
+            "alarm-pictures", lambda task: task(), _WAITING_PICTURES, at_end=self._finish
+        )
 
     @property
     def dropped(self) -> int:
@@ -72,18 +76,24 @@ class ClipBuffer:
         """Call `done` in the thread of this buffer with the pictures from before `tick` to `last_tick`, once they are there."""
         self._worker.append(lambda: self._start(_Request(tick - self._before_ticks, last_tick, done)))
 
+    def pass_time(self, tick: int) -> None:
+        """No picture has come until `tick`: clips that end before it are complete."""
+        if self._requests:
+            self._worker.append(lambda: self._complete(tick))
+
+    def end(self) -> None:
+        """Hand over what there is of clips that are not complete. Returns at once."""
+        self._worker.end()
+
     def close(self, timeout_s: float) -> None:
-        """Hand over what there is of clips that are not complete."""
-        self._worker.append(self._finish)
+        """As `end`, and wait for it for at most `timeout_s`."""
         self._worker.close(timeout_s)
 
     def _store(self, picture: Picture, tick: int) -> None:
         bgr = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
         encoded, jpeg = cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, _QUALITY))
         stored = StoredPicture(tick, np.asarray(jpeg, np.uint8))
-        for request in [request for request in self._requests if tick > request.last_tick]:
-            self._requests.remove(request)
-            request.done(request.pictures)
+        self._complete(tick)
         if not encoded:  # wider or higher than JPEG can be
             return
         for request in self._requests:
@@ -97,7 +107,14 @@ class ClipBuffer:
         request.pictures = [stored for stored in self._ring if stored.tick >= request.first_tick]
         self._requests.append(request)
 
+    def _complete(self, tick: int) -> None:
+        for request in [request for request in self._requests if tick > request.last_tick]:
+            self._requests.remove(request)
+            request.done(request.pictures)
+
     def _finish(self) -> None:
         for request in self._requests:
             request.done(request.pictures)
         self._requests = []
+        if self._at_end is not None:
+            self._at_end()

@@ -21,7 +21,7 @@ from svg_runtime.live.alarms.options import AlarmOptions
 from svg_runtime.live.alarms.record import SIGNALS, AlarmRecord, Files, Peak, next_sequence
 from svg_runtime.live.alarms.settling import Settling
 from svg_runtime.live.alarms.step_clock import StepClock
-from svg_runtime.live.alarms.trigger import AlarmTrigger
+from svg_runtime.live.alarms.trigger import AlarmTrigger, Change
 from svg_runtime.live.alarms.worker import Worker
 from svg_runtime.live.empty_pictures import EmptyPicture
 from svg_runtime.live.events import EventLog
@@ -29,7 +29,7 @@ from svg_runtime.live.outputs.bounded_folder import LimitedFiles
 from svg_runtime.live.overlay.theme import Canvas
 from svg_runtime.live.signals import Signals, SignalValues
 from svg_runtime.live.sources.base import SourceFrame
-from svg_runtime.live.timing import RecentValues, wall_clock
+from svg_runtime.live.timing import RecentValues, away_after_s, wall_clock
 
 _QUEUE = 20  # clips and records to be written
 _DRAIN_S = 2.0  # for messages at the end of the run
@@ -42,10 +42,19 @@ class _Moment:
 
     position_s: float  # from the first picture, in the time of the source
     time_s: float  # the same by the `StepClock`
-    taken_s: float  # `time.monotonic()` when the picture was taken, as far as the source says
+    taken_s: float  # `time.monotonic()` when the picture was taken, or held; as far as the source says
     source_frame: SourceFrame
     frame: NDArray[np.float32]
     observation: Observation
+
+
+@dataclass(frozen=True)
+class _Newest:
+    """The newest picture of a camera."""
+
+    came_s: float  # of `time.monotonic()`
+    time_s: float  # by the `StepClock`
+    tick: int
 
 
 @dataclass
@@ -57,6 +66,7 @@ class _Alarm:
     position_s: float
     high_taken_s: float  # as `start_s`, when the last frame was taken that was not below the level at which the alarm clears
     high_s: float  # position of this frame
+    of_camera: bool  # its time is that of the clock; a file is not read at the rate at which it was recorded
     peak: Peak = field(default_factory=Peak)
     # The mean forecast of the frame with the largest value, and the frame.
     frames: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
@@ -75,7 +85,9 @@ class _Alarm:
 
 
 class AlarmMonitor:
-    """Measures signals, raises alarms, and passes them on. Use `add` per frame and `close` at the end.
+    """Measures signals, raises alarms, and passes them on.
+
+    Use `add` per frame, or `skip` where it cannot be observed, `pass_time` as long as the run goes on, and `close` at its end.
 
     Args:
         options: see there.
@@ -107,6 +119,7 @@ class AlarmMonitor:
         self._alarm: _Alarm | None = None
         self._first_s: float | None = None  # of the first picture
         self._clock = StepClock(interval_s)
+        self._newest: _Newest | None = None  # None: none yet, or of a source whose time is not that of the clock
         self._settling = Settling()
         self._count = 0
         self._numbers = numbers or itertools.count(next_sequence(options.events_file) if options.enabled else 1)
@@ -117,13 +130,14 @@ class AlarmMonitor:
             files=None if options.folder is None else LimitedFiles(options.folder, OWN_NAME, options.limit_bytes),
             events_file=options.events_file, tick_s=self._tick_s, events=events,
         )  # fmt: skip
+        self._ended = False
         self._closed = False
         self._clips: ClipBuffer | None = None
         self._writer: Worker[Callable[[], None]] | None = None
         if options.enabled:
-            self._writer = Worker("alarm-writer", lambda task: task(), _QUEUE)
+            self._writer = Worker("alarm-writer", lambda task: task(), _QUEUE, at_end=self._end_outlets)
             if options.folder is not None:
-                self._clips = ClipBuffer(self._ticks(options.before_s), options.buffer_bytes)
+                self._clips = ClipBuffer(self._ticks(options.before_s), options.buffer_bytes, at_end=self._writer.end)
 
     @property
     def active(self) -> bool:
@@ -157,20 +171,40 @@ class AlarmMonitor:
             The signals; None while nothing is known.
         """
         position_s = self._position_of(source_frame)
-        time_s = self._clock.add(position_s)
+        time_s = self._note_picture(source_frame, position_s)
         settled = self._settling.add(time_s, empty is not None)
         self.values = self._signals.add(frame, observation, empty, steps)
         self._count_values()
         if self._options.enabled:
-            if self._clips is not None:
-                self._clips.add(source_frame.image, source_frame.tick)
+            taken_s = None if source_frame.held else source_frame.captured_s  # a picture is held now, and was captured before
             moment = _Moment(
-                position_s=position_s, time_s=time_s,
-                taken_s=time.monotonic() if source_frame.captured_s is None else source_frame.captured_s,
+                position_s=position_s, time_s=time_s, taken_s=time.monotonic() if taken_s is None else taken_s,
                 source_frame=source_frame, frame=frame, observation=observation,
             )  # fmt: skip
-            self._follow(moment, settled=settled)
+            self._follow(moment, self.value if settled else None)
         return self.values
+
+    def skip(self, source_frame: SourceFrame) -> None:
+        """Ingest a picture that cannot be observed: nothing is known, which starts no alarm and keeps none up."""
+        self.values = None
+        time_s = self._note_picture(source_frame, self._position_of(source_frame))
+        if self._options.enabled:
+            self._change(time_s, None)
+
+    def pass_time(self) -> None:
+        """End the alarm and the clip of a camera that gives no pictures, when their time has come; other sources have none.
+
+        Call this every now and then. A picture that is late, or that a slow loop has not taken yet, ends nothing.
+        """
+        newest = self._newest
+        if newest is None or not self._options.enabled:
+            return
+        away_s = time.monotonic() - newest.came_s
+        if away_s < away_after_s(self._interval_s):
+            return
+        self._change(newest.time_s + away_s, None)
+        if self._clips is not None:
+            self._clips.pass_time(newest.tick + int(away_s / self._tick_s))
 
     def reset(self, new_scene: bool) -> None:
         """The context starts anew, after a pause of the same camera or with another scene."""
@@ -186,14 +220,28 @@ class AlarmMonitor:
         self._options = replace(self._options, trigger=trigger)
         self._trigger.change(trigger)
 
-    def close(self) -> None:
-        """End an alarm that is still there, write and send what waits, for a limited time. May be called twice."""
-        if self._writer is None or self._closed:
+    def end(self) -> None:
+        """End an alarm that is still there, then write and send what waits, however long that takes: others may run for days.
+
+        Returns at once. No pictures may follow. May be called twice.
+        """
+        if self._writer is None or self._ended:
             return
-        self._closed = True
+        self._ended = True
         if self._trigger.active:
             self._trigger.end()
             self._end_alarm()
+        if self._clips is not None:
+            self._clips.end()  # and then the writer, and then the outlets: each may get something from the one before
+        else:
+            self._writer.end()
+
+    def close(self) -> None:
+        """As `end`, and wait for it, for a limited time. May be called twice."""
+        if self._writer is None or self._closed:
+            return
+        self._closed = True
+        self.end()
         if self._clips is not None:
             self._clips.close(_SAVE_S)
         self._writer.close(_SAVE_S)
@@ -215,23 +263,37 @@ class AlarmMonitor:
             "sent": {outlet.name: outlet.summary() for outlet in self._outlets},
         }
 
-    def _follow(self, moment: _Moment, settled: bool) -> None:
-        value = self.value if settled else None
-        change = self._trigger.add(moment.time_s, value)
+    def _note_picture(self, source_frame: SourceFrame, position_s: float) -> float:
+        """Note that a picture has come, and return its time by the `StepClock`."""
+        time_s = self._clock.add(position_s)
+        if source_frame.captured_s is not None:
+            self._newest = _Newest(came_s=time.monotonic(), time_s=time_s, tick=source_frame.tick)
+        if self._clips is not None:
+            self._clips.add(source_frame.image, source_frame.tick)
+        return time_s
+
+    def _follow(self, moment: _Moment, value: float | None) -> None:
+        change = self._change(moment.time_s, value)
+        if value is not None and self._trigger.rose_s is not None:
+            self._note_peak(moment, value)
+        if change == "started":
+            self._start_alarm(moment)
+
+    def _change(self, time_s: float, value: float | None) -> Change | None:
+        """What the signal changes; an alarm that ends is passed on."""
+        change = self._trigger.add(time_s, value)
         if change == "ended":
             self._end_alarm()
         if self._trigger.rose_s is None:
             self._alarm = None
-        elif value is not None:
-            self._note_peak(moment, value)
-        if change == "started":
-            self._start_alarm(moment)
+        return change
 
     def _note_peak(self, moment: _Moment, value: float) -> None:
         if self._alarm is None:
             self._alarm = _Alarm(
                 start=wall_clock(moment.taken_s).astimezone(), start_s=moment.taken_s, position_s=moment.position_s,
                 high_taken_s=moment.taken_s, high_s=moment.position_s,
+                of_camera=moment.source_frame.captured_s is not None,
             )  # fmt: skip
         alarm = self._alarm
         if self._trigger.high_s == moment.time_s:
@@ -264,10 +326,9 @@ class AlarmMonitor:
         alarm = self._alarm
         assert alarm is not None
         self._alarm = None
-        duration_s = alarm.high_s - alarm.position_s + self._interval_s
-        # A file is not read at the rate at which it was recorded: both ends are by the clock, the duration is the source's.
-        end_s = min(alarm.high_taken_s + self._interval_s, time.monotonic())
-        alarm.end = alarm.start + timedelta(seconds=end_s - alarm.start_s)
+        elapsed_s = min(alarm.high_taken_s + self._interval_s, time.monotonic()) - alarm.start_s
+        alarm.end = alarm.start + timedelta(seconds=elapsed_s)
+        duration_s = elapsed_s if alarm.of_camera else alarm.high_s - alarm.position_s + self._interval_s
         self._write(lambda: self._finish(alarm, duration_s))
 
     def _save(self, alarm: _Alarm, pictures: list[StoredPicture]) -> None:
@@ -311,6 +372,11 @@ class AlarmMonitor:
             listener(record)
         for outlet in self._outlets:
             outlet.put(record)
+
+    def _end_outlets(self) -> None:
+        """In the writer's thread, when nothing more is to be sent."""
+        for outlet in self._outlets:
+            outlet.end()
 
     def _write(self, task: Callable[[], None]) -> None:
         assert self._writer is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Protocol
 
 from svg_runtime.live.alarms.record import AlarmRecord
@@ -58,7 +59,9 @@ class Outlet:
         self._sent = 0
         self._refused = 0
         self._stopped = 0
-        self._worker: Worker[AlarmRecord] = Worker(f"alarm-{transport.name}", self._send, QUEUE)
+        self._leaving = threading.Lock()
+        self._left = False
+        self._worker: Worker[AlarmRecord] = Worker(f"alarm-{transport.name}", self._send, QUEUE, at_end=self._leave)
 
     @property
     def name(self) -> str:
@@ -69,9 +72,13 @@ class Outlet:
         """Queue `record`; if too many wait already, the oldest is dropped and counted."""
         self._worker.put(record)
 
+    def end(self) -> None:
+        """Send what waits, however long that takes, then say goodbye. Returns at once; `close` ends it earlier."""
+        self._worker.end()
+
     def close(self, timeout_s: float) -> None:
         """Send what waits for at most `timeout_s`, then end."""
-        self._worker.close(timeout_s, self._transport.close)
+        self._worker.close(timeout_s, self._leave)
         if self._worker.dropped:
             self._events.add(f"{self.name}_dropped", f"{self.name}: {self._worker.dropped} messages were not delivered")
 
@@ -80,6 +87,13 @@ class Outlet:
         return {
             "sent": self._sent, "refused": self._refused, "stopped": self._stopped, "dropped": self._worker.dropped,
         }  # fmt: skip
+
+    def _leave(self) -> None:
+        """Say goodbye once: at the end of the queue, or when there is no more time for it."""
+        with self._leaving:
+            if not self._left:
+                self._left = True
+                self._transport.close()
 
     def _send(self, record: AlarmRecord) -> None:
         try:

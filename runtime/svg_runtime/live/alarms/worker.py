@@ -27,14 +27,17 @@ class Worker(Generic[_Item]):
         name: of the thread.
         handle: called with each item; `NotDeliveredError` lets it be tried again, after 1 s, then up to 30 s later.
         size: items that wait at most.
+        at_end: called in the thread once it has handled the last item, or had no more time for it.
 
     Attributes:
         dropped: items that nobody handled: the queue was full, or the run had ended.
     """
 
-    def __init__(self, name: str, handle: Callable[[_Item], None], size: int) -> None:
+    def __init__(self, name: str, handle: Callable[[_Item], None], size: int, at_end: Callable[[], None] | None = None) -> None:
         self._handle = handle
         self._size = size
+        self._at_end = at_end
+        self._ending = False
         self._queue: deque[_Item] = deque()
         self._changed = threading.Condition()
         self._closing = False
@@ -69,6 +72,12 @@ class Worker(Generic[_Item]):
             self._queue.append(item)
             self._changed.notify_all()
 
+    def end(self) -> None:
+        """Handle what is queued, however long that takes, then end. Returns at once; `close` ends it earlier."""
+        with self._changed:
+            self._ending = True
+            self._changed.notify_all()
+
     def close(self, timeout_s: float, interrupt: Callable[[], None] | None = None) -> None:
         """Handle what is queued for at most `timeout_s`, then end; what is left is counted as dropped.
 
@@ -96,11 +105,13 @@ class Worker(Generic[_Item]):
                 if self._busy:  # else `close` has given it up
                     self.dropped += not handled
                 self._busy = False
+        if self._at_end is not None:
+            self._at_end()
 
     def _next(self) -> _Item | None:
         """The oldest item; None at the end."""
         with self._changed:
-            while not self._queue and not self._closing:
+            while not self._queue and not self._closing and not self._ending:
                 self._changed.wait()
             if not self._queue or time.monotonic() >= self._deadline:
                 return None

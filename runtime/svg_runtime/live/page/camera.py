@@ -31,9 +31,9 @@ from svg_runtime.live.page.pictures import (
 )
 from svg_runtime.live.page.studio import Feed, Moment, Shot, Studio
 from svg_runtime.live.stats import LiveStats
+from svg_runtime.live.timing import away_after_s
 
 _LIVE_S, _GRID_S, _PNG_S = 0.1, 0.5, 0.5  # between two pictures at least
-_QUIET_S = 5.0  # without a picture from the source, or ten model intervals if that is longer
 _NOT_IN_URLS = re.compile(r"[^a-z0-9]+")
 
 
@@ -185,10 +185,12 @@ class PageCamera:
         """Why the run makes no progress; None: it does."""
         if self._ended is not None:
             return self._ended
-        quiet_s = time.monotonic() - self._published_s
-        if quiet_s < max(_QUIET_S, 10 * self.about.caption.interval_s):
-            return None
-        return "no picture yet" if self._moment is None else f"no picture for {quiet_s:.0f} s"
+        quiet_s, moment = time.monotonic() - self._published_s, self._moment
+        if quiet_s >= away_after_s(self.about.caption.interval_s):
+            return "no picture yet" if moment is None else f"no picture for {quiet_s:.0f} s"
+        if moment is not None and moment.view.trouble == "roi_outside":
+            return "the region of interest lies outside the picture"
+        return None
 
     def clip(self, name: str) -> Path | None:
         """The clip or picture of an alarm; None: there is none of this name."""

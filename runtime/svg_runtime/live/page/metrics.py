@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -31,11 +32,14 @@ class Metrics:
     Args:
         cameras: gives those of the page.
         streams: gives how many streams are open.
+        summary: gives the statistics of the run, as in --json.
     """
 
-    def __init__(self, cameras: Callable[[], Sequence[PageCamera]], streams: Callable[[], int]) -> None:
+    def __init__(
+        self, cameras: Callable[[], Sequence[PageCamera]], streams: Callable[[], int], summary: Callable[[], dict[str, Any]]
+    ) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(_RunCollector(cameras, streams))
+        self._registry.register(_RunCollector(cameras, streams, summary))
         ProcessCollector(registry=self._registry)
 
     def text(self) -> bytes:
@@ -44,9 +48,12 @@ class Metrics:
 
 
 class _RunCollector(Collector):
-    def __init__(self, cameras: Callable[[], Sequence[PageCamera]], streams: Callable[[], int]) -> None:
+    def __init__(
+        self, cameras: Callable[[], Sequence[PageCamera]], streams: Callable[[], int], summary: Callable[[], dict[str, Any]]
+    ) -> None:
         self._cameras = cameras
         self._streams = streams
+        self._summary = summary
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: registering must not collect."""
@@ -59,6 +66,7 @@ class _RunCollector(Collector):
         yield GaugeMetricFamily("svg_page_streams", "Streams of the page that are open", value=self._streams())
         yield from _about(cameras)
         yield from _counts(cameras)
+        yield from _recorded(cameras, self._summary())
         yield _durations(cameras)
         yield from _signals(cameras)
 
@@ -98,6 +106,25 @@ def _counts(cameras: Sequence[PageCamera]) -> Iterator[Metric]:
         for kind, count in camera.pictures_made.items():
             pictures.add_metric([camera.key, kind], count)
     yield from (events, pictures)
+
+
+def _recorded(cameras: Sequence[PageCamera], summary: Mapping[str, Any]) -> Iterator[Metric]:
+    """Counts of the recorders of each camera; the display of several belongs to no camera.
+
+    What a full disk has cut off is taken from the stored pictures, but a counter never falls: both counters grow.
+    """
+    labels = ["camera", "what"]
+    given = CounterMetricFamily("svg_recordings", "Pictures and forecasts that were to be recorded", labels=labels)
+    lost = CounterMetricFamily("svg_recordings_lost", "Of these, those that could not be written", labels=labels)
+    recorded = {camera.key: camera.summary()["recorded"] for camera in cameras}
+    if "cameras" in summary:
+        recorded[""] = summary["recorded"]
+    for key, recorders in recorded.items():
+        for counts in recorders:
+            what = "pictures" if "pictures" in counts else "forecasts"
+            given.add_metric([key, what], counts[what] + counts["lost"])
+            lost.add_metric([key, what], counts["lost"])
+    yield from (given, lost)
 
 
 def _reconnects(camera: PageCamera) -> int:

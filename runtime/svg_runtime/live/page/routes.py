@@ -62,7 +62,9 @@ class Routes:
     def __init__(self, page: Page, slots: StreamSlots) -> None:
         self._page = page
         self._slots = slots
-        self._metrics = Metrics(lambda: list(page.cameras.values()), lambda: slots.count)
+        self._metrics = Metrics(
+            cameras=lambda: list(page.cameras.values()), streams=lambda: slots.count, summary=lambda: page.summary()
+        )
 
     def app(self) -> Starlette:
         """The application, without access control."""

@@ -7,6 +7,7 @@ import threading
 import time
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import cv2
@@ -42,6 +43,7 @@ class Watch:
         self.rng = np.random.default_rng(0)
         self.tick = 0
         self.away_s: float | None = None  # seconds of pauses in a file, in which ticks have none; None: ticks tell the time
+        self.held_s: float | None = None  # when a camera took the picture that is held; None: none is
         self.first_s: float | None = None  # when a camera took its first picture; None: a file, read as fast as possible
 
     def see(self, seconds: float, jump: float = QUIET, empty=None) -> None:
@@ -52,7 +54,9 @@ class Watch:
             observation = Observation(self.tick, None, (), EarlierForecast(1, samples))
             captured_s = None if self.first_s is None else self.first_s + self.tick / self.ticks * STEP_S
             source_s = None if self.away_s is None else self.away_s + self.tick / self.ticks * STEP_S
-            frame = SourceFrame(picture, self.tick, captured_s=captured_s, source_s=source_s)
+            held = self.held_s is not None
+            captured_s = self.held_s if held else captured_s
+            frame = SourceFrame(picture, self.tick, captured_s=captured_s, source_s=source_s, held=held)
             self.monitor.add(frame, real, observation, empty)
             self.tick += self.ticks
             if self.monitor._clips is not None:  # it keeps up, as with a camera
@@ -259,6 +263,102 @@ def test_an_alarm_that_is_still_there_at_the_end_is_complete(watch, tmp_path):
     (line,) = file.read_text().splitlines()
     assert json.loads(line)["phase"] == "ended"
     assert Path(json.loads(line)["files"]["clip"]).is_file()
+
+
+class Clock:
+    """`time.monotonic()` that can be moved on."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.ahead_s = 0.0
+        real = time.monotonic
+        monkeypatch.setattr(monitor.time, "monotonic", lambda: real() + self.ahead_s)
+
+
+def wait_until_written(file: Path) -> AlarmRecord:
+    end = time.perf_counter() + 10
+    while not file.exists() or not file.read_text().endswith("\n"):
+        assert time.perf_counter() < end
+        time.sleep(0.01)
+    return AlarmRecord.model_validate_json(file.read_text())
+
+
+def test_an_alarm_of_a_camera_that_dies_ends_and_is_written_without_another_picture(watch, tmp_path, monkeypatch):
+    clock, file = Clock(monkeypatch), tmp_path / "events.jsonl"
+    wall = watch(folder=tmp_path / "alarms", after_s=2.0, events_file=file)
+    wall.first_s = time.monotonic() - 21
+    wall.see(20)
+    wall.see(1, ANOMALY)
+    wall.monitor.pass_time()
+    clock.ahead_s = 2.0  # it may be late, or the loop slow
+    wall.monitor.pass_time()
+    assert wall.monitor.active
+    clock.ahead_s = 7.0
+    wall.monitor.pass_time()
+    assert not wall.monitor.active
+    record = wait_until_written(file)
+    assert record.duration_s == pytest.approx(1, abs=0.25)
+    assert Path(record.files.clip).is_file()
+    wall.monitor.pass_time()
+    assert wall.count == 1
+
+
+def test_time_that_passes_says_nothing_of_a_file(watch, monkeypatch):
+    clock, wall = Clock(monkeypatch), watch()
+    wall.away_s = 0.0
+    wall.see(20)
+    wall.see(1, ANOMALY)
+    clock.ahead_s = 100.0
+    wall.monitor.pass_time()
+    assert wall.monitor.active
+
+
+def test_pictures_that_cannot_be_observed_end_an_alarm_by_its_rules(watch, tmp_path):
+    wall = watch(events_file=tmp_path / "events.jsonl", folder=tmp_path / "alarms", after_s=0.5)
+    wall.see(20)
+    wall.see(1, ANOMALY)
+    for number in range(11):
+        assert wall.monitor.active == (number < 10), number
+        wall.monitor.skip(SourceFrame(np.zeros((24, 32, 3), np.uint8), wall.tick))
+        wall.tick += 1
+    record = wait_until_written(tmp_path / "events.jsonl")
+    assert record.duration_s == pytest.approx(1, abs=0.25)
+
+
+def test_a_camera_that_has_ended_says_so_while_others_run(watch, tmp_path):
+    file = tmp_path / "events.jsonl"
+    wall = watch(events_file=file, folder=tmp_path / "alarms")
+    wall.see(20)
+    wall.see(1, ANOMALY)
+    wall.monitor.end()
+    assert not wall.monitor.active
+    assert Path(wait_until_written(file).files.clip).is_file()
+    wall.monitor.end()
+    wall.monitor.close()
+    assert len(file.read_text().splitlines()) == 1
+    assert wall.monitor.summary()["pictures_missing"] == 0
+    assert "alarm_not_saved" not in wall.events.counts
+
+
+@pytest.mark.parametrize(("then_s", "lasted_s"), [(0, 1.5), (0.5, 2.4)])
+def test_a_cameras_alarm_lasts_from_its_start_to_its_end_although_pictures_were_held(
+    watch, tmp_path, monkeypatch, then_s, lasted_s
+):
+    file = tmp_path / "events.jsonl"
+    wall = watch(events_file=file)
+    first_s = wall.first_s = time.monotonic() - 60
+    monkeypatch.setattr(monitor, "time", SimpleNamespace(monotonic=lambda: first_s + wall.tick * STEP_S))
+    wall.see(20)
+    wall.see(1, ANOMALY)
+    wall.held_s = first_s + (wall.tick - 1) * STEP_S
+    wall.see(0.5, ANOMALY)
+    wall.held_s = None
+    wall.first_s += 0.4  # its pictures are younger now when they are taken
+    wall.see(then_s, ANOMALY)
+    wall.see(3)
+    wall.monitor.close()
+    record = AlarmRecord.model_validate_json(file.read_text())
+    assert record.duration_s == pytest.approx(lasted_s, abs=0.15)
+    assert (record.end - record.start).total_seconds() == pytest.approx(record.duration_s, abs=0.01)
 
 
 def test_a_server_that_is_away_costs_no_frame(watch):

@@ -160,6 +160,42 @@ def test_events_wait_until_the_server_is_back_and_are_counted(server, monkeypatc
     assert events.counts == {"webhook_failed": 1, "webhook_back": 1, "webhook_refused": 1}
 
 
+class Patient:
+    """A transport that is away at first, and notes what happens."""
+
+    name = "patient"
+
+    def __init__(self) -> None:
+        self.is_away = True
+        self.happened: list[str] = []
+
+    def send(self, alarm) -> None:
+        if self.is_away:
+            raise NotDeliveredError("away")
+        self.happened.append("sent")
+
+    def close(self) -> None:
+        self.happened.append("closed")
+
+
+def test_what_waits_when_a_camera_ends_is_sent_once_the_server_is_back_and_then_goodbye_is_said(monkeypatch):
+    monkeypatch.setattr(worker_module, "_FIRST_WAIT_S", 0.01)
+    transport = Patient()
+    outlet = Outlet(transport, EventLog())
+    outlet.put(record())
+    outlet.end()
+    time.sleep(0.1)
+    assert transport.happened == []
+    transport.is_away = False
+    deadline = time.monotonic() + 5
+    while "closed" not in transport.happened and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert transport.happened == ["sent", "closed"]
+    outlet.close(1)
+    assert transport.happened == ["sent", "closed"]
+    assert outlet.summary()["dropped"] == 0
+
+
 def python(code: str) -> str:
     return f'{sys.executable} -c "{code}"'
 

@@ -86,7 +86,7 @@ def add_camera(page: LivePage, name: str = "wall", clips: Path | None = None, fi
 def summary_of(page: LivePage) -> dict[str, Any]:
     """As of the run: of the one camera, or of several."""
     found = {key: camera.stats.summary() for key, camera in page.cameras.items()}
-    return next(iter(found.values())) if len(found) == 1 else {"cameras": found}
+    return next(iter(found.values())) if len(found) == 1 else {"cameras": found, "recorded": []}
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import time
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timezone
+from types import SimpleNamespace
 
 import cv2
 import httpx
@@ -198,6 +199,17 @@ def test_statistics_are_those_of_the_run():
         assert known.get("/cameras/wall/stats.json").json().keys() == found.keys()
 
 
+def test_what_is_recorded_is_counted_while_the_run_goes_on():
+    with served_page() as (page, address), client(address) as known:
+        stats = page.cameras["wall"].stats
+        counts = {"folder": "x", "segments": 1, "pictures": 30, "lost": 4}
+        stats.recorders = [SimpleNamespace(summary=lambda: counts)]
+        assert known.get("/stats.json").json()["recorded"] == [counts]
+        text = known.get("/metrics").text
+    assert 'svg_recordings_total{camera="wall",what="pictures"} 34.0' in text
+    assert 'svg_recordings_lost_total{camera="wall",what="pictures"} 4.0' in text
+
+
 def test_metrics_can_be_read_and_follow_the_conventions():
     with served_page() as (page, address), client(address) as known:
         stats = page.cameras["wall"].stats
@@ -244,6 +256,11 @@ def test_health_says_why_a_run_makes_no_progress():
         camera._published_s -= 60
         answer = known.get("/healthz")
         assert (answer.status_code, answer.text) == (503, "wall: no picture for 60 s\n")
+        outside = make_view()
+        outside.trouble = "roi_outside"  # pictures come, and nothing is observed
+        camera.publish(outside)
+        assert known.get("/healthz").text == "wall: the region of interest lies outside the picture\n"
+        assert 'svg_camera_up{camera="wall"} 0.0' in known.get("/metrics").text
         camera.publish(make_view())
         assert known.get("/healthz").text == "ok\n"
         camera.end("ended: lost source")
