@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from svg_common.errors import BackendMissingError, SvgError, UsageError
+from svg_common.files import folder_name
 from svg_common.path_advice import shell_argument
 from svg_common.printable import one_line
 from svg_runtime.bundle.manifest import Precision
@@ -269,7 +270,7 @@ def _open_checkpoint(
             f"  remove them, or export it first: svg-export {shell_argument(path)}"
         )
     # Every run's best checkpoint is called ckpt.pt; its folder distinguishes them.
-    label = path.parent.name if path.name == "ckpt.pt" and path.parent.name else path.name
+    label = (folder_name(path.parent) if path.name == "ckpt.pt" else "") or path.name
     return CheckpointModel(one_line(label), load_any_checkpoint(path), _torch_device(device))
 
 

@@ -92,6 +92,11 @@ def resolved(path: Path) -> Path:
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from error
 
 
+def folder_name(folder: Path) -> str:
+    """The name of a folder, also of one given as . or .., which do not say it."""
+    return folder.name if folder.name not in ("", "..") else folder.resolve().name
+
+
 def refuse_pipe(path: str | os.PathLike[str]) -> None:
     """Refuse a pipe or socket as input: it can be read only once, and reading waits for a program that may never write.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import re
+from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from svg_common.progress import NullListener
 from svg_common.video.clips import find_clips
 from svg_eval.anomaly.clip_scores import ClipScores
 from svg_eval.anomaly.clips import ClipTiming, count_pictures, named_clips, seen_pictures
+from svg_eval.anomaly.labels import read_labels
 from svg_eval.anomaly.page import plot_clip
 from svg_eval.anomaly.request import AnomalyRequest
 from svg_eval.anomaly.run import run
@@ -207,6 +210,33 @@ class TestClips:
         (tmp_path / "a" / "003.bmp").symlink_to("none.bmp")
         with pytest.raises(UsageError, match=r"003\.bmp' is a link to a file that does not exist"):
             named_clips(tmp_path)
+
+    @pytest.mark.parametrize(("folder", "root"), [("Test003", "."), ("Test003/deep", ".."), (".", "Test003")])
+    def test_a_folder_of_pictures_has_its_own_name_however_it_is_given(self, tmp_path, monkeypatch, folder, root):
+        write_masks(tmp_path / "Test003", [0, 1])
+        (tmp_path / "Test003" / "deep").mkdir()
+        monkeypatch.chdir(tmp_path / folder)
+        assert list(named_clips(Path(root))) == ["Test003"]
+
+    @pytest.mark.parametrize(("clip_form", "label_form"), [("NFC", "NFD"), ("NFD", "NFC")])
+    def test_a_clip_is_found_by_a_name_in_another_form_of_unicode(self, tmp_path, clip_form, label_form):
+        write_video(tmp_path / f"{normalize(clip_form, 'ü2')}.mp4", 3)
+        (tmp_path / "l.csv").write_text(f"{normalize(label_form, 'ü2')}.mp4,2,3\n")
+        (tmp_path / "l.json").write_text(json.dumps({normalize(label_form, "ü2"): [[2, 3]]}))
+        write_masks(tmp_path / "gt" / normalize(label_form, "ü2"), [0, 1, 1])
+        names = list(named_clips(tmp_path / f"{normalize(clip_form, 'ü2')}.mp4"))
+        for labels in ("l.csv", "l.json", "gt"):
+            (found,) = read_labels(tmp_path / labels).of(names).values()
+            assert found.mask(3).tolist() == [False, True, True]
+
+    def test_two_clips_whose_names_differ_in_their_form_alone_are_refused(self, tmp_path):
+        for form in ("NFC", "NFD"):
+            write_video(tmp_path / f"{normalize(form, 'ü')}.mp4", 3)
+            write_masks(tmp_path / "gt" / normalize(form, "ü"), [0])
+        with pytest.raises(UsageError, match="two clips are called 'ü'"):
+            named_clips(tmp_path)
+        with pytest.raises(UsageError, match=r"two folders of masks in .* are called 'ü'"):
+            read_labels(tmp_path / "gt")
 
     def test_two_clips_of_one_name_are_refused(self, tmp_path):
         for folder in ("x", "y"):

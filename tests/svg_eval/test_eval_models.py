@@ -161,3 +161,13 @@ def test_frames_keep_their_place(bundle, sequences, noise):
         SAMPLES, HORIZON, noise=noise[0][0].numpy(), context_noise=noise[1][0].numpy()
     )  # (S, T, H, W, C)
     np.testing.assert_array_equal(futures[0, :, :, 0].numpy(), direct[..., 0])
+
+
+def test_a_checkpoint_has_the_name_of_its_folder_however_it_is_given(tiny_checkpoint, tmp_path, monkeypatch):
+    (tmp_path / "run7" / "deep").mkdir(parents=True)
+    (tmp_path / "run7" / "ckpt.pt").symlink_to(tiny_checkpoint)
+    for folder, name in (("run7", "ckpt.pt"), ("run7/deep", "../ckpt.pt"), (".", "run7/ckpt.pt")):
+        monkeypatch.chdir(tmp_path / folder)
+        model = open_model(name)
+        assert model.info.label == "run7"
+        model.close()

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svg_common.errors import SvgError, UsageError
+from svg_common.files import folder_name
 from svg_common.video.clips import Clip, find_clips
 from svg_common.video.picture_files import PictureError, PictureFiles
 from svg_common.video.reader import VideoReader
 from svg_common.video.sampling import pick_at_interval, step_of_video
-from svg_eval.anomaly.labels import MASK_SUFFIX, refuse_broken_links
+from svg_eval.anomaly.labels import MASK_SUFFIX, one_form, refuse_broken_links
 from svg_runtime.live.events import EventLog
 
 Picture = NDArray[np.uint8]
@@ -57,12 +58,14 @@ class SeenPicture:
 def named_clips(root: Path) -> dict[str, Clip]:
     """Clips by the name of their file without suffix, or of their folder of pictures. UCSD's masks beside them are left out.
 
+    Names are in one form of Unicode, as those of labels are.
+
     Raises:
         UsageError: there are none, or two of one name, or a picture is a link to nothing.
     """
     clips: dict[str, Clip] = {}
     for clip in find_clips(root):
-        name = clip.paths[0].stem if clip.is_video else clip.paths[0].parent.name
+        name = one_form(clip.paths[0].stem if clip.is_video else folder_name(clip.paths[0].parent))
         if name.endswith(MASK_SUFFIX) and not clip.is_video:
             continue
         if name in clips:

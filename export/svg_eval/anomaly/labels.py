@@ -15,6 +15,7 @@ import io
 import json
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -142,7 +143,7 @@ class AnomalyLabels:
 
     Attributes:
         description: human-readable, with the number of the first frame.
-        clips: by name; by the number in the clip's name if `numbered`.
+        clips: by name, as `one_form` writes it; by the number in the clip's name if `numbered`.
         numbered: the labels have no names, but an order.
         first_number: of a clip's first frame.
     """
@@ -270,6 +271,7 @@ def _csv_ranges(text: str) -> Ranges:
         while numbers and not numbers[-1]:
             numbers.pop()
         clip = _clip_name(name)
+        name = one_form(name)
         known_as = spellings.get(clip, name)
         if not _may_be_one_file(known_as, name):
             raise ValueError(f"'{printable(known_as)}' and '{printable(name)}' are two files of one name")
@@ -298,10 +300,15 @@ def _refuse_other_separators(line: int, name: str) -> None:
             )
 
 
+def one_form(name: str) -> str:
+    """A name in one form of Unicode: macOS writes an umlaut as two characters, and others as one, which look alike."""
+    return unicodedata.normalize("NFC", name)
+
+
 def _clip_name(name: str) -> str:
     """The name of a clip, of whose file the folder and the suffix may be given too."""
-    file = Path(name)
-    return file.stem if file.suffix.lower() in VIDEO_SUFFIXES else file.name or name
+    file = Path(one_form(name))
+    return file.stem if file.suffix.lower() in VIDEO_SUFFIXES else file.name or one_form(name)
 
 
 def _may_be_one_file(name: str, other: str) -> bool:
@@ -342,7 +349,10 @@ def _read_masks(folder: Path) -> AnomalyLabels:
         files = tuple(path for clip in found for path in clip.paths)
         if files:
             steps = number_steps(found[0]) if len(found) == 1 else (1,) * (len(files) - 1)
-            clips[each.name.removesuffix(MASK_SUFFIX)] = PixelMasks(f"'{each}'", files, steps)
+            name = one_form(each.name.removesuffix(MASK_SUFFIX))
+            if name in clips:
+                raise UsageError(f"two folders of masks in '{folder}' are called '{name}'\n  rename one, or its clip has both")
+            clips[name] = PixelMasks(f"'{each}'", files, steps)
     if not clips:
         raise UsageError(f"the folder '{folder}' has no folders of pixel masks\n  {_EXPECTED}")
     return AnomalyLabels(f"{one_line(folder)}: pixel masks", clips)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from svg_common.arguments import check_count
 from svg_runtime.bundle.manifest import FrameSpec
@@ -30,7 +31,7 @@ def checked_frame(values: ArrayLike, spec: FrameSpec) -> FloatArray:
     """
     expected = f"expected ({spec.height}, {spec.width}, {spec.channels}) float32 in [0, 1]"
     try:
-        frame = np.asarray(values)
+        frame = _as_array(values)
     except (TypeError, ValueError, RuntimeError) as error:  # torch raises the last one: a tensor that requires a gradient
         raise FrameError(f"the frame is not an array: {error}\n  {expected}") from error
     if frame.dtype != np.float32:
@@ -52,11 +53,24 @@ def checked_frames(values: ArrayLike, spec: FrameSpec) -> list[FloatArray]:
         FrameError: a check of a frame failed, or there are no frames in `values`.
     """
     try:
-        frames = list(np.asarray(values))
+        frames = list(_as_array(values))
     except (TypeError, ValueError, RuntimeError) as error:
         expected = f"expected (horizon, {spec.height}, {spec.width}, {spec.channels}) float32 in [0, 1]"
         raise FrameError(f"the frames are not an array: {error}\n  {expected}") from error
     return [checked_frame(frame, spec) for frame in frames]
+
+
+def _as_array(values: ArrayLike) -> NDArray[Any]:
+    """As `np.asarray`, which would read what lies under a mask.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: it is not an array, or values are masked.
+    """
+    given = np.ma.asarray(values) if isinstance(values, (list, tuple)) else values  # of frames, each with its mask
+    masked = np.ma.getmaskarray(given).sum() if np.ma.isMaskedArray(given) else 0
+    if masked:
+        raise ValueError(f"{masked} of its values are masked; fill them first, such as with array.filled(0)")
+    return np.asarray(values)
 
 
 def _conversion(given: np.dtype[np.generic]) -> str:
@@ -77,7 +91,7 @@ def checked_noise(name: str, values: ArrayLike | None, shape: tuple[int, ...]) -
         return None
     try:
         with np.errstate(over="ignore"):
-            given = np.asarray(values)
+            given = _as_array(values)
             if np.iscomplexobj(given):
                 raise TypeError("they are complex")
             noise = given.astype(np.float32)

@@ -10,6 +10,8 @@ WEB = ("http://", "https://")
 # From the question mark of a web address on: often a signature, as secret as a password, and quotes do not end it.
 _QUERY = re.compile(r"(https?://[^?]*\?).*", re.IGNORECASE | re.DOTALL)
 
+_PASSWORD = re.compile(r"(?<=://)([^/:@]*):[^/]*@")
+
 
 def shown(text: str) -> str:
     """An address, or a message that may end with one, without anything secret: first the query, which may hold an @."""
@@ -24,3 +26,8 @@ def is_web(address: str) -> bool:
 def without_query(address: str) -> str:
     """A web address without what follows the question mark, which elsewhere stands for any character of a name."""
     return address.partition("?")[0] if is_web(address) else address
+
+
+def without_password(address: str) -> str:
+    """An address with the user alone: ftp://user:secret@host -> ftp://user@host. Web addresses keep it, as in all results."""
+    return address if is_web(address) else _PASSWORD.sub(r"\1@", address, count=1)

@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,16 +22,19 @@ from svg_common.path_advice import path_of_file_url
 from svg_common.text_files import EncodingError, decode_text
 from svg_common.video.clips import find_clips, no_files, not_readable
 from svg_common.video.reader import VIDEO_SUFFIXES
-from svg_runtime.offline.addresses import shown, without_query
+from svg_runtime.offline.addresses import shown, without_password, without_query
 from svg_runtime.offline.stores import (
+    CONTENT_KEYS,
     PATTERN,
     UnreachableError,
+    address_of,
     download,
     find_stored,
     is_local_store,
     open_store,
     read_list,
     reason_of,
+    version_of,
 )
 
 _PLAYLISTS = (".m3u", ".m3u8")
@@ -43,9 +46,6 @@ _NAME_LIMIT = 4096  # characters of an address, as for a path on Linux
 _UNKNOWN_SIZE = -1  # an HTTP server need not know how long its answer will be
 _USUAL_BYTES = 10 << 20  # of a video whose size is not known, for progress alone
 _LONGEST_KEY = 300  # characters of an entry in the summary
-# What changes with the content, by the names that object stores give it; the first that is there is taken.
-_CONTENT_KEYS = ("ETag", "etag", "md5Hash", "generation")  # the same only for the same content
-_VERSION_KEYS = (*_CONTENT_KEYS, "LastModified", "last_modified", "Last-Modified", "mtime", "created")
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,9 @@ class Video:
     def id(self) -> str:
         """16 hexadecimal digits that name the video in all tables."""
         # A signed address changes every hour, and its content does not.
-        place = without_query(self.address) if self.version.startswith(_CONTENT_KEYS) else self.address
-        content = f"{place}\0{self.size}\0{self.version}"
+        place = without_query(self.address) if self.version.startswith(CONTENT_KEYS) else self.address
+        # A password may change, and the id, which is stored, must not help to guess it.
+        content = f"{without_password(place)}\0{self.size}\0{self.version}"
         return hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
     @property
@@ -269,7 +270,7 @@ def _videos_in(source: str) -> Listing:
     store, place = open_store(source)
     if is_local_store(store):
         return _local_videos(Path(place))
-    return Listing([*_stored_videos(store, place, source)])
+    return _stored_videos(store, place, source)
 
 
 def _local_videos(path: Path) -> Listing:
@@ -310,17 +311,22 @@ def _local_files(path: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
     raise UsageError(f"'{shown(str(path))}' contains no videos\n  expected files such as .mp4, .mkv or .avi")
 
 
-def _stored_videos(store: Any, place: str, source: str) -> Iterator[Video]:
-    infos = find_stored(store, place)
-    if not infos:
+def _stored_videos(store: Any, place: str, source: str) -> Listing:
+    listing = Listing()
+    found, missing = find_stored(store, place, source)
+    if not found and not missing:
         raise UsageError(f"'{shown(source)}' contains no videos\n  expected objects such as .mp4 or .mkv")
-    for name, info in sorted(infos.items()):
-        size = info.get("size")
-        yield Video(str(store.unstrip_protocol(name)), _UNKNOWN_SIZE if size is None else int(size), _version(info))
-
-
-def _version(info: Mapping[str, Any]) -> str:
-    return next((f"{key} {info[key]}" for key in _VERSION_KEYS if info.get(key)), "")
+    for name, reason in missing.items():
+        _note(listing.missing, name, reason)
+    for name, info in sorted(found.items()):
+        address, size = address_of(store, name, source), info.get("size")
+        try:
+            version = version_of(store, name, info)
+        except Exception as error:  # of the driver's own kinds
+            _note(listing.missing, address, reason_of(error, address))
+            continue
+        listing.videos.append(Video(address, _UNKNOWN_SIZE if size is None else int(size), version))
+    return listing
 
 
 def _require_unchanged(video: Video) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -12,12 +14,38 @@ from svg_common.command import require_modules
 from svg_common.errors import BackendMissingError, SvgError, UsageError
 from svg_common.video.reader import VIDEO_SUFFIXES
 from svg_runtime.offline.addresses import is_web, shown, without_query
-from svg_runtime.offline.web_server import TIMEOUTS, ask_server, is_page, page_error, server_problem, web_options
+from svg_runtime.offline.web_server import (
+    TIMEOUTS,
+    ask_server,
+    ask_server_of_each,
+    is_page,
+    page_error,
+    server_problem,
+    web_options,
+)
 
 PATTERN = "*?["  # signs of one
 _ARCHIVES = ("zip", "tar", "libarchive")  # kinds of addresses of fsspec that name a file within another
 _REASON_LIMIT = 300  # characters: libraries put whole answers of servers into their errors
 _HEAD = 1024  # bytes, which show what a file is
+# What changes with the content, by the names that drivers give it; the first that is there is taken. The order is part of the
+# ids in all results.
+CONTENT_KEYS = ("ETag", "etag", "md5Hash", "generation")  # the same only for the same content
+_VERSION_KEYS = (
+    *CONTENT_KEYS, "LastModified", "last_modified", "Last-Modified", "mtime",
+    "modify",  # ftp
+    "modificationTime",  # webhdfs
+    "modified",  # webdav4
+    "modifiedTime",  # Google Drive
+    "content_hash",  # Dropbox
+    "blob_id",  # Hugging Face
+    "sha",  # GitHub
+    "hex",  # git
+    "created",  # the last: a file that is overwritten may keep it
+)  # fmt: skip
+_FTP_TIME = re.compile(r"\d{14}")  # as MLSD and MDTM give it
+
+Infos = Mapping[str, Mapping[str, Any]]  # what a driver knows of each video, by its name
 
 
 class UnreachableError(SvgError):
@@ -28,7 +56,7 @@ def open_store(address: str) -> tuple[Any, str]:
     """The file system of an address, and the path in it.
 
     Raises:
-        UsageError: there is no such kind of address, or it is one of archives.
+        UsageError: there is no such kind of address, it is one of archives, or it lacks a host.
         BackendMissingError: its driver is not installed.
         UnreachableError: its driver cannot log in.
     """
@@ -45,7 +73,15 @@ def open_store(address: str) -> tuple[Any, str]:
     try:
         if is_web(address):  # url_to_fs would split it at every ::, also in [::1] and in a signature
             return fsspec.filesystem(kind.lower(), **web_options()), f"{kind.lower()}://{place}"
+        root, options = _root_of(address)
+        if options:  # url_to_fs would take a # or ? in a name for the end of the path
+            store = fsspec.filesystem(kind, **options)
+            start = store._strip_protocol(root)
+            path = address.removeprefix(root.rstrip("/")).lstrip("/")
+            return store, store._strip_protocol(f"{start.rstrip('/')}/{path}" if start else path)
         store, place = url_to_fs(address)
+    except SvgError:
+        raise
     except ImportError as error:
         raise BackendMissingError(f"{kind}:// needs a package: {reason_of(error)}\n  install it with pip") from error
     except ValueError as error:
@@ -68,24 +104,56 @@ def is_local_store(store: Any) -> bool:
     return isinstance(store, LocalFileSystem)
 
 
-def find_stored(store: Any, place: str) -> dict[str, Mapping[str, Any]]:
-    """The videos at `place`, a file, a folder or a pattern: what the driver knows of each, by its name.
+def find_stored(store: Any, place: str, address: str) -> tuple[Infos, dict[str, str]]:
+    """The videos at `place`, a file, a folder or a pattern, which the user gave as `address`.
+
+    Returns:
+        What the driver knows of each, by its name; and why others of a pattern cannot be read, by their names.
 
     Raises:
         UsageError: it is a folder of a web server.
         UnreachableError: it cannot be reached, or is a page instead of a video.
     """
     try:
-        if any(sign in _inside(place) for sign in PATTERN):
-            return _with_signs(store, place) or _matching(store, place)
-        return _by_name(store, place)
+        if not any(sign in _inside(place) for sign in PATTERN):
+            return _by_name(store, place), {}
+        found = _with_signs(store, place)
+        return (found, {}) if found else _matching(store, place)
     except SvgError:
         raise
     except Exception as error:  # of the driver's own kinds
         raise UnreachableError(
-            f"'{shown(str(store.unstrip_protocol(place)))}' cannot be reached: {reason_of(error, place)}\n"
+            f"'{shown(address)}' cannot be reached: {reason_of(error, place)}\n"
             "  check the address, the network and the rights, and run the same command again"
         ) from error
+
+
+def address_of(store: Any, name: str, source: str) -> str:
+    """The address of what `store`, which `source` opened, calls `name`: it opens the same store again, maybe elsewhere."""
+    if is_web(source):
+        return name
+    root, options = _root_of(source)
+    if not options:
+        return str(store.unstrip_protocol(name))
+    return root + name.removeprefix(store._strip_protocol(root)).lstrip("/")
+
+
+def version_of(store: Any, name: str, info: Mapping[str, Any]) -> str:
+    """What changes with the content of a video, after the name that its driver gives it; "" if the driver knows nothing.
+
+    Raises:
+        Exception: of the driver's own kinds, if the store had to be asked, and does not answer.
+    """
+    key = next((key for key in _VERSION_KEYS if info.get(key)), None)
+    if key == "modify" and not _FTP_TIME.match(str(info[key])):
+        return _ftp_version(store, name)
+    if key is not None:
+        return f"{key} {info[key]}"
+    try:
+        modified = store.modified(name)
+    except RuntimeError:  # also NotImplementedError: fsspec's words for a driver that does not know it
+        return ""
+    return f"modified {modified}" if modified else ""
 
 
 def read_list(address: str, limit: int) -> bytes:
@@ -130,6 +198,28 @@ def reason_of(error: BaseException, address: str = "") -> str:
     return shown(said or type(error).__name__)[:_REASON_LIMIT]
 
 
+@lru_cache(maxsize=1)
+def _root_of(address: str) -> tuple[str, dict[str, Any]]:
+    """An address up to its path, and the options of its driver that are in this root alone: host, user, account.
+
+    There are no options if the driver does without, as that of s3:// does, whose paths begin with the bucket.
+
+    Raises:
+        UsageError: it has no host, and its driver needs one.
+        ImportError, ValueError: as of fsspec.
+    """
+    from fsspec import get_filesystem_class
+
+    kind, _, place = address.partition("://")
+    driver = get_filesystem_class(kind)
+    root = f"{kind}://{place.partition('/')[0]}/"
+    options = dict(driver._get_kwargs_from_urls(root))
+    host = inspect.signature(driver.__init__).parameters.get("host")
+    if host is not None and host.default is host.empty and "host" not in options:
+        raise UsageError(f"'{shown(address)}' names no host\n  expected {kind}://HOST/FOLDER, or {kind}://HOST/FOLDER/a.mp4")
+    return root, options
+
+
 def _inside(place: str) -> str:
     """What of a place may be a pattern: not the host of a web address, which may be [::1], nor its query."""
     return "".join(without_query(place).split("/", 3)[3:]) if is_web(place) else place
@@ -149,26 +239,52 @@ def _with_signs(store: Any, place: str) -> dict[str, Mapping[str, Any]]:
         return {}
 
 
-def _matching(store: Any, place: str) -> dict[str, Mapping[str, Any]]:
+def _matching(store: Any, place: str) -> tuple[Infos, dict[str, str]]:
     found = _videos(store.glob(place, detail=True))
-    if not found and is_web(place):  # fsspec takes a page that is not there for one without links
+    if not is_web(place):
+        return found, {}
+    if not found:  # fsspec takes a page that is not there for one without links
         folder = re.split(r"[*?[]", _inside(place))[0].rpartition("/")[0]
         ask_server(store, f"{'/'.join(place.split('/', 3)[:3])}/{folder}")
-    return found
+    return _linked_videos(store, list(found))
+
+
+def _linked_videos(store: Any, addresses: Sequence[str]) -> tuple[Infos, dict[str, str]]:
+    """As `find_stored`, of the links of a page, which say nothing of what they lead to."""
+    found: dict[str, Mapping[str, Any]] = {}
+    missing: dict[str, str] = {}
+    for address, answer in ask_server_of_each(store, addresses).items():
+        try:
+            found[address] = _required_video(address, answer)
+        except Exception as error:  # also of the driver's own kinds
+            missing[address] = reason_of(error, address)
+    return found, missing
 
 
 def _web_video(store: Any, place: str) -> dict[str, Mapping[str, Any]]:
     """A video that a web server has: fsspec takes every answer for a file, and every error for a missing one."""
-    info = ask_server(store, place)
-    if info["page"] is None:
-        return {place: info}
-    path = unquote(urlsplit(info["url"]).path)
-    if path[-1:] in ("", "/") and path.rstrip("/") == unquote(urlsplit(place).path).rstrip("/"):  # else of a login
+    return {place: _required_video(place, ask_server(store, place))}
+
+
+def _required_video(address: str, answer: dict[str, Any] | Exception) -> dict[str, Any]:
+    """What a web server said of a video.
+
+    Raises:
+        UsageError: it is a folder.
+        UnreachableError: it is another page.
+        Exception: `answer` is one.
+    """
+    if isinstance(answer, Exception):
+        raise answer
+    if answer["page"] is None:
+        return answer
+    path = unquote(urlsplit(answer["url"]).path)
+    if path[-1:] in ("", "/") and path.rstrip("/") == unquote(urlsplit(address).path).rstrip("/"):  # else of a login
         raise UsageError(
-            f"'{shown(place)}' is a folder of a web server, or a page, and no video\n"
-            f"  expected a video, or a pattern in quotes: '{shown(without_query(place)).rstrip('/')}/*.mp4'"
+            f"'{shown(address)}' is a folder of a web server, or a page, and no video\n"
+            f"  expected a video, or a pattern in quotes: '{shown(without_query(address)).rstrip('/')}/*.mp4'"
         )
-    raise UnreachableError(page_error(shown(place), "a video", info["page"]))
+    raise UnreachableError(page_error(shown(address), "a video", answer["page"]))
 
 
 def _file_or_folder(store: Any, place: str) -> dict[str, Mapping[str, Any]]:
@@ -191,3 +307,16 @@ def _videos(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, An
     files = {name: info for name, info in found.items() if info.get("type") == "file"}
     visible = {name: info for name, info in files.items() if not name.rsplit("/", 1)[-1].startswith(".")}
     return {name: info for name, info in visible.items() if name.lower().endswith(VIDEO_SUFFIXES)}
+
+
+def _ftp_version(store: Any, name: str) -> str:
+    """The time of the last change, which a server that knows no MLSD says when asked for it alone.
+
+    Its list of files, as of `ls -l`, has the year of old ones and the hour of new ones: a video would change as it ages.
+    """
+    from ftplib import error_perm
+
+    try:
+        return f"modify {store.ftp.voidcmd(f'MDTM {name}').split()[-1]}"
+    except error_perm:  # it does not know this either
+        return ""

@@ -6,12 +6,14 @@ It ends every download after five minutes, though bytes come, and does not say w
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 TIMEOUTS = (TimeoutError, asyncio.TimeoutError)  # two classes before Python 3.11
 SILENCE_S = 60.0  # until a server is given up; others in front of it, such as nginx, wait as long for it
 _PAGES = ("text/html", "application/xhtml+xml", "application/json")  # what servers answer with instead of a video
 _STARTS = (b"<!doctype html", b"<html")
+_AT_ONCE = 6  # requests for what there is: with more, a small server whose queue is full answers seconds later
 _PLAIN = ("", "identity")  # encodings in which the length is that of the file
 
 
@@ -41,6 +43,14 @@ def ask_server(store: Any, address: str) -> dict[str, Any]:
     return answer
 
 
+def ask_server_of_each(store: Any, addresses: Sequence[str]) -> dict[str, dict[str, Any] | Exception]:
+    """As `ask_server`, of many addresses, a few at a time; what cannot be reached has the error in place of the answer."""
+    from fsspec.asyn import sync
+
+    answers: list[dict[str, Any] | Exception] = sync(store.loop, _ask_each, store, addresses)
+    return dict(zip(addresses, answers, strict=True))
+
+
 def server_problem(error: BaseException) -> str | None:
     """Why a web server gives nothing, in words; None: `error` says it itself."""
     from aiohttp import ClientResponseError
@@ -62,6 +72,24 @@ def is_page(start: bytes) -> bool:
 def page_error(name: str, expected: str, kind: str = "text/html") -> str:
     """Words about a page at an address where something else was expected."""
     return f"'{name}' is a page ({kind}), not {expected}\n  check the address, and whether a login or a signature has expired"
+
+
+async def _ask_each(store: Any, addresses: Sequence[str]) -> list[dict[str, Any] | Exception]:
+    gate = asyncio.Semaphore(_AT_ONCE)
+    silent: list[Exception] = []
+
+    async def ask(address: str) -> dict[str, Any] | Exception:
+        async with gate:
+            if len(silent) >= _AT_ONCE:  # the server is: the others would wait as long again
+                return silent[0]
+            try:
+                return await _ask(store, address)
+            except Exception as error:
+                if isinstance(error, TIMEOUTS):
+                    silent.append(error)
+                return error
+
+    return await asyncio.gather(*map(ask, addresses))
 
 
 async def _ask(store: Any, address: str) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class FrameAnswer:
 
     Attributes:
         missing_frames: how many more the context needs before there are futures; 0: none.
-        surprise: see `Observation`; None for the first frame, and for models that have none.
+        surprise: see `Observation`; None for the first frames, and for models that have none.
         futures: (samples, horizon, H, W, C) float32; None if they are not wanted, or the context is not filled.
     """
 

@@ -237,6 +237,21 @@ def test_pixels_of_every_type_get_the_conversion_that_makes_a_frame(tiny_bundle,
         assert forecaster.observe(eval(conversion, {"frame": white})).index == 0
 
 
+def test_what_is_masked_is_not_read(tiny_bundle, frames):
+    hidden = np.ma.array(frames[5], mask=False)
+    hidden[3, 4] = np.ma.masked
+    with open_tiny(tiny_bundle, frames[:5]) as forecaster, open_tiny(tiny_bundle, frames[:5]) as twin:
+        with pytest.raises(FrameError, match=r"1 of its values are masked; fill them first(.|\n)*expected \(64, 64, 1\)"):
+            forecaster.observe(hidden)
+        for truth in ([hidden, frames[6]], np.ma.stack([hidden, hidden])):
+            with pytest.raises(FrameError, match="masked"):
+                forecaster.reconstruct(truth)
+        with pytest.raises(UsageError, match="masked"):
+            forecaster.forecast(samples=2, horizon=3, noise=np.ma.masked_all((3, 2, 4), np.float32))
+        assert forecaster.observe(np.ma.array(frames[5])) == twin.observe(frames[5])
+        np.testing.assert_array_equal(forecaster.forecast(), twin.forecast())
+
+
 def test_bad_frames_do_not_make_a_forecaster_ready(tiny_bundle, frames):
     with open_tiny(tiny_bundle) as forecaster:
         for _ in range(N_PAST):

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
+from ftplib import error_perm
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 from urllib.parse import quote
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.utils import infer_storage_options
 
 from svg_common.errors import BackendMissingError, SvgError, UsageError
 from svg_runtime.offline.listing import Video, list_videos, local_copy
-from svg_runtime.offline.stores import UnreachableError
+from svg_runtime.offline.stores import UnreachableError, version_of
 from tests.hub_server import serving
 from tests.svg_runtime.offline.conftest import rows_of
 
@@ -417,6 +423,7 @@ def test_a_file_that_is_still_written_is_unreachable(videos, tmp_path):
         ("TAR:///tmp/list.txt", UsageError, "names an archive"),
         ("libarchive:///tmp/x.7z", UsageError, "names an archive"),
         ("reference://a.json", UnreachableError, r"cannot open 'reference://a.json'(.|\n)*  check the address.*reference://"),
+        ("ftp:///a.mp4", UsageError, r"'ftp:///a.mp4' names no host(.|\n)*expected ftp://HOST/FOLDER"),
         ("foo://bucket/x", UsageError, "not an address of videos"),
         ("memory://nothing", UsageError, "contains no videos"),
         ("oci://bucket/x", BackendMissingError, "install it with pip"),
@@ -429,3 +436,139 @@ def test_sources_that_lead_nowhere_are_refused(source, error, text):
 
 def test_a_login_is_never_shown():
     assert Video("ftp://user:secret@host/a.mp4", 1, "").name == "ftp://...@host/a.mp4"
+
+
+class _Hosts(MemoryFileSystem):
+    """Keeps the host apart from its paths, as the drivers of ftp, sftp, smb and webhdfs do."""
+
+    protocol = "hosts"
+    logins: ClassVar[list[tuple[str, str | None, str | None]]] = []
+
+    def __init__(self, host: str, port: int = 21, username: str | None = None, password: str | None = None, **rest: object):
+        super().__init__(**rest)
+        self.store, self.pseudo_dirs = CONTENT[host, port], [""]
+        self.logins.append((host, username, password))
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        within = infer_storage_options(path)["path"].strip("/")
+        return f"/{within}" if within else ""
+
+    @staticmethod
+    def _get_kwargs_from_urls(path: str) -> dict[str, object]:
+        return {key: value for key, value in infer_storage_options(path).items() if key not in ("path", "protocol")}
+
+
+CONTENT: dict[tuple[str, int], dict[str, object]] = {("one", 21): {}, ("one", 2121): {}, ("two", 21): {}}
+
+
+@pytest.fixture
+def hosts():
+    """Three servers with a file each at the same place, of the same size and time."""
+    fsspec.register_implementation("hosts", _Hosts, clobber=True)
+    _Hosts.clear_instance_cache()
+    for number, (host, port) in enumerate(CONTENT):
+        _Hosts(host, port).pipe_file("/clips/a.mp4", b"server %d" % number)
+    times = [files["/clips/a.mp4"].created for files in CONTENT.values()]
+    for files in CONTENT.values():
+        files["/clips/a.mp4"].created = times[0]
+    yield
+    for files in CONTENT.values():
+        files.clear()
+
+
+@pytest.mark.parametrize("place", ["", "/", "/clips", "/clips/a.mp4", "/clips/*.mp4", "/**/a*"])
+def test_a_driver_that_keeps_the_host_apart_is_opened_with_it_again(hosts, tmp_path, place):
+    for number, host in enumerate(("one", "one:2121", "two")):
+        (video,) = list_videos([f"hosts://{host}{place}"]).videos
+        assert video.address == f"hosts://{host}/clips/a.mp4"
+        with local_copy(video, tmp_path) as path:
+            assert path.read_bytes() == b"server %d" % number
+
+
+def test_the_same_path_on_two_hosts_is_two_videos(hosts):
+    assert len(list_videos([f"hosts://{host}/clips" for host in ("one", "one:2121", "two", "one")]).videos) == 3
+
+
+@pytest.mark.parametrize("name", ["b#1.mp4", "c?d.mp4", "[1] e.mp4", "50%25.mp4"])
+def test_names_with_signs_of_addresses_are_names_on_a_host(hosts, tmp_path, name):
+    _Hosts("two").pipe_file(f"/odd/{name}", b"odd")
+    for source in ("hosts://two/odd", f"hosts://two/odd/{name}"):
+        (video,) = list_videos([source]).videos
+        with local_copy(video, tmp_path) as path:
+            assert path.read_bytes() == b"odd"
+
+
+def test_a_password_opens_the_store_and_is_in_no_name_message_or_id(hosts, tmp_path):
+    (video,) = list_videos(["hosts://ann:secret@one/clips"]).videos
+    (other,) = list_videos(["hosts://ann:new@one/clips"]).videos
+    (of_bob,) = list_videos(["hosts://bob:secret@one/clips"]).videos
+    assert video.id == other.id != of_bob.id
+    assert video.name == "hosts://...@one/clips/a.mp4"
+    _Hosts.clear_instance_cache()
+    _Hosts.logins.clear()
+    with local_copy(video, tmp_path):
+        pass
+    assert _Hosts.logins == [("one", "ann", "secret")]
+    CONTENT["one", 21].clear()
+    for failing in (lambda: list_videos(["hosts://ann:secret@one/x"]), lambda: local_copy(video, tmp_path).__enter__()):
+        with pytest.raises(SvgError) as raised:
+            failing()
+        assert "secret" not in str(raised.value)
+
+
+# What the drivers of fsspec, webdav4, gdrive-fsspec, dropboxdrivefs and huggingface_hub say of a file.
+@pytest.mark.parametrize(
+    ("info", "version"),
+    [
+        ({"modify": "20261129175250", "size": 5, "type": "file", "unix.mode": "0644"}, "modify 20261129175250"),
+        ({"modificationTime": 1764438770000, "accessTime": 1}, "modificationTime 1764438770000"),
+        ({"created": "2026-01-01", "modified": "2026-11-29", "etag": None}, "modified 2026-11-29"),
+        ({"createdTime": "2026-01-01", "modifiedTime": "2026-11-29"}, "modifiedTime 2026-11-29"),
+        ({"content_hash": "c1", "client_modified": "2026"}, "content_hash c1"),
+        ({"blob_id": "b1", "lfs": None, "last_commit": None}, "blob_id b1"),
+        ({"mtime": 7, "xet_hash": "x"}, "mtime 7"),
+        ({"sha": "s1", "mode": "100644"}, "sha s1"),
+        ({"hex": "h1"}, "hex h1"),
+        # As before.
+        ({"ETag": '"e"', "LastModified": "now", "blob_id": "b"}, 'ETag "e"'),
+        ({"created": 5.0}, "created 5.0"),
+    ],
+)
+def test_the_version_is_what_the_driver_calls_so(info, version):
+    assert version_of(store=None, name="/a.mp4", info=info) == version
+
+
+def test_a_driver_with_other_names_is_asked_for_the_time_of_the_last_change():
+    class Other(fsspec.AbstractFileSystem):
+        def modified(self, path):
+            return f"time of {path}"
+
+    class Unknowing(fsspec.AbstractFileSystem):
+        pass
+
+    assert version_of(Other(), "/a.mp4", {"size": 5}) == "modified time of /a.mp4"
+    assert version_of(Unknowing(), "/a.mp4", {"size": 5}) == ""
+
+
+def test_a_server_that_lists_files_as_ls_does_is_asked_for_the_exact_time():
+    def command(line):
+        with suppress(KeyError):
+            return {"MDTM /a.mp4": "213 20261129175250"}[line]
+        raise error_perm("500 unknown command")
+
+    store = SimpleNamespace(ftp=SimpleNamespace(voidcmd=command))
+    assert version_of(store, "/a.mp4", {"modify": "Nov 29 17:52"}) == "modify 20261129175250"
+    assert version_of(store, "/b.mp4", {"modify": "Nov 29 2025"}) == ""
+
+
+def test_a_store_that_does_not_say_the_version_of_a_video_leaves_the_others(bucket, monkeypatch):
+    def asked(store, name, info):
+        if name.endswith("a.mp4"):
+            raise OSError("connection lost")
+        return "v1"
+
+    monkeypatch.setattr("svg_runtime.offline.listing.version_of", asked)
+    listing = list_videos(["memory://clips"])
+    assert [video.address for video in listing.videos] == ["memory:///clips/deep/b.MKV"]
+    assert listing.missing == {"memory:///clips/a.mp4": "connection lost"}

@@ -6,7 +6,8 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from svg_runtime.offline.listing import list_videos, local_copy
 from svg_runtime.offline.stores import UnreachableError
 from svg_runtime.offline.worker import Worker
 from tests.hub_server import serving
+from tests.svg_runtime.live.live_helpers import write_video
 from tests.svg_runtime.offline.conftest import rows_of
 
 pytest.importorskip("aiohttp")
@@ -221,3 +223,63 @@ def test_a_folder_is_a_usage_error_in_a_list_as_well(site, tmp_path):
     assert "is a folder of a web server" in list_videos([str(tmp_path / "list.txt")]).missing[f"{site.url}/"]
     with pytest.raises(UsageError):
         list_videos([f"{site.url}/"])
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    """Files of a folder, with their size and time, and a page of links to them."""
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        if self.path.endswith("silent.mp4"):
+            time.sleep(1)
+        super().do_HEAD()
+
+
+@pytest.fixture
+def shared(tmp_path) -> Iterator[tuple[Path, str]]:
+    """A folder on a web server, and its address."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))) as server:
+        yield folder, f"http://127.0.0.1:{server.server_port}"
+
+
+def test_a_video_behind_a_pattern_is_the_one_behind_its_name(svg_forecast, shared):
+    folder, url = shared
+    for number in range(2):
+        write_video(folder / f"v{number}.mp4", frames=8, seed=number)
+    code, _, summary = svg_forecast(f"{url}/v0.mp4", f"{url}/v*.mp4")
+    assert (code, summary["videos"]) == (0, {"listed": 2, "done_before": 0, "ok": 2})
+    for row in rows_of(Path("out"))["videos"].to_pylist():
+        assert row["size"] == (folder / row["video"].rpartition("/")[2]).stat().st_size
+        assert row["version"].startswith("Last-Modified ")
+    write_video(folder / "v0.mp4", frames=9, seed=5)
+    assert svg_forecast(f"{url}/v*.mp4")[2]["videos"] == {"listed": 2, "done_before": 1, "ok": 2}
+
+
+def test_what_is_wrong_with_one_match_of_a_pattern_is_said_of_it_alone(shared, short_silence):
+    folder, url = shared
+    for name in ("a.mp4", "silent.mp4"):
+        (folder / name).write_bytes(b"a video")
+    (folder / "gone.mp4").symlink_to(folder / "nowhere")
+    (folder / "page.mp4").mkdir()
+    (folder / "index.html").write_text("".join(f"<a href='{name}.mp4'>x</a>" for name in ("a", "silent", "gone", "page")))
+    listing = list_videos([f"{url}/*.mp4"])
+    assert [video.address for video in listing.videos] == [f"{url}/a.mp4"]
+    reasons = {name.rpartition("/")[2]: reason for name, reason in listing.missing.items()}
+    assert reasons.keys() == {"silent.mp4", "gone.mp4", "page.mp4"}
+    assert "nothing came from the server" in reasons["silent.mp4"]
+    assert "404" in reasons["gone.mp4"]
+    assert "is a page" in reasons["page.mp4"] or "is a folder" in reasons["page.mp4"]
+
+
+def test_a_server_that_fell_silent_is_not_waited_for_at_every_match(shared, short_silence):
+    folder, url = shared
+    names = [f"{number}silent.mp4" for number in range(40)]
+    (folder / "index.html").write_text("".join(f"<a href='{name}'>x</a>" for name in names))
+    start = time.monotonic()
+    listing = list_videos([f"{url}/*.mp4"])
+    assert (len(listing.videos), len(listing.missing)) == (0, 40)
+    assert time.monotonic() - start < 4 * short_silence + 1
