@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from svg_common.errors import UsageError
 from svg_common.progress import ProgressListener
@@ -19,6 +20,7 @@ from svg_runtime.calibration.decisions import (
     is_busy,
     keep_decision,
     load_decision,
+    this_machine,
 )
 from svg_runtime.calibration.race import Runner, Task, find_fastest
 from svg_runtime.calibration.ways import Request, Way, list_ways
@@ -59,6 +61,7 @@ class Choice:
         samples, horizon: of the forecasts.
         threads: CPU threads; None means one per usable core, or fewer if that is faster.
         request: what the user has fixed.
+        machine: as it was before measuring took memory: the next opening finds it so.
     """
 
     bundle: Bundle
@@ -66,6 +69,7 @@ class Choice:
     horizon: int
     threads: int | None
     request: Request
+    machine: Mapping[str, Any] = field(default_factory=this_machine)
 
     def decide(self, open_way: Callable[[Way], Runner], progress: ProgressListener, again: bool = False) -> Decision | None:
         """Return the kept decision, or measure it now and keep it.
@@ -110,4 +114,4 @@ class Choice:
             "engines": engine_stamps(self.bundle, self.samples),
             "request": [self.request.device, self.request.precision, self.request.fused, self.request.shuffled],
         }  # fmt: skip
-        return decision_key(depends)
+        return decision_key(depends, self.machine)

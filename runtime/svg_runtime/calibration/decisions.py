@@ -84,9 +84,9 @@ def is_busy() -> bool:
     return load is not None and load / usable_cores() > _BUSY
 
 
-def decision_key(circumstances: Mapping[str, Any]) -> str:
-    """Name of a decision: of the circumstances, this machine, its libraries, and its free memory to a factor of two."""
-    depends = {**circumstances, "machine": _machine(), "versions": versions(), "schema": SCHEMA}
+def decision_key(circumstances: Mapping[str, Any], machine: Mapping[str, Any]) -> str:
+    """Name of a decision: of the circumstances, the machine as `this_machine` describes it, and its libraries."""
+    depends = {**circumstances, "machine": machine, "versions": versions(), "schema": SCHEMA}
     return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -120,7 +120,8 @@ def _file(key: str) -> Path:
     return cache_folder() / "calibration" / f"{key}.json"
 
 
-def _machine() -> dict[str, Any]:
+def this_machine() -> dict[str, Any]:
+    """What the choice depends on: processor, limits, GPUs, driver, and free memory to a factor of two."""
     return {
         "platform": this_platform(),
         "cpu": system_cpu(Path("/proc/cpuinfo")),

@@ -41,6 +41,10 @@ class FrameReader:
         self._shape = frame.height, frame.width, frame.channels
         self._max_pixels = max_pixels
         self._preprocessor = Preprocessor(*self._shape)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the frames read so far."""
         self._bits = 8  # that the 16-bit samples of its PNGs have used so far, as in `svg_common.video.picture_files`
 
     def read(self, body: bytes, media_type: str, dtype: Dtype, shape: str | None) -> NDArray[np.float32]:

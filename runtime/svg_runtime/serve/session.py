@@ -214,6 +214,7 @@ class Session:
 
         def reset(forecaster: Forecaster) -> None:
             forecaster.reset()
+            self._reader.reset()
             self._observed = 0
             self._last_frame = None
 

@@ -73,7 +73,9 @@ class Access:
         ip = ip_of(name)
         if ip is not None:
             return ip.is_loopback or not self.address.is_loopback
-        return not self.address.is_loopback and name.removesuffix(".local") == socket.gethostname().lower()
+        own = socket.gethostname().lower()  # a short name, one with .local, as on a Mac, or one with its domain
+        short = own.partition(".")[0]
+        return not self.address.is_loopback and name in (own, short, f"{short}.local")
 
     @property
     def cookie_name(self) -> str:

@@ -56,6 +56,22 @@ def test_other_circumstances_are_measured_on_their_own(fused_bundle, tiny_bundle
     assert len(measured) == 9
 
 
+def test_memory_that_measuring_takes_is_no_other_circumstance(fused_bundle, measured, monkeypatch):
+    free = [30]
+    monkeypatch.setattr(decisions, "_free_memory_class", lambda: free[-1])
+    find = choice.find_fastest
+
+    def take_memory(**given):
+        free.append(29)
+        return find(**given)
+
+    monkeypatch.setattr(choice, "find_fastest", take_memory)
+    opened(fused_bundle)
+    free.append(30)  # as before the start
+    opened(fused_bundle)
+    assert len(measured) == 1
+
+
 def test_frames_are_those_of_the_backend_by_name(fused_bundle, frames):
     _, chosen = watch(fused_bundle, frames[:4], backend="auto", fused=True, seed=3, **SMALL)
     _, named = watch(fused_bundle, frames[:4], backend="cpu", fused=True, precision="fp32", seed=3, **SMALL)

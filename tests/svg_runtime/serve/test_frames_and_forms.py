@@ -94,6 +94,21 @@ def test_a_gray_picture_with_16_bits_keeps_its_brightness():
     assert known.read(encoded(bright // 2, ".png"), "image/png", "float32", None).mean() == pytest.approx(0.5, abs=0.01)
 
 
+def test_a_reset_session_forgets_how_deep_its_pictures_were(client):
+    """Sixteen bits before, twelve after."""
+    deep = encoded(np.full((64, 64), 65535, np.uint16), ".png")
+    twelve = [encoded(np.full((64, 64), level, np.uint16), ".png") for level in (4095, 3000, 2000, 4095, 1000)]
+    options = {"samples": 2, "horizon": 2, "seed": 4}
+    used, fresh = open_session(client, **options), open_session(client, **options)
+    for body in (deep, twelve[0]):
+        assert client.post(f"{used}/frames", content=body, headers={"content-type": "image/png"}).status_code == 200
+    assert client.post(f"{used}/reset").status_code == 204
+    for session in (used, fresh):
+        for body in twelve:
+            assert client.post(f"{session}/frames", content=body, headers={"content-type": "image/png"}).status_code == 200
+    assert client.post(f"{used}/forecast").content == client.post(f"{fresh}/forecast").content
+
+
 def bomb(kind: str) -> bytes:
     """A small file that says it has 30000 x 30000 pixels."""
     content = encoded(np.zeros((8, 8), np.uint8), f".{kind}")

@@ -12,6 +12,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from svg_common.errors import UsageError
+from svg_runtime.web import access as access_module
 from svg_runtime.web import address as address_module
 from svg_runtime.web.access import Access, AccessControl, host_name
 from svg_runtime.web.address import Address, parse_address
@@ -51,6 +52,16 @@ def test_a_loopback_server_answers_without_a_token_and_says_what_browsers_may_do
     assert "unsafe" not in answer.headers["content-security-policy"]
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("own", ["gate", "Gate.local", "gate.example.org"])
+def test_a_machine_is_known_by_its_short_name_whatever_it_calls_itself(own, monkeypatch):
+    monkeypatch.setattr(access_module.socket, "gethostname", lambda: own)
+    access = Access(OPEN, token=Token(SECRET, generated=False))
+    for name in {own.lower(), "gate", "gate.local"}:
+        assert access.allows_host(name), name
+    for name in ("gate.example.com", "example.org", "other.local", "gate.local.example.org"):
+        assert not access.allows_host(name), name
 
 
 @pytest.mark.parametrize("host", ["localhost", "LocalHost:1", "127.0.0.1:8000", "127.1.2.3", "[::1]:8000", "cam.example"])

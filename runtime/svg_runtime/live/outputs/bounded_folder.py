@@ -12,6 +12,7 @@ from svg_common.folder_lock import FolderInUseError, FolderLock
 from svg_common.quantities import size_text
 
 _STAMP = r"\d{8}T\d{6}\.\d{3}Z"
+_UNFINISHED = re.compile(r"^\.(.+?)(?:\.partial-\w+)?(\.\w+)$")  # beside what it will be: of a recording, and of `atomic_file`
 _MILLISECOND = timedelta(milliseconds=1)
 
 
@@ -40,8 +41,8 @@ class LimitedFiles:
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             if names.fullmatch(path.name) and path.is_file():
                 self.add(path)
-            elif path.name.startswith(".") and names.fullmatch(path.name[1:]):
-                path.unlink(missing_ok=True)  # unfinished, of a run that was killed
+            elif names.fullmatch(_UNFINISHED.sub(r"\1\2", path.name)):
+                path.unlink(missing_ok=True)  # of a run that was killed
 
     def make_folder(self) -> None:
         """Make the folder, if there is none.

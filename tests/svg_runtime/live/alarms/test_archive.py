@@ -31,6 +31,16 @@ def picture(level: int, size_wh: tuple[int, int] = (64, 48)) -> np.ndarray:
     return np.full((size_wh[1], size_wh[0], 3), level, np.uint8)
 
 
+def test_files_that_a_killed_run_left_half_written_are_removed(tmp_path):
+    """Under the names that alarms and recordings give them; of the alarm folder alone, and no others."""
+    gone = [f".{NAME}.partial-ylwu_sph.mp4", f".{NAME}.partial-abc123_.png", f".{NAME}.mp4"]
+    kept = [f"{NAME}.mp4", ".notes.partial-abc.mp4", f".{NAME}.old.mp4", f".{NAME}.partial-abc.txt", ".hidden"]
+    for name in (*gone, *kept):
+        (tmp_path / name).write_bytes(b"1234")
+    LimitedFiles(tmp_path, OWN_NAME, 100)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != ".lock") == sorted(kept)
+
+
 def stored(tick: int, image: np.ndarray) -> StoredPicture:
     return StoredPicture(tick, cv2.imencode(".jpg", image)[1])
 
