@@ -24,7 +24,7 @@ from svg_runtime.offline.stores import UnreachableError
 from svg_runtime.offline.tally import Tally
 
 _PART_BYTES = 256 << 20  # of rows in memory
-_UNREACHABLE_IN_A_ROW = 3  # then their store is considered away
+_UNREACHABLE_IN_A_ROW = 3  # then their store, or the disk of their folder, is considered away
 
 
 class Worker:
@@ -98,7 +98,8 @@ class Worker:
         except (UnreachableError, UsageError) as error:
             reason = str(error).partition("\n")[0]
             self._tally.unreachable(video.name, reason)
-            self._away += 1
+            # Beside a file that is gone, as where others make room, there may be those that are still there.
+            self._away += not (video.is_local and Path(video.address).parent.is_dir())
             if self._away < _UNREACHABLE_IN_A_ROW:
                 return None
             return SvgError(f"{self._away} videos in a row cannot be reached; the last: {reason}\n"

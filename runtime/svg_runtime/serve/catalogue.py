@@ -11,7 +11,7 @@ from svg_common.progress import ProgressListener
 from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import find_model
-from svg_runtime.errors import UsageError
+from svg_runtime.errors import BundleError, UsageError
 from svg_runtime.forecast.forecaster import Forecaster
 from svg_runtime.forecast_options import Calibrate
 from svg_runtime.serve import schema
@@ -48,8 +48,13 @@ class ServedModel:
     def open(
         self, samples: int, horizon: int, seed: int, context: schema.Context | None, post_process: bool = False
     ) -> Forecaster:
-        """Open a forecaster, which belongs to the thread that calls this."""
-        return Forecaster.open(
+        """Open a forecaster, which belongs to the thread that calls this.
+
+        Raises:
+            SvgError: it cannot be opened so.
+            BundleError: the bundle has been replaced since the server started: `about` does not describe it.
+        """
+        forecaster = Forecaster.open(
             self.path,
             **vars(self.engine),
             samples=samples,
@@ -58,6 +63,12 @@ class ServedModel:
             context=context,
             post_process=post_process,
         )
+        found = forecaster.manifest.bundle_id
+        if found != self.about.bundle_id:
+            forecaster.close()
+            was = self.about.bundle_id
+            raise BundleError(f"the model '{self.about.name}' is {found} by now\n  expected {was}, as at the start")
+        return forecaster
 
 
 class Catalogue:

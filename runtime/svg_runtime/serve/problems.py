@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from starlette.responses import Response
 
 from svg_common.printable import printable
-from svg_runtime.errors import ContextNotReadyError, ForecastError, FrameError, StreamContextError, SvgError, UsageError
+from svg_runtime.errors import (
+    BundleError,
+    ContextNotReadyError,
+    ForecastError,
+    FrameError,
+    StreamContextError,
+    SvgError,
+    UsageError,
+)
 from svg_runtime.serve import schema
 
 PROBLEM_JSON = "application/problem+json"
@@ -47,6 +55,7 @@ KINDS = {
         Kind("long-headers", 431, "Headers too long", "The headers of the request are above a limit of this server."),
         Kind("internal", 500, "Internal error", "A defect of this program; its log tells more."),
         Kind("no-room", 503, "No room", "As many sessions are open as this server allows; close one.", retry_s=10),
+        Kind("model-changed", 503, "Model changed", "A model is not what it was when the server started: restart it."),
         Kind("engine-failed", 503, "Engine failed", "Memory ran out, a device failed, or the result is not finite.", retry_s=5),
     )
 }  # fmt: skip
@@ -110,6 +119,8 @@ def problem_of(error: SvgError) -> ProblemError:
     if isinstance(error, StreamContextError):
         as_opened = "" if error.samples is None else f'"samples": {error.samples}, or a session with '
         return ProblemError("invalid", detail, f"{as_opened}{_WINDOW}")
+    if isinstance(error, BundleError):
+        return ProblemError("model-changed", detail, expected, advice="restart svg-serve")
     if isinstance(error, (FrameError, UsageError)):
         return ProblemError("invalid", detail, expected)
     expected = None if isinstance(error, ForecastError) else expected  # it is the advice below, in words of Python

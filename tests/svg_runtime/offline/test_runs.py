@@ -19,6 +19,7 @@ import pytest
 
 from svg_common.errors import UsageError
 from svg_runtime.bundle.reader import EMBEDDED_FOLDER, Bundle
+from svg_runtime.offline import forecast_run
 from svg_runtime.offline.dataset import DatasetInUseError, open_dataset
 from svg_runtime.offline.forecast_run import _say_size
 from svg_runtime.offline.options import ForecastOptions
@@ -283,6 +284,23 @@ def test_a_bucket_that_goes_away_ends_the_run_and_is_resumed(svg_forecast, bucke
     bucket.away = set()
     assert svg_forecast("memory://cameras")[0] == 0
     assert rows_of(Path("out")) == rows_of(Path("whole"))
+
+
+def test_files_that_are_removed_meanwhile_do_not_end_the_run(svg_forecast, videos, tmp_path, monkeypatch):
+    """As `svg-live --record-limit` removes the oldest, which come first."""
+    shutil.copytree(videos, tmp_path / "recorded")
+    find = forecast_run.list_videos
+
+    def listed(sources):
+        found = find(sources)
+        for video in found.videos[:3]:
+            Path(video.address).unlink()
+        return found
+
+    monkeypatch.setattr(forecast_run, "list_videos", listed)
+    code, _, summary = svg_forecast(tmp_path / "recorded")
+    assert code == 1
+    assert summary["videos"] == {"listed": 5, "done_before": 0, "ok": 2, "unreachable": 3}
 
 
 def test_progress_counts_what_cannot_be_reached(svg_forecast, bucket, monkeypatch):

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import platform
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,11 +19,12 @@ import pytest
 from svg_common.digits import digit_stream
 from svg_runtime import Forecaster
 from svg_runtime.bundle.reader import find_model
-from svg_runtime.errors import BackendError, ForecastError
+from svg_runtime.errors import BackendError, BundleError, ForecastError
 from svg_runtime.forecast.checks import check_finite
 from svg_runtime.live.preprocess import Preprocessor
 from svg_runtime.serve import session as session_module
 from svg_runtime.serve.answers import encode
+from svg_runtime.serve.catalogue import Catalogue, EngineOptions
 from svg_runtime.serve.problems import problem_of
 from tests.svg_runtime.serve.serve_helpers import array_of, digits, encoded, open_session, send
 
@@ -57,6 +59,19 @@ def test_interleaved_sessions_give_the_bits_of_forecasters_in_the_process(client
                 assert client.post(f"{sessions[0]}/reset").status_code == 204
                 first.reset()
     assert client.get(sessions[0]).json()["observed"] == 2
+
+
+def test_a_model_that_was_replaced_is_not_described_as_what_it_was(tmp_path):
+    folder = Path(shutil.copytree(find_model("digits"), tmp_path / "m.svgb"))
+    catalogue = Catalogue.open([str(folder)], EngineOptions(backend="cpu", threads=1))
+    model = catalogue.get("m")
+    assert model is not None
+    shutil.rmtree(folder)
+    shutil.copytree(find_model("camera"), folder)
+    was = model.about.bundle_id
+    with pytest.raises(BundleError, match=rf"the model 'm' is .* by now\n  expected {was}, as at the start") as told:
+        model.open(samples=1, horizon=1, seed=0, context=None)
+    assert problem_of(told.value).body.type == "/#model-changed"
 
 
 @pytest.mark.parametrize("post_process", [False, True])
