@@ -110,10 +110,8 @@ def _adapt_in(request: Adaptation, lock: FolderLock) -> dict[str, Any]:
         lock.hold()  # another command, which has made the folder since, is what is in the way
         raise
     config = _configuration(request)
-    if not (out / LAST).exists():
-        (out / BEST).unlink(
-            missing_ok=True
-        )  # of this adaptation, see _check_folder: killed before its first save, it begins again
+    if not (out / LAST).exists():  # killed before its first save: it begins again
+        (out / BEST).unlink(missing_ok=True)  # its own, see _check_folder
     # 1) record
     if request.record is not None:
         _record(request.record, config, out, lock)
