@@ -92,7 +92,7 @@ class LiveStats:
         self.name = name
         self._about = about
         self._surprise_unit = surprise_unit
-        self._interval_s = interval_s
+        self.interval_s = interval_s
         self._start = time.monotonic()
         self._end: float | None = None  # None: it goes on
         self._recent_ends: deque[float] = deque(maxlen=_RATE_FRAMES)
@@ -141,7 +141,7 @@ class LiveStats:
         if len(ends) < 2 or self._end is not None:
             return 0.0
         interval_s = max(ends[-1] - ends[0], 1e-9) / (len(ends) - 1)
-        if time.monotonic() - ends[-1] > max(away_after_s(self._interval_s), _LATE * interval_s):
+        if time.monotonic() - ends[-1] > max(away_after_s(self.interval_s), _LATE * interval_s):
             return 0.0
         return 1 / interval_s
 
@@ -157,7 +157,7 @@ class LiveStats:
         return {
             **self._about,
             **({} if self.name else changed_counts(self.counts)),
-            "interval_s": self._interval_s,
+            "interval_s": self.interval_s,
             "stopped_by": self.stopped_by,
             "duration_s": round(duration, 3),
             "fps": round(self.taken / duration, 3) if duration > 0 else 0.0,
@@ -167,7 +167,7 @@ class LiveStats:
             "events": self.events.summary(),
             "latency_ms": self.timer.summary(),
             f"surprise_{self._surprise_unit}": self.surprise.summary(),
-            "score": self.scores.summary(self._interval_s),
+            "score": self.scores.summary(self.interval_s),
             "fit": self.fit.summary(),
             "alarms": self.alarms.summary(),
             "recorded": [recorder.summary() for recorder in self.recorders],

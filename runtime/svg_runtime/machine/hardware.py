@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import svg_runtime
+from svg_runtime.machine.cpu_quota import cpu_quota
 from svg_runtime.machine.telemetry import nvidia_smi
 
 _SIMD = ("sse4", "avx", "fma", "f16c", "amx", "asimd", "neon", "sve", "bf16", "i8mm")
@@ -60,8 +62,10 @@ def this_platform() -> str:
 
 
 def usable_cores() -> int:
-    """Number of cores that this process may use; in a container fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Number of cores that this process may use; in a container or a service fewer than the machine has."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota()
+    return cores if quota is None else min(cores, math.ceil(quota))
 
 
 def cpu_limits() -> dict[str, str]:

@@ -121,6 +121,15 @@ def test_status_tells_how_it_goes(stream, clock):
     assert (stream.status().level, stream.status().message) == (Level.STALE, "no picture for 7 s")
 
 
+def test_a_topic_of_a_slow_model_is_not_stale_between_two_pictures(stream, clock, monkeypatch):
+    feed(stream, clock, pictures(3))
+    monkeypatch.setattr(stream, "interval_s", 5.0)
+    clock.now_s += 14
+    assert stream.status().level != Level.STALE
+    clock.now_s += 2
+    assert stream.status().level == Level.STALE
+
+
 def test_a_covered_lens_is_a_warning(stream, clock, said):
     feed(stream, clock, [np.zeros((64, 64), np.uint8)] * 8)
     assert (stream.status().level, stream.status().message) == (Level.WARN, "the picture is of one colour")

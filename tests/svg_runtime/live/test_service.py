@@ -104,10 +104,23 @@ class Statistics:
     taken: int = 0
     fps: float = 0.0
     dropped: int = 0
+    interval_s: float = 0.1
     stopped_by: str | None = None
     name: str | None = None
     events: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(counts=Counter()))
     fit: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(reasons=()))
+
+
+def test_a_camera_of_a_slow_model_is_not_away_between_two_pictures(tmp_path):
+    systemd, stop, clock = Systemd(str(tmp_path / "n")), StopRequest(), [100.0]
+    run = Statistics(taken=1, fps=0.2, interval_s=5.0)
+    with ServiceReport(stop, [run], ServiceManager(systemd.address, watchdog_s=None), now=lambda: clock[0]):
+        stop.poll()
+        for passed_s, told in ((8.0, "0.2 frames/s"), (8.0, "no picture for 16 s")):
+            clock[0] += passed_s
+            stop.poll()
+            assert systemd.receive_all()[-1]["STATUS"].startswith(told)
+    systemd.close()
 
 
 def test_status_and_pings_have_their_own_times(tmp_path):
