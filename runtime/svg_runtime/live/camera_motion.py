@@ -94,30 +94,23 @@ def _fit(last: _Gradients, gray: _Floats, may_move: bool) -> _Fit:
     basis = basis.reshape(len(basis), -1)
     shift, change = np.zeros(2), np.zeros(2)
     for _ in range(_ROUNDS):
-        errors = _errors(last, gray, shift) - _light(change, basis)
+        errors = _errors(last, gray, shift).reshape(-1) - change.astype(np.float32) @ basis[-2:]
         scale = 1.4826 * float(np.median(np.abs(errors))) + _LEAST_SCALE
         weighted = basis / (1 + (errors / np.float32(scale)) ** 2)
-        # by `einsum`: the threads of `@` would keep a core busy for a while, beside the model
-        matrix = np.einsum("kp,jp->kj", weighted, basis).astype(np.float64) + _STIFF * np.eye(len(basis))
-        step = np.linalg.solve(matrix, np.einsum("kp,p->k", weighted, errors).astype(np.float64))
+        matrix = (weighted @ basis.T).astype(np.float64) + _STIFF * np.eye(len(basis))
+        step = np.linalg.solve(matrix, (weighted @ errors).astype(np.float64))
         change = change + step[-2:]
         if may_move:
             shift = np.clip(shift - step[:2], -_LARGEST, _LARGEST)
-    errors = _errors(last, gray, shift) - _light(change, basis)
+    errors = _errors(last, gray, shift).reshape(-1) - change.astype(np.float32) @ basis[-2:]
     return _Fit(shift, errors)
 
 
-def _light(change: NDArray[np.float64], basis: _Floats) -> _Floats:
-    """(h * w,) what a change of light (2,) does, whose part of the basis is its last two rows."""
-    light: _Floats = np.einsum("k,kp->p", change.astype(np.float32), basis[-2:])
-    return light
-
-
 def _errors(last: _Gradients, gray: _Floats, shift: NDArray[np.float64]) -> _Floats:
-    """(h * w,) `gray` moved back by `shift`, less `last`, without the border."""
+    """`gray` moved back by `shift`, less `last`, without the border."""
     back = np.array([[1, 0, -shift[0]], [0, 1, -shift[1]]], np.float32)
     moved = cv2.warpAffine(gray, back, gray.shape[::-1], borderMode=cv2.BORDER_REFLECT)
-    return _inner(np.asarray(moved, np.float32) - last.gray).reshape(-1)
+    return _inner(np.asarray(moved, np.float32) - last.gray)
 
 
 def _inner(picture: _Floats) -> _Floats:

@@ -61,8 +61,7 @@ def distances_from_mean(futures: NDArray[np.float32]) -> NDArray[np.float64]:
     """Root mean squared distance of each sample from the mean of samples, over horizon and pixels: (S, ...) -> (S,)."""
     flat = futures.reshape(len(futures), -1)
     mean = flat.mean(0)
-    # by `einsum`: the threads of `np.dot` would keep a core busy for a while, beside the model
-    squares = np.array([np.einsum("i,i->", far, far) for far in (sample - mean for sample in flat)], np.float64)
+    squares = np.array([np.dot(far, far) for far in (sample - mean for sample in flat)], np.float64)
     distances: NDArray[np.float64] = np.sqrt(squares / mean.size)
     return distances
 
