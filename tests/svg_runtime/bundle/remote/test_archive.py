@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import resource
-import sys
 import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
