@@ -294,7 +294,7 @@ def _mean_square(samples: FloatArray) -> FloatArray:
 
 
 def _weighted(weights: FloatArray, pictures: FloatArray) -> FloatArray:
-    """(S, H, W, C) sums of the pictures (K, H, W, C), each with its weights (S, K)."""
+    """(S, H, W, C) sums of the pictures (K, H, W, C), each with its weights (S, K). Not by `@`: see `planes`."""
     flat: FloatArray = np.einsum("sk,kp->sp", weights, pictures.reshape(len(pictures), -1))
     return flat.reshape(len(weights), *pictures.shape[1:])
 

@@ -15,11 +15,10 @@ from types import TracebackType
 from svg_common.printable import console_text
 from svg_runtime.live.stats import LiveStats
 from svg_runtime.live.stop import StopRequest
+from svg_runtime.live.timing import away_after_s
 
 _SEND_TIMEOUT_S = 0.5  # a manager that is busy must not hold up forecasts
 _STATUS_EVERY_S = 5.0
-_AWAY_AFTER_S = 3.0  # without a picture ...
-_AWAY_STEPS = 3  # ... and so many model intervals, if these are longer
 _VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
@@ -136,7 +135,7 @@ class ServiceReport:
         about = f"{run.name}: " if run.name else ""
         if run.stopped_by is not None:
             return f"{about}ended by {run.stopped_by}"
-        return f"{about}no picture for {away_s:.0f} s" if away_s >= max(_AWAY_AFTER_S, _AWAY_STEPS * run.interval_s) else ""
+        return f"{about}no picture for {away_s:.0f} s" if away_s >= away_after_s(run.interval_s) else ""
 
     def _reason(self) -> str:
         """What ended the run: a stop, or the ends of its cameras."""

@@ -116,7 +116,7 @@ def test_a_camera_of_a_slow_model_is_not_away_between_two_pictures(tmp_path):
     run = Statistics(taken=1, fps=0.2, interval_s=5.0)
     with ServiceReport(stop, [run], ServiceManager(systemd.address, watchdog_s=None), now=lambda: clock[0]):
         stop.poll()
-        for passed_s, told in ((8.0, "0.2 frames/s"), (8.0, "no picture for 16 s")):
+        for passed_s, told in ((40.0, "0.2 frames/s"), (10.0, "no picture for 50 s")):
             clock[0] += passed_s
             stop.poll()
             assert systemd.receive_all()[-1]["STATUS"].startswith(told)

@@ -23,12 +23,10 @@ from svg_runtime.live.events import EventLog
 from svg_runtime.live.fit import FitMonitor
 from svg_runtime.live.preprocess import Preprocessor, crop
 from svg_runtime.live.roi import RegionOutsideError, Roi
-from svg_runtime.live.timing import StageTimer
+from svg_runtime.live.timing import StageTimer, away_after_s
 
 _DEFAULT_INTERVAL_S = 0.1  # of a model that does not say what it was trained at
 _MOST_FAILURES = 5  # in a row, before the stream is considered broken
-_AWAY_S = 3.0  # without a picture ...
-_AWAY_STEPS = 3  # ... and so many model intervals, if these are longer
 _RATE_S = 10.0  # rates are counted over the last ten seconds
 
 Picture = NDArray[np.uint8]
@@ -251,7 +249,7 @@ class ForecastStream:
 
     def _verdict(self) -> tuple[Level, str]:
         away_s = self._came.since(self._now())
-        if away_s is None or away_s > max(_AWAY_S, _AWAY_STEPS * self.interval_s):
+        if away_s is None or away_s >= away_after_s(self.interval_s):
             return Level.STALE, "no picture yet" if away_s is None else f"no picture for {away_s:.0f} s"
         if self._failures:
             return Level.ERROR, "forecasting fails"

@@ -12,7 +12,7 @@ from svg_common.folder_lock import FolderInUseError, FolderLock
 from svg_common.quantities import size_text
 
 _STAMP = r"\d{8}T\d{6}\.\d{3}Z"
-_UNFINISHED = re.compile(r"^\.(.+?)(?:\.partial-\w+)?(\.\w+)$")  # beside what it will be: of a recording, and of `atomic_file`
+_UNFINISHED = re.compile(r"\.(.+?)(?:\.partial-\w+)?(\.\w+)")  # beside what it will be: of a recording, and of `atomic_file`
 _MILLISECOND = timedelta(milliseconds=1)
 
 
@@ -39,9 +39,12 @@ class LimitedFiles:
         self._lock = FolderLock(folder)
         self._lock.hold()
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if names.fullmatch(path.name) and path.is_file():
+            unfinished = _UNFINISHED.fullmatch(path.name)
+            if not path.is_file():
+                continue
+            if names.fullmatch(path.name):
                 self.add(path)
-            elif names.fullmatch(_UNFINISHED.sub(r"\1\2", path.name)):
+            elif unfinished and names.fullmatch(unfinished[1] + unfinished[2]):
                 path.unlink(missing_ok=True)  # of a run that was killed
 
     def make_folder(self) -> None:

@@ -37,8 +37,11 @@ def test_files_that_a_killed_run_left_half_written_are_removed(tmp_path):
     kept = [f"{NAME}.mp4", ".notes.partial-abc.mp4", f".{NAME}.old.mp4", f".{NAME}.partial-abc.txt", ".hidden"]
     for name in (*gone, *kept):
         (tmp_path / name).write_bytes(b"1234")
+    folders = [f"{NAME[:-1]}2.png", f".{NAME[:-1]}2.mp4"]  # of the user
+    for name in folders:
+        (tmp_path / name).mkdir()
     LimitedFiles(tmp_path, OWN_NAME, 100)
-    assert sorted(path.name for path in tmp_path.iterdir() if path.name != ".lock") == sorted(kept)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != ".lock") == sorted(kept + folders)
 
 
 def stored(tick: int, image: np.ndarray) -> StoredPicture:
