@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -42,6 +43,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if not item.path.is_relative_to(TESTS / "svg_runtime") and not item.path.is_relative_to(TESTS / "svg_common"):
                 item.add_marker(pytest.mark.no_cover)
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported stays until the end: no collection of garbage needs to look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from svg_common.frames import fit_frame
 from svg_runtime import Forecaster
 from svg_runtime.bundle.reader import EMBEDDED_FOLDER, EMBEDDED_MODEL, Bundle
 from tests.conftest import export_model, made_once, random_model, save_model
+from tests.sample import sampled
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "cpp"
 SAMPLES, HORIZON = 3, 10
@@ -39,6 +40,7 @@ EVERY_KIND_OF_BUNDLE = [
     "digits", "tiny", "following", "fixed-separate", "none-separate",  # by the separate graphs
     "fused", "following-fused", "fixed", "none", "spatial", "srvp-skips", "camera", "ensemble", "convlstm",
 ]  # fmt: skip
+SAMPLE = {"digits", "none-separate", "fused", "srvp-skips", "camera", "convlstm"}  # of the default run
 
 
 def succeed(*command: object, folder: Path | None = None) -> str:
@@ -169,7 +171,7 @@ def forecast(program: Path, folder: Path, *arguments: str) -> np.ndarray:
     return np.load(folder / "futures.npy")
 
 
-@pytest.mark.parametrize("name", EVERY_KIND_OF_BUNDLE)
+@pytest.mark.parametrize("name", sampled(EVERY_KIND_OF_BUNDLE, SAMPLE))
 def test_it_gives_the_frames_of_the_forecaster(program, bundle_of, name, tmp_path):
     given = Given.of(bundle_of(name))
     np.testing.assert_allclose(

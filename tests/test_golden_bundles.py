@@ -30,7 +30,7 @@ def checkpoints(*patterns: str) -> list[Path]:
     return sorted(path for pattern in patterns for path in FOLDER.glob(pattern))
 
 
-QUICK = {"openstl_convlstm_10", "openstl_mim_10", "openstl_predrnn_10", "srvp_kth_tiny", "svgprime_tiny"}  # the others are slow
+QUICK = {"openstl_convlstm_10", "openstl_predrnn_10", "svgprime_tiny"}  # the others are slow
 FRAMES = checkpoints("openstl_*.pth", "openstl_*.ckpt")
 SRVP = checkpoints("srvp_*/model.pt")
 SVG = checkpoints("svgprime_*.pth")  # the 2018 reference: tests/svg_train/reference/test_reference_checkpoint.py

@@ -222,7 +222,7 @@ FP32_ALONE = {
     "srvp, skips": (srvp_model, {**SRVP, "skips": True, "residual_size": 0, "residual_layers": 1}),
     "srvp, vgg": (srvp_model, {**SRVP, "backbone": "vgg", "nt_inf": 4, "inference_layers": 2}),
 }  # fmt: skip
-QUICK = ("convlstm, unequal hidden sizes, not square", "ensemble, RGB")  # of the default run
+QUICK = ("convlstm, unequal hidden sizes, not square",)  # of the default run
 ROWS = [
     pytest.param(*row, bf16, id=each, marks=() if each in QUICK else pytest.mark.slow)
     for rows, bf16 in ((WITH_BF16, True), (FP32_ALONE, False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import logging
 import warnings
@@ -32,7 +33,7 @@ def export_graph(graph_export: GraphExport, graph_name: str, bundle_id: str) -> 
         RuntimeError: PyTorch's exporter refused the module.
     """
     _load_exporter()
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), _quiet(), _collecting_afterwards():
         program = torch.onnx.export(
             graph_export.module.eval(),
             graph_export.example,
@@ -143,6 +144,19 @@ def _clean(model: onnx.ModelProto) -> None:
     for item in [*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer]:
         item.doc_string = ""
         del item.metadata_props[:]
+
+
+@contextlib.contextmanager
+def _collecting_afterwards() -> Iterator[None]:
+    """Collect no garbage meanwhile: what the exporter makes, a million objects, mostly stays until its end."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 @contextlib.contextmanager

@@ -103,12 +103,14 @@ def test_a_posterior_of_another_step_is_caught(srvp_contents, monkeypatch):
         ("posterior", "mu", "logvar"),
     ],
 )
+@pytest.mark.slow  # the same gate as for srvp
 def test_what_a_module_of_svg_mixes_up_is_caught(graph_name, first, second, svg_contents, monkeypatch):
     wrong = swap(monkeypatch, svg_contents, family="svg", graph_name=graph_name, first=first, second=second)
     with pytest.raises(ParityError, match=rf"\.{graph_name}\.{first}"):
         check_fp32(random_model(**ONE_LAYER), wrong)
 
 
+@pytest.mark.slow
 def test_svg_is_compared_with_the_network(svg_contents):
     """Every other kind passes the same gate in the model matrix."""
     curves = check_fp32(random_model(**ONE_LAYER), svg_contents).curves
