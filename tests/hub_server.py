@@ -65,6 +65,9 @@ class HubServer(ThreadingHTTPServer):
         self.large: dict[str, bytes] = {}
         self.requests: list[str] = []
         self.broken = False  # answers 503
+        self.page: bytes | None = None  # answers it to everything, as the log-in page of a network
+        self.loops = False  # redirects the download of a large file to itself
+        self.says_sizes = True  # and hashes, in the list of files
         self.may_write = True  # what the token may do
         self.card_errors: list[str] = []  # of the metadata of every model card
         self.commit_error = ""  # answers 400 to a commit
@@ -148,6 +151,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.requests.append(f"{self.command} /{path}")
         if self.server.broken:
             return self._send(503, {"error": "down for maintenance"})
+        if self.server.page is not None:
+            return self._send(200, self.server.page, {"Content-Type": "text/html"})
         if path.startswith("large/"):
             return self._large(path.removeprefix("large/"), body)
         if path == "api/whoami-v2":
@@ -202,8 +207,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._commit(f"{user}/{name}", repo, revision, body)
         return self._refuse(404, "", f"unknown: {action}")
 
-    @staticmethod
-    def _info(name: str, repo: Repo, commit: str | None) -> dict:
+    def _info(self, name: str, repo: Repo, commit: str | None) -> dict:
         files = repo.commits[commit] if commit else {}
         siblings = [
             {
@@ -214,6 +218,8 @@ class _Handler(BaseHTTPRequestHandler):
             }
             for path, data in files.items()
         ]
+        if not self.server.says_sizes:
+            siblings = [{"rfilename": path} for path in files]
         return {
             "_id": "1", "id": name, "modelId": name, "sha": commit or "0" * 40, "private": repo.private,
             "gated": "manual" if repo.gated else False, "disabled": False, "tags": [], "downloads": 0, "likes": 0,
@@ -278,6 +284,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _large(self, digest: str, body: bytes) -> None:
         if "Authorization" in self.headers:
             return self._refuse(400, "", "the token was sent to another host")
+        if self.server.loops:
+            return self._send(302, b"", {"Location": f"{self.server.large_url}/{digest}"})
         if self.command == "PUT":
             assert hashlib.sha256(body).hexdigest() == digest
             self.server.large[digest] = body

@@ -13,7 +13,7 @@ from svg_export.hub.model_card import MARK, has_licence_alone, licence_of, model
 from svg_runtime.bundle.manifest import FILE_NAME, PRECISIONS, Manifest
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.bundle.remote.addresses import DEFAULT_REVISION, HubAddress, parse_hub_address
-from svg_runtime.bundle.remote.hub_library import endpoint, explaining, load_hub
+from svg_runtime.bundle.remote.hub_library import endpoint, explaining, load_hub, talking
 from svg_runtime.bundle.remote.published import graph_files, listed
 
 _LOG = logging.getLogger(__name__)
@@ -55,7 +55,8 @@ class Push:
         with explaining(self.address, _AGAIN):
             operations = self._operations(hub, bundle)
             if self.files is None:
-                api.create_repo(self.address.repo, private=self.private)
+                with talking():
+                    api.create_repo(self.address.repo, private=self.private)
             try:
                 commit = self._commit(api, bundle.manifest, operations)
             except BaseException:  # also Ctrl-C
@@ -77,8 +78,9 @@ class Push:
 
     def _commit(self, api: Any, manifest: Manifest, operations: list[Any]) -> Any:
         page = f"{endpoint()}/{self.address.repo}/commits/{self.address.revision}"
-        try:
-            with explaining(self.address, f"the push may have arrived all the same: look at {page} before you push again"):
+        lost = f"the push may have arrived all the same: look at {page} before you push again"
+        with explaining(self.address, lost), talking():
+            try:
                 return api.create_commit(
                     self.address.repo,
                     operations,
@@ -87,15 +89,19 @@ class Push:
                     revision=self.address.revision,
                     parent_commit=self.parent,
                 )
-        except ValueError as error:  # metadata of the card, such as the licence; a status 400 is explained by now
-            reason = " ".join(str(error).split())
-            raise UsageError(f"the Hub does not accept the model card: {reason}\n  check --licence") from error
+            except ValueError as error:  # metadata of the card, such as the licence; of its kinds, one is a status 400
+                if type(error) is not ValueError or "improperly formatted" in str(error):  # the answer cannot be read
+                    raise
+                reason = " ".join(str(error).split())
+                raise UsageError(f"the Hub does not accept the model card: {reason}\n  check --licence") from error
 
     def _card(self, hub: Any, manifest: Manifest) -> str | None:
         """The card to write; None: the one that is there was written by hand, and stays."""
         licence = self.licence
         if self.files and _CARD in self.files:
-            old = Path(hub.hf_hub_download(self.address.repo, _CARD, revision=self.parent)).read_text("utf-8", "replace")
+            with talking():
+                card = hub.hf_hub_download(self.address.repo, _CARD, revision=self.parent)
+            old = Path(card).read_text("utf-8", "replace")
             if MARK not in old and not has_licence_alone(old):  # the Hub makes such a card for a new repository
                 _LOG.info("%s of %s was written by hand: it stays as it is", _CARD, self.address)
                 return None
@@ -120,9 +126,11 @@ def prepare_push(address: str, licence: str | None, public: bool) -> Push:
 
     api = hub.HfApi()
     with explaining(target, _AGAIN):
-        api.whoami()
+        with talking():
+            api.whoami()
         try:
-            info = api.model_info(target.repo, revision=target.revision)
+            with talking():
+                info = api.model_info(target.repo, revision=target.revision)
         except RepositoryNotFoundError:
             if target.revision != DEFAULT_REVISION:
                 raise UsageError(
@@ -143,8 +151,9 @@ def prepare_push(address: str, licence: str | None, public: bool) -> Push:
 def _refuse_foreign(hub: Any, address: HubAddress, files: frozenset[str]) -> None:
     """Refuse a repository with something else in it, such as a model of another program."""
     if FILE_NAME in files:
-        manifest = Path(hub.hf_hub_download(address.repo, FILE_NAME, revision=address.revision))
-        if _MARK in manifest.read_bytes():
+        with talking():
+            manifest = hub.hf_hub_download(address.repo, FILE_NAME, revision=address.revision)
+        if _MARK in Path(manifest).read_bytes():
             return
     others = files.difference(_HARMLESS)
     if others:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from svg_common.cache import models_folder
 from svg_common.errors import SvgError
 from svg_common.path_advice import shell_argument
+from svg_common.printable import one_line
 from svg_common.text_files import decode_text
 from svg_common.validation import problem_line
 from svg_runtime.bundle.contract import SHUFFLED_DECODER, interface_errors
@@ -31,7 +32,7 @@ from svg_runtime.bundle.manifest import (
     missing_quality_reports,
 )
 from svg_runtime.bundle.onnx_header import TensorHeader, read_header
-from svg_runtime.bundle.remote.addresses import is_address
+from svg_runtime.bundle.remote.addresses import is_model_address
 from svg_runtime.errors import BackendMissingError, BundleError, UsageError
 
 EMBEDDED_FOLDER = Path(__file__).parents[1] / "embedded"  # the models in the package
@@ -47,7 +48,7 @@ _LINE_LIMIT = 400  # characters of one problem in a message: keys and names in a
 _ROUNDING_FACTOR = 10.01  # export allows ten times the rounding of float32; both are stored with four digits
 _MAX_TOLERANCE = 0.01  # a hundred times that of export
 MAX_ROUNDING = 1.0  # as large as the values themselves: float32 says nothing about them
-_GRAPH_LIMIT = 2 << 30  # bytes; also the limit of an ONNX file
+GRAPH_LIMIT = 2 << 30  # bytes; also the limit of an ONNX file
 
 _PACKED = re.compile(r".+\.svgb\.(tar(\.\w+)?|tgz)")
 
@@ -73,6 +74,7 @@ class Bundle:
             SvgError: see `fetch_model`, for an address.
         """
         folder = find_model(path) if _is_embedded_name(path) else _local(path)
+        _refuse_unreadable(folder)
         if folder.is_file():
             raise BundleError(f"'{folder}' is a file\n  expected a *.svgb folder; {_folder_of(folder)}")
         if not folder.is_dir():
@@ -174,7 +176,7 @@ class Bundle:
         if not file.resolve().is_relative_to(self.path.resolve()):
             raise BundleError("points outside the bundle")
         size = file.stat().st_size
-        if size != spec.bytes or size > _GRAPH_LIMIT:
+        if size != spec.bytes or size > GRAPH_LIMIT:
             raise BundleError(f"{size} bytes, the manifest says {spec.bytes}")
         content = file.read_bytes()
         if hashlib.sha256(content).hexdigest() != spec.sha256:
@@ -206,7 +208,7 @@ def find_model(path: str | Path | None, real_video: bool = False) -> Path:
     """
     if path is not None and not _is_embedded_name(path):
         return _local(path)
-    here = [folder for folder in Path.cwd().glob("*.svgb") if (folder / FILE_NAME).is_file()]
+    here = [folder for folder in Path.cwd().glob("*.svgb") if os.path.isfile(folder / FILE_NAME)]
     if here and path is None:
         return max(here, key=lambda folder: ((folder / FILE_NAME).stat().st_mtime_ns, folder.name))
     name = str(path)
@@ -234,7 +236,7 @@ def _local(path: str | Path) -> Path:
             "a bundle's path is empty\n  expected a *.svgb folder, or an address such as hf://user/name@revision; "
             "is it a variable that is not set?"
         )
-    if not is_address(path):
+    if not is_model_address(path):
         return Path(path)
     from svg_runtime.bundle.remote.fetch import fetch_model  # it reads bundles itself
 
@@ -280,10 +282,24 @@ def _is_packed(file: Path) -> bool:
     return False
 
 
-def _read_manifest(file: Path) -> Manifest:
-    if not file.is_file():  # reading a pipe or a device might never end
-        raise BundleError(f"'{file.parent}' is not a bundle: it has no {FILE_NAME}\n  make one with: svg-export ckpt.pt")
+def _refuse_unreadable(path: Path) -> None:
+    """Raise a BundleError of a path that the system cannot look at; of one that does not exist, the caller knows more."""
     try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:  # too long, no permission, a loop of links, a NUL byte
+        shown = one_line(str(path))
+        raise BundleError(
+            f"'{shown if len(shown) <= _LINE_LIMIT else f'{shown[:_LINE_LIMIT]} ...'}' cannot be opened: "
+            f"{getattr(error, 'strerror', None) or error}\n  expected the path of a *.svgb folder"
+        ) from error
+
+
+def _read_manifest(file: Path) -> Manifest:
+    try:
+        if not file.is_file():  # reading a pipe or a device might never end
+            raise BundleError(f"'{file.parent}' is not a bundle: it has no {FILE_NAME}\n  make one with: svg-export ckpt.pt")
         with file.open("rb") as stream:
             text = stream.read(MANIFEST_LIMIT + 1)
         if len(text) > MANIFEST_LIMIT:

@@ -36,23 +36,6 @@ def hub(tmp_path, monkeypatch) -> Iterator[HubServer]:
         yield server
 
 
-@pytest.fixture
-def svg_export(tmp_path, monkeypatch, capsys):
-    """Run the command in an empty folder; returns its exit code and stderr."""
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-
-    def run(*arguments: str | Path) -> tuple[int, str]:
-        from svg_export.cli import main
-
-        monkeypatch.setattr("sys.argv", ["svg-export", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return int(end.value.code), capsys.readouterr().err
-
-    return run
-
-
 def pushed(hub: HubServer, repo: str = "ada/cam") -> dict[str, bytes]:
     """The files that the Hub has now."""
     found = hub.repos[repo]
@@ -249,6 +232,27 @@ def test_a_push_without_a_connection_speaks_of_no_cache(hub, svg_export, monkeyp
     code, output = svg_export(CAMERA, "--push", "hf://ada/cam")
     advice = {"broken": "nothing was pushed; check the connection", "offline": "unset it, and run the command again"}[how]
     assert (code, advice in output, "the cache" in output) == (1, True, False)
+
+
+@pytest.mark.parametrize("when", ["first", "commit", "commit, a list"])
+def test_a_page_in_place_of_the_hub(hub, svg_export, monkeypatch, when):
+    from huggingface_hub import HfApi
+
+    create_commit = HfApi.create_commit
+
+    def log_out(*arguments, **options):
+        hub.page = b"<html>please log in</html>" if when == "commit" else b"[]"
+        return create_commit(*arguments, **options)
+
+    if when == "first":
+        hub.page = b"<html>please log in</html>"
+    else:
+        monkeypatch.setattr(HfApi, "create_commit", log_out)
+    code, output = svg_export(CAMERA, "--push", "hf://ada/cam")
+    advice = "nothing was pushed" if when == "first" else "the push may have arrived"
+    assert f"{hub.url} does not answer like a Hub" in output
+    assert f"check HF_ENDPOINT and the proxy, or log in to the network; {advice}" in output
+    assert (code, "Traceback" in output, "the cache" in output, "--licence" in output) == (1, False, False, False)
 
 
 def test_an_empty_repository_that_cannot_be_removed_is_said(hub, svg_export, monkeypatch):

@@ -233,6 +233,31 @@ def test_only_a_folder_is_a_bundle(tmp_path):
         assert "svg-export" in refusal(path)
 
 
+@pytest.mark.parametrize("path", ["x" * 5000, "a\0b", "loop.svgb"], ids=["long", "nul", "loop"])
+def test_a_path_that_the_system_cannot_look_at(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    os.symlink("loop.svgb", "loop.svgb")
+    with pytest.raises(BundleError, match=r"cannot be opened: .*\n  expected the path of a \*\.svgb folder$") as error:
+        Forecaster.open(path)
+    assert len(str(error.value)) < 600
+
+
+def test_a_folder_that_cannot_be_looked_into_is_not_the_default_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.svgb").mkdir()
+    stat = os.stat
+
+    def no_permission(path, *arguments, **options):
+        if not isinstance(path, int) and "other.svgb" in os.fspath(path):
+            raise PermissionError(13, "Permission denied")
+        return stat(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "stat", no_permission)
+    assert find_model(None) == EMBEDDED_MODEL
+    with pytest.raises(BundleError, match=r"cannot be opened: Permission denied"):
+        Bundle.open("other.svgb")
+
+
 def test_the_chosen_model_is_used_whatever_else_is_in_the_folder(tmp_path, monkeypatch, damaged):
     monkeypatch.chdir(tmp_path)
     assert find_model("elsewhere/b.svgb").as_posix() == "elsewhere/b.svgb"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -70,7 +71,7 @@ class ArchiveAddress:
         return console_text(f"{parts.scheme}://{parts.netloc}{parts.path}")
 
 
-def is_address(model: str | os.PathLike[str]) -> bool:
+def is_model_address(model: str | os.PathLike[str]) -> bool:
     """Whether a model is named by an address, not by a path. `hf:/user/name`, as pathlib writes it, counts."""
     return _ADDRESS.fullmatch(os.fspath(model)) is not None
 
@@ -81,7 +82,7 @@ def shown_address(address: str | os.PathLike[str]) -> str:
     return _shown(f"{found[1]}://{found[2]}" if found else os.fspath(address))
 
 
-def parse_address(text: str) -> HubAddress | ArchiveAddress:
+def parse_model_address(text: str) -> HubAddress | ArchiveAddress:
     """Read the address of a model.
 
     Raises:
@@ -112,6 +113,12 @@ def is_encrypted_or_local(url: str) -> bool:
     """Whether nobody on the way can read what is fetched: https, or a server on this machine."""
     parts = urlsplit(url)
     return parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname or ""))
+
+
+def is_server_address(url: str, schemes: Container[str] = ("http", "https")) -> bool:
+    """Whether a URL names a server that can be asked: a known scheme, a host, and if there is a port, one that exists."""
+    parts = _split(url)
+    return parts is not None and parts.scheme in schemes and url.isprintable() and " " not in url
 
 
 def _hub_address(rest: str) -> HubAddress:

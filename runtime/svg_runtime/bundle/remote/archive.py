@@ -54,7 +54,7 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
         leaves_https = req.full_url.startswith("https:") and not newurl.startswith("https:")
         if leaves_https or not is_encrypted_or_local(newurl):
             raise _RefusedRedirectError
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+        return super().redirect_request(req, fp, code, msg, headers=headers, newurl=newurl)
 
 
 def fetch_archive(address: ArchiveAddress) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from svg_common.cache import models_folder
 from svg_common.errors import OutputError, UsageError
-from svg_runtime.bundle.remote.addresses import FORMS, ArchiveAddress, parse_address
+from svg_runtime.bundle.remote.addresses import FORMS, ArchiveAddress, parse_model_address
 
 
 @cache  # a branch that moves does not change a running program
@@ -29,7 +29,7 @@ def fetch_model(address: str) -> Path:
     """
     if not isinstance(address, str):
         raise UsageError(f"the address of a model is {address!r}\n  expected {FORMS}")
-    parsed = parse_address(address)
+    parsed = parse_model_address(address)
     try:
         if isinstance(parsed, ArchiveAddress):
             from svg_runtime.bundle.remote.archive import fetch_archive  # urllib and ssl

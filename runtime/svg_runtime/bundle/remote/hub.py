@@ -14,8 +14,9 @@ from svg_common.cache import models_folder
 from svg_common.files import file_sha256
 from svg_common.printable import one_line
 from svg_runtime.bundle.manifest import FILE_NAME
+from svg_runtime.bundle.reader import GRAPH_LIMIT, MANIFEST_LIMIT
 from svg_runtime.bundle.remote.addresses import HubAddress
-from svg_runtime.bundle.remote.hub_library import explaining, is_offline, is_unreachable, load_hub
+from svg_runtime.bundle.remote.hub_library import explaining, is_unreachable, load_hub, talking, why_unreachable
 from svg_runtime.bundle.remote.published import find_published, publish
 from svg_runtime.errors import BundleError
 
@@ -28,19 +29,20 @@ class HubFiles:
     """The files of one commit; see `Files`.
 
     Args:
-        sizes: of all files.
+        sizes: of all files; None: the Hub does not say.
         local: brings one of them into the Hub's cache, and returns its path there.
     """
 
-    def __init__(self, sizes: Mapping[str, int], local: Callable[[str], str | Path]) -> None:
+    def __init__(self, sizes: Mapping[str, int | None], local: Callable[[str], str | Path]) -> None:
         self.sizes = sizes
         self._local = local
 
     def copy(self, name: str, destination: Path) -> None:
         """See `Files`. The file becomes another name for the one in the Hub's cache, if both lie on one disk."""
         source = os.path.realpath(self._local(name))
-        if os.path.getsize(source) != self.sizes[name]:
-            raise BundleError(f"{name} has {os.path.getsize(source)} bytes, announced were {self.sizes[name]}")
+        announced = self.sizes[name]
+        if announced is not None and os.path.getsize(source) != announced:
+            raise BundleError(f"{name} has {os.path.getsize(source)} bytes, announced were {announced}")
         try:
             os.link(source, destination)
         except OSError:  # another disk, or a file system without links
@@ -63,12 +65,12 @@ def fetch_from_hub(address: HubAddress) -> Path:
     hub = load_hub("a model on the Hub")
     with explaining(address):
         try:
-            info = hub.HfApi().model_info(address.repo, revision=address.revision, files_metadata=True, timeout=_TIMEOUT_S)
+            info = _look_up(hub, address)
         except Exception as error:
             cached = hub.try_to_load_from_cache(address.repo, FILE_NAME, revision=address.revision)
             if not (is_unreachable(error) and isinstance(cached, str) and find_published(Path(cached).parent)):
                 raise
-            return _from_hub_cache(address, Path(cached).parent)
+            return _from_hub_cache(address, Path(cached).parent, why_unreachable(error))
         commit = address.at(str(info.sha))
         if not commit.is_pinned:  # it becomes the name of a folder
             raise BundleError(
@@ -78,7 +80,7 @@ def fetch_from_hub(address: HubAddress) -> Path:
         if not address.is_pinned:
             _LOG.info("%s is commit %s; to stay with it, give: %s", address, commit.revision[:12], commit)
         files = {file.rfilename: file for file in info.siblings or ()}
-        sizes = {name: file.size or 0 for name, file in files.items()}
+        sizes = {name: file.size for name, file in files.items()}
         folder = find_published(_folder(commit)) or publish(
             _folder(commit), str(address), HubFiles(sizes, lambda name: _download(hub, commit, files[name]))
         )
@@ -87,11 +89,22 @@ def fetch_from_hub(address: HubAddress) -> Path:
         return folder
 
 
-def _from_hub_cache(address: HubAddress, snapshot: Path) -> Path:
+def _look_up(hub: Any, address: HubAddress) -> Any:
+    """The commit at `address`, and its files."""
+    with talking():
+        info = hub.HfApi().model_info(address.repo, revision=address.revision, files_metadata=True, timeout=_TIMEOUT_S)
+        if not isinstance(info.sha, str):
+            raise TypeError("no commit")
+        for file in info.siblings or ():
+            if not isinstance(file.rfilename, str) or not (file.size is None or (type(file.size) is int and file.size >= 0)):
+                raise TypeError(f"a file {file.rfilename!r} of {file.size!r} bytes")
+    return info
+
+
+def _from_hub_cache(address: HubAddress, snapshot: Path, reason: str) -> Path:
     """The bundle in a folder of the Hub's cache, which another program may have filled."""
     commit = address.at(snapshot.name)
     if not address.is_pinned:
-        reason = "HF_HUB_OFFLINE is set" if is_offline() else "the Hub cannot be reached"
         _LOG.warning("%s: %s was commit %s when it was fetched last", reason, address, commit.revision[:12])
     sizes = {str(file.relative_to(snapshot).as_posix()): file.stat().st_size for file in snapshot.rglob("*") if file.is_file()}
     return find_published(_folder(commit)) or publish(
@@ -106,23 +119,37 @@ def _keep_reference(hub: Any, address: HubAddress, commit: HubAddress) -> None:
     """Let the Hub's cache know which commit a branch is, for times without a connection."""
     cached = hub.try_to_load_from_cache(address.repo, FILE_NAME, revision=address.revision)
     if not isinstance(cached, str) or Path(cached).parent.name != commit.revision:
-        hub.hf_hub_download(address.repo, FILE_NAME, revision=address.revision)
+        with talking():
+            hub.hf_hub_download(address.repo, FILE_NAME, revision=address.revision)
 
 
 def _download(hub: Any, commit: HubAddress, file: Any) -> str:
     """Bring one of `model_info`'s files into the Hub's cache; anew if the one that is there already is damaged."""
-    if (file.size or 0) >= _ANNOUNCED:
-        _LOG.info("downloading %s (%.1f MB)", file.rfilename, file.size / 1e6)
-    path: str = hub.hf_hub_download(commit.repo, file.rfilename, revision=commit.revision)
-    if not _is_as_announced(Path(path), file):  # the library trusts what is in its cache
-        _LOG.warning("%s in the Hub's cache is damaged: downloading it again", file.rfilename)
-        path = hub.hf_hub_download(commit.repo, file.rfilename, revision=commit.revision, force_download=True)
+    name: str = file.rfilename
+    with talking():
+        size = _size(hub, commit, file)
+        if size > (MANIFEST_LIMIT if name == FILE_NAME else GRAPH_LIMIT):
+            raise BundleError(f"{name} is too large: {size} bytes")
+        if size >= _ANNOUNCED:
+            _LOG.info("downloading %s (%.1f MB)", name, size / 1e6)
+        path: str = hub.hf_hub_download(commit.repo, name, revision=commit.revision)
+        if not _is_as_announced(Path(path), file, size):  # the library trusts what is in its cache
+            _LOG.warning("%s in the Hub's cache is damaged: downloading it again", name)
+            path = hub.hf_hub_download(commit.repo, name, revision=commit.revision, force_download=True)
     return path
 
 
-def _is_as_announced(path: Path, file: Any) -> bool:
+def _size(hub: Any, commit: HubAddress, file: Any) -> int:
+    """The size of a file; the server of files knows it, where the list of files does not say."""
+    if file.size is not None:
+        return int(file.size)
+    url = hub.hf_hub_url(commit.repo, file.rfilename, revision=commit.revision)
+    return int(hub.get_hf_file_metadata(url).size)
+
+
+def _is_as_announced(path: Path, file: Any, size: int) -> bool:
     """Whether a file has the size and the hash that the Hub names: SHA-256 in large file storage, else that of Git."""
-    if path.stat().st_size != (file.size or 0):
+    if path.stat().st_size != size:
         return False
     if file.lfs is not None:
         return file_sha256(path) == str(file.lfs.sha256)

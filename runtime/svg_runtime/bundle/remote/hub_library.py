@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from svg_common.command import require_modules
-from svg_common.errors import SvgError
+from svg_common.errors import ExitCode, SvgError, UsageError, first_line
 from svg_common.printable import one_line
-from svg_runtime.bundle.remote.addresses import HubAddress
+from svg_runtime.bundle.remote.addresses import HubAddress, is_server_address
 from svg_runtime.errors import BundleError
 
 # Read by the library at its import: it would tell the Hub which other libraries run here, and draw a bar for every file.
 _QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 _LOG_IN = "log in with: hf auth login, or set HF_TOKEN"
+_TOKEN = re.compile(r"[!-~]+")  # what a header of HTTP can carry
+_BUSY = (407, 408, 429)  # refusals that are not of the model: a proxy's log-in, a timeout, too many requests
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy")  # read in small and in capital letters
+_SOCKS = ("socks5", "socks5h")
+_REASON_LIMIT = 300  # characters
+
+
+class StrangeAnswerError(Exception):
+    """Something answers in place of the Hub, such as the log-in page of a network."""
+
+
+class NoConnectionError(SvgError):
+    """The settings of this machine make a connection impossible."""
+
+
+class _SocksMissingError(NoConnectionError):
+    """A proxy is set that needs a package which is not installed."""
+
+    exit_code = ExitCode.BACKEND_MISSING
 
 
 def load_hub(what: str) -> Any:
@@ -23,10 +43,12 @@ def load_hub(what: str) -> Any:
 
     Raises:
         MissingExtraError: it is not installed; the message says that `what` needs it.
+        UsageError: $HF_ENDPOINT is not an address.
     """
     require_modules(what, "hub", "huggingface_hub")
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    _refuse_bad_endpoint()  # the library's import would fail
     import huggingface_hub
 
     return huggingface_hub
@@ -48,14 +70,142 @@ def is_offline() -> bool:
 
 def is_unreachable(error: Exception) -> bool:
     """Whether the Hub did not answer, or only that it is in trouble; not whether it refused."""
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError
 
     if isinstance(error, HfHubHTTPError):
-        return error.response.status_code >= 500 or error.response.status_code == 429
+        return error.response.status_code >= 500 or error.response.status_code in _BUSY
     # Its HTTP client is httpx, and a fork of it in later releases; both name their errors of the network the same.
-    return isinstance(error, OfflineModeIsEnabled) or any(
-        kind.__name__ == "TransportError" and kind.__module__.startswith("httpx") for kind in type(error).__mro__
+    return isinstance(error, (ConnectionError, StrangeAnswerError, NoConnectionError)) or any(
+        kind.__name__ == "RequestError" and kind.__module__.startswith("httpx") for kind in type(error).__mro__
     )
+
+
+def why_unreachable(error: Exception) -> str:
+    """The reason for a warning, of an error that `is_unreachable`."""
+    if is_offline():
+        return "HF_HUB_OFFLINE is set"
+    if isinstance(error, NoConnectionError):
+        return first_line(error)
+    return f"{endpoint()} does not answer like a Hub" if isinstance(error, StrangeAnswerError) else "the Hub cannot be reached"
+
+
+@contextmanager
+def talking() -> Iterator[None]:
+    """Around calls of the library that talk to the Hub: it reads the answers without care, and so anything may be raised.
+
+    Raises:
+        UsageError: the token cannot be sent.
+        NoConnectionError: no connection can be made with the settings of this machine.
+        StrangeAnswerError: the answer cannot be read.
+        ConnectionError: the library's storage protocol could not connect.
+        Exception: everything else that `explaining` knows, and an OSError of the disk, as it is.
+    """
+    if not is_offline():
+        _refuse_bad_token()
+        _refuse_bad_connection()
+    try:
+        yield
+    except Exception as error:
+        cause = _root(error)
+        if _is_known(cause):
+            raise cause from cause.__cause__
+        reason = one_line(f"{type(cause).__name__}: {' '.join(str(cause).split())}"[:_REASON_LIMIT])
+        if isinstance(cause, RuntimeError) and not isinstance(cause, RecursionError):  # of Xet, in compiled code
+            raise ConnectionError(reason) from error
+        raise StrangeAnswerError(reason) from error
+
+
+def _root(error: Exception) -> Exception:
+    """What went wrong when the library looked for a file: it says only that the file is not in the cache."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    is_cover = isinstance(error, LocalEntryNotFoundError) or type(error) is ValueError
+    return _root(error.__cause__) if is_cover and isinstance(error.__cause__, Exception) else error
+
+
+def _is_known(error: Exception) -> bool:
+    """Whether an error has a meaning for `explaining`, or is not about the Hub."""
+    from huggingface_hub import errors
+
+    known = (
+        SvgError,
+        MemoryError,
+        errors.HfHubHTTPError,
+        errors.LocalEntryNotFoundError,
+        errors.LocalTokenNotFoundError,
+    )
+    of_the_disk = isinstance(error, OSError) and error.errno is not None  # the library's own have no number
+    return isinstance(error, known) or of_the_disk or is_unreachable(error)
+
+
+def _refuse_bad_endpoint() -> None:
+    given = os.environ.get("HF_ENDPOINT")
+    if given is not None and not is_server_address(given):
+        shown = one_line(re.sub(r"//[^/]*@", "//", given)[:_REASON_LIMIT])  # without a password
+        raise UsageError(
+            f"HF_ENDPOINT is not the address of a server: '{shown}'\n"
+            "  expected such as https://hub.example.org, or unset it for https://huggingface.co"
+        )
+
+
+def _refuse_bad_token() -> None:
+    """The client's own error would show the token, and so would an error that is raised while that one is handled."""
+    if _has_sendable_token():
+        return
+    from huggingface_hub import constants
+
+    variable = next((name for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if os.environ.get(name)), None)
+    raise UsageError(
+        f"{variable or f'the file {constants.HF_TOKEN_PATH}'} is not a token of the Hub: a character in it cannot be sent\n"
+        f"  expected letters, digits and underscores, such as hf_abc; make a new one at {endpoint()}/settings/tokens, "
+        f"then {_LOG_IN}"
+    )
+
+
+def _has_sendable_token() -> bool:
+    from huggingface_hub import get_token
+
+    try:
+        token = get_token()
+    except UnicodeError:  # a file of bytes
+        return False
+    except Exception:  # a service that makes tokens is away: the library's own call reports it
+        return True
+    return token is None or _TOKEN.fullmatch(token) is not None
+
+
+def _refuse_bad_connection() -> None:
+    """Let the library make its client, which reads the proxies and certificates of this machine."""
+    from huggingface_hub import get_session
+
+    try:
+        get_session()
+    except Exception as error:
+        raise _no_connection(error) from error
+
+
+def _no_connection(error: Exception) -> NoConnectionError:
+    proxies = {name: value for name, value in os.environ.items() if name.lower() in _PROXIES and value}
+    socks = [name for name, value in proxies.items() if value.partition("://")[0].lower() in _SOCKS]
+    if isinstance(error, ImportError) and socks:
+        names = " and ".join(sorted(socks))
+        return _SocksMissingError(
+            f"the SOCKS proxy in {names} needs the Python package 'socksio'\n"
+            f"  install it with: pip install socksio, or unset {names}"
+        )
+    bad = [name for name, value in proxies.items() if not _is_proxy(value)]
+    if bad:
+        return NoConnectionError(
+            f"{' and '.join(sorted(bad))} is not the address of a proxy\n  expected such as http://host:8080"
+        )
+    return NoConnectionError(
+        f"no connection to the Hub can be made: {one_line(first_line(error)[:_REASON_LIMIT])}\n"
+        "  check the variables SSL_CERT_FILE, SSL_CERT_DIR, HTTPS_PROXY, ALL_PROXY and NO_PROXY"
+    )
+
+
+def _is_proxy(value: str) -> bool:
+    return is_server_address(value if "://" in value else f"http://{value}", ("http", "https", *_SOCKS))
 
 
 @contextmanager
@@ -96,6 +246,10 @@ def _explained(error: Exception, address: HubAddress, push_advice: str | None) -
         return BundleError(f"a file of {address} is missing: {one_line(error.response.url.path)}")
     if isinstance(error, errors.LocalTokenNotFoundError):
         return SvgError(f"the Hub needs to know who you are\n  {_LOG_IN}")
+    if isinstance(error, SvgError):  # says it itself
+        return None
+    if isinstance(error, StrangeAnswerError):
+        return SvgError(_strange(error, address, push_advice))
     if isinstance(error, (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError)) or is_unreachable(error):
         return SvgError(_unreachable(error, address, push_advice))
     if isinstance(error, errors.HfHubHTTPError):
@@ -110,13 +264,19 @@ def _unreachable(error: Exception, address: HubAddress, push_advice: str | None)
         return (
             f"{address} is not in the cache, and HF_HUB_OFFLINE is set\n  unset it, and fetch the model once with a connection"
         )
-    reason = one_line(str(error).strip().splitlines()[0]) if str(error).strip() else type(error).__name__
+    reason = one_line(first_line(error))
     if push_advice is not None:
         return f"{endpoint()} cannot be reached, or does not answer: {reason}\n  {push_advice}"
     return (
         f"{endpoint()} cannot be reached: {reason}\n"
         f"  {address} is not in the cache; check the connection, or give a *.svgb folder"
     )
+
+
+def _strange(error: Exception, address: HubAddress, push_advice: str | None) -> str:
+    here = "check HF_ENDPOINT and the proxy, or log in to the network"
+    advice = f"{here}; {push_advice}" if push_advice is not None else f"{address} is not in the cache; {here}"
+    return f"{endpoint()} does not answer like a Hub: {error}\n  {advice}"
 
 
 def _refused(error: Any, address: HubAddress) -> str:

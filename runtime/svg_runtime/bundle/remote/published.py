@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from svg_common.cache import models_folder
+from svg_common.errors import first_line
 from svg_common.files import beside
 from svg_common.printable import one_line
 from svg_runtime.bundle.manifest import FILE_NAME, PRECISIONS, Manifest
@@ -25,10 +26,12 @@ _PUSHED = "push it with: svg-export ckpt.pt --push hf://user/name"
 class Files(Protocol):
     """What lies at an address."""
 
-    sizes: Mapping[str, int]  # path inside the bundle -> bytes, of everything there
+    @property
+    def sizes(self) -> Mapping[str, int | None]:
+        """Path inside the bundle -> bytes, of everything there. None: not known before it is copied."""
 
     def copy(self, name: str, destination: Path) -> None:
-        """Write the file `name` to `destination`, no more than its size.
+        """Write the file `name` to `destination`, no more than its size, or if that is not known, than a bundle may have.
 
         Raises:
             BundleError: it cannot be had.
@@ -75,8 +78,9 @@ def publish(folder: Path, address: str, files: Files, advice: str = "tell its au
     if FILE_NAME not in files.sizes:
         found = f"it has no {FILE_NAME}, only: {listed(files.sizes)}" if files.sizes else "it is empty"
         raise BundleError(f"no bundle at {address}: {found}\n  expected what svg-export writes; {made_by}")
-    if files.sizes[FILE_NAME] > MANIFEST_LIMIT:
-        raise BundleError(f"{FILE_NAME} at {address} is too large: {files.sizes[FILE_NAME]} bytes")
+    size = files.sizes[FILE_NAME] or 0
+    if size > MANIFEST_LIMIT:
+        raise BundleError(f"{FILE_NAME} at {address} is too large: {size} bytes")
     with scratch_folder() as scratch:
         new = scratch / folder.name
         new.mkdir()
@@ -106,7 +110,7 @@ def listed(names: Iterable[str]) -> str:
 
 def _rejected(error: BundleError, address: str, new: Path, advice: str) -> BundleError:
     """The same error with the address in place of the scratch folder, and without the advice to export again."""
-    reasons = [one_line(reason) for reason in error.problems or [str(error).splitlines()[0].replace(str(new), address)]]
+    reasons = [one_line(reason) for reason in error.problems or [first_line(error).replace(str(new), address)]]
     lines = "\n  ".join(reasons)
     return BundleError(f"the bundle at {address} is rejected:\n  {lines}\n  nothing of it was kept; {advice}", reasons)
 
@@ -115,7 +119,7 @@ def _fill(new: Path, files: Files) -> None:
     files.copy(FILE_NAME, new / FILE_NAME)
     bundle = Bundle.open(new)
     expected = graph_files(bundle.manifest)
-    wrong = [name for name, size in expected.items() if files.sizes.get(name) != size]
+    wrong = [name for name, size in expected.items() if name not in files.sizes or files.sizes[name] not in (None, size)]
     if wrong:
         raise BundleError(f"missing, or of another size than the manifest says: {listed(wrong)}")
     for name in expected:

@@ -11,10 +11,10 @@ from svg_runtime.bundle.reader import find_model
 from svg_runtime.bundle.remote.addresses import (
     ArchiveAddress,
     HubAddress,
-    is_address,
     is_encrypted_or_local,
-    parse_address,
+    is_model_address,
     parse_hub_address,
+    parse_model_address,
 )
 
 HASH = "0123456789abcdef" * 4
@@ -32,10 +32,10 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
     ],
 )
 def test_an_address_of_the_hub(text, repo, revision, pinned):
-    address = parse_address(text)
+    address = parse_model_address(text)
     assert address == HubAddress(repo, revision) == parse_hub_address(text)
     assert address.is_pinned == pinned
-    assert parse_address(str(address)) == address
+    assert parse_model_address(str(address)) == address
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_an_address_of_the_hub(text, repo, revision, pinned):
     ],
 )
 def test_an_address_of_an_archive(text, name, shown):
-    address = parse_address(f"{text}#sha256={HASH.upper()}")
+    address = parse_model_address(f"{text}#sha256={HASH.upper()}")
     assert address == ArchiveAddress(text, HASH)
     assert (address.name, str(address)) == (name, shown)
 
@@ -84,7 +84,7 @@ def test_an_address_of_an_archive(text, name, shown):
     ],
 )
 def test_an_invalid_address_is_refused_in_one_message(text, reason):
-    assert is_address(text)
+    assert is_model_address(text)
     with pytest.raises(UsageError) as error:
         find_model(text)
     assert reason in str(error.value)
@@ -101,8 +101,8 @@ def test_training_starts_from_no_address():
 
 @pytest.mark.parametrize("path", ["camera", "ckpt.svgb", "./a:b", "C:/models/cam.svgb", "C:\\models", "/a/hf:/b", "", "10:30"])
 def test_a_path_is_no_address(path):
-    assert not is_address(path)
-    assert not is_address(Path(path))
+    assert not is_model_address(path)
+    assert not is_model_address(Path(path))
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,10 @@ import pytest
 from svg_common.errors import ExitCode, OutputError
 from svg_runtime import Forecaster
 from svg_runtime.bundle.reader import EMBEDDED_FOLDER, Bundle, find_model
+from svg_runtime.bundle.remote import hub as hub_files
 from svg_runtime.bundle.remote import published
 from svg_runtime.bundle.remote.fetch import fetch_model
-from svg_runtime.errors import BundleError, MissingExtraError, SvgError
+from svg_runtime.errors import BundleError, MissingExtraError, SvgError, UsageError
 from tests.hub_server import TOKEN, HubServer, hub_server, use_hub
 from tests.svg_runtime.bundle.remote.conftest import files_below
 
@@ -130,6 +131,171 @@ def test_without_a_connection_the_last_commit_is_taken(hub, cache, monkeypatch, 
     advice = "unset it" if how == "offline" else "check the connection"
     with pytest.raises(SvgError, match=rf"hf://ada/new@main is not in the cache(.|\n)*{advice}"):
         fetched("hf://ada/new")
+
+
+PAGES = {
+    "a page": b"<html>please log in</html>",
+    "a list": b"[]",
+    "no model": b"{}",
+    "no commit": b'{"id": "ada/cam"}',
+    "size": b'{"id": "ada/cam", "sha": "%s", "siblings": [{"rfilename": "a", "size": "x"}]}' % (b"0" * 40),
+    "name": b'{"id": "ada/cam", "sha": "%s", "siblings": [{"rfilename": 5}]}' % (b"0" * 40),
+    "siblings": b'{"id": "ada/cam", "sha": "%s", "siblings": "abc"}' % (b"0" * 40),
+    "deep": b"[" * 100_000,
+    "not text": b"\xff\xfe\xfd",
+}
+
+
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+def test_what_answers_in_place_of_the_hub(hub, logged, page):
+    commit = hub.repo("ada/cam").branches["main"]
+    folder = fetched("hf://ada/cam")
+    hub.page = page
+    assert fetched("hf://ada/cam") == folder
+    assert f"{hub.url} does not answer like a Hub: hf://ada/cam@main was commit {commit[:12]}" in logged.text
+    with pytest.raises(
+        SvgError,
+        match=r"does not answer like a Hub: .*\n  hf://ada/new@main is not in the cache; check HF_ENDPOINT and the proxy",
+    ) as error:
+        fetched("hf://ada/new")
+    assert error.value.exit_code == ExitCode.ERROR
+
+
+def test_a_page_in_place_of_a_file_is_not_an_error_of_the_disk(hub, monkeypatch):
+    import huggingface_hub
+
+    look_up = huggingface_hub.HfApi.model_info
+
+    def then_logged_out(*arguments, **options):
+        info = look_up(*arguments, **options)
+        hub.page = b"<html>please log in</html>"
+        return info
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", then_logged_out)
+    with pytest.raises(SvgError, match=r"does not answer like a Hub: FileMetadataError(.|\n)*log in to the network") as error:
+        fetched("hf://ada/cam")
+    assert not isinstance(error.value, OutputError)
+
+
+def test_a_redirect_loop_is_a_server_that_cannot_be_reached(hub):
+    hub.loops = True
+    with pytest.raises(SvgError, match=f"{hub.url} cannot be reached: .*redirects"):
+        fetched("hf://ada/cam")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (RuntimeError("CAS service error"), "cannot be reached: RuntimeError: CAS service error"),
+        (OSError("Consistency check failed"), "does not answer like a Hub: OSError: Consistency check failed"),
+        (KeyError("etag"), "does not answer like a Hub: KeyError: 'etag'"),
+    ],
+)
+def test_whatever_the_library_raises_is_explained(hub, monkeypatch, error, message):
+    import huggingface_hub
+
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    with pytest.raises(SvgError, match=message):
+        fetched("hf://ada/cam")
+
+
+def test_an_answer_that_cannot_be_decoded(hub, monkeypatch):
+    """Both the library's HTTP client and its fork name this error the same."""
+    import huggingface_hub
+    from huggingface_hub.utils import get_session
+
+    client = sys.modules[type(get_session()).__module__.partition(".")[0]]
+
+    def fail(*arguments, **options):
+        raise client.DecodingError("not gzip")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    with pytest.raises(SvgError, match="cannot be reached: not gzip"):
+        fetched("hf://ada/cam")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message", "code"),
+    [
+        (
+            "ALL_PROXY",
+            "socks5h://me:secret@127.0.0.1:1",
+            r"ALL_PROXY needs .*'socksio'\n  install it with: pip install socksio",
+            4,
+        ),
+        ("HTTP_PROXY", "http://127.0.0.1:abc", "HTTP_PROXY is not the address of a proxy\n  expected such as http://host", 1),
+        ("https_proxy", "ftp://127.0.0.1", "https_proxy is not the address of a proxy", 1),
+        ("SSL_CERT_FILE", "/no/such/file", "no connection to the Hub can be made: .*\n  check the variables SSL_CERT_FILE", 1),
+    ],
+)
+def test_settings_that_allow_no_connection(hub, monkeypatch, logged, variable, value, message, code):
+    from huggingface_hub import close_session
+
+    folder = fetched("hf://ada/cam")
+    close_session()
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    monkeypatch.setenv(variable, value)
+    try:
+        with pytest.raises(SvgError, match=message) as error:
+            fetched("hf://ada/new")
+        assert error.value.exit_code == code
+        assert "secret" not in str(error.value)
+        assert fetched("hf://ada/cam") == folder
+        assert "hf://ada/cam@main was commit" in logged.text
+    finally:
+        close_session()
+
+
+@pytest.mark.parametrize("value", ["hf_sécret", "hf_s\x01cret", "hf_s cret"])
+@pytest.mark.parametrize("place", ["HF_TOKEN", "file"])
+def test_a_token_that_cannot_be_sent_is_refused_and_never_shown(hub, monkeypatch, tmp_path, place, value):
+    fetched("hf://ada/cam")
+    if place == "HF_TOKEN":
+        monkeypatch.setenv("HF_TOKEN", value)
+    else:
+        (tmp_path / "token").write_bytes(value.encode("latin-1"))
+    with pytest.raises(
+        UsageError, match="HF_TOKEN is not a token" if place == "HF_TOKEN" else "/token is not a token"
+    ) as caught:
+        fetched("hf://ada/cam")
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert "cret" not in repr(error)
+        error = error.__context__
+
+
+@pytest.mark.parametrize(
+    "value", ["http://127.0.0.1:abc", "http://me:secret@127.0.0.1:99999", "http://[::1", "hub", "", "ftp://a"]
+)
+def test_an_endpoint_that_is_not_an_address_is_refused(hub, monkeypatch, value):
+    monkeypatch.setenv("HF_ENDPOINT", value)
+    with pytest.raises(
+        UsageError, match=r"HF_ENDPOINT is not the address of a server: '.*'\n  expected such as https://"
+    ) as error:
+        fetched("hf://ada/cam")
+    assert "secret" not in str(error.value)
+
+
+def test_a_hub_that_says_no_sizes(hub, files, monkeypatch):
+    hub.says_sizes = False
+    folder = fetched("hf://ada/cam")
+    assert files_below(folder) == set(files)
+    monkeypatch.setattr(hub_files, "GRAPH_LIMIT", 1000)
+    hub.repo("ada/cam").commit({**files, "more": b""})
+    hub.requests.clear()
+    with pytest.raises(BundleError, match=r"\.onnx is too large: \d+ bytes"):
+        fetched("hf://ada/cam")
+    assert not any(request.startswith("GET") and request.endswith(".onnx") for request in hub.requests)
+
+
+def test_a_damaged_file_is_downloaded_again_from_a_hub_that_says_no_sizes(hub, files, cache):
+    hub.says_sizes = False
+    folder = fetched("hf://ada/cam")
+    damage(folder / "manifest.json", 0)
+    assert (fetched("hf://ada/cam") / "manifest.json").read_bytes() == files["manifest.json"]
 
 
 def test_a_download_that_was_cut_off_is_not_taken_without_a_connection(hub, cache, tmp_path):
