@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -18,11 +17,12 @@ from svg_common.validation import problem_text
 from svg_runtime.serve import answers, metrics, operations, page, schema
 from svg_runtime.serve.catalogue import Catalogue
 from svg_runtime.serve.frames import MEDIA_TYPES, RAW
-from svg_runtime.serve.limits import Limits
+from svg_runtime.serve.limits import ServeLimits
 from svg_runtime.serve.openapi import describe
 from svg_runtime.serve.problems import ProblemError
 from svg_runtime.serve.session import Session
 from svg_runtime.serve.sessions import SessionTable
+from svg_runtime.web.json_names import repeated_name
 
 _JSON = "application/json"
 _PROBLEMS_SHOWN = 5
@@ -41,7 +41,7 @@ class Api:
         measured: its counters.
     """
 
-    def __init__(self, catalogue: Catalogue, sessions: SessionTable, limits: Limits, measured: metrics.Metrics) -> None:
+    def __init__(self, catalogue: Catalogue, sessions: SessionTable, limits: ServeLimits, measured: metrics.Metrics) -> None:
         self._catalogue = catalogue
         self._sessions = sessions
         self._limits = limits
@@ -148,7 +148,9 @@ class Api:
         media_type = _media_type(request)
         if media_type != _JSON:
             raise _wrong_type(media_type, (_JSON,))
-        _check_no_repeats(body)
+        repeated = repeated_name(body)
+        if repeated is not None:
+            raise ProblemError("invalid", f"{repeated[0]}: given {repeated[1]} times", "each name once")
         try:
             return kind.model_validate_json(body)
         except ValidationError as error:
@@ -241,23 +243,6 @@ def _check_no_form(request: Request, media_type: str) -> None:
 def _wrong_type(given: str, expected: tuple[str, ...]) -> ProblemError:
     detail = f"Content-Type: {given[:80]}" if given else "no Content-Type"
     return ProblemError("wrong-type", detail, f"one of: {', '.join(expected)}", headers=_CLOSE)
-
-
-def _check_no_repeats(body: bytes) -> None:
-    """Refuse a JSON body that names a member twice: of two values, one would be ignored.
-
-    Raises:
-        ProblemError: it does.
-    """
-
-    def members(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        for name, count in Counter(name for name, _ in pairs).items():
-            if count > 1:
-                raise ProblemError("invalid", f"{name[:40]}: given {count} times", "each name once")
-        return dict(pairs)
-
-    with suppress(ValueError, RecursionError):  # what is not JSON, its validation describes
-        json.loads(body, object_pairs_hook=members, parse_int=str)  # of any length
 
 
 def _invalid(error: ValidationError) -> ProblemError:

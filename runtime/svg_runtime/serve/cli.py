@@ -27,7 +27,7 @@ from svg_runtime.forecast_options import (
     requested_calibration,
     requested_precision,
 )
-from svg_runtime.serve.limits import Limits
+from svg_runtime.serve.limits import ServeLimits
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
@@ -102,7 +102,7 @@ def serve(
     """
     precision = requested_precision(fp16, bf16)
     measures = requested_calibration(calibrate, no_calibrate, backend)
-    limits = Limits(
+    limits = ServeLimits(
         sessions=max_sessions,
         idle_s=parsed_option("--idle-timeout", parse_duration, idle_timeout),
         frame_bytes=parsed_option("--max-frame", parse_size, max_frame),
@@ -113,7 +113,7 @@ def serve(
         from svg_runtime.serve.catalogue import EngineOptions, model_paths
         from svg_runtime.serve.openapi import describe
         from svg_runtime.serve.server import ServeOptions, run_server
-        from svg_runtime.web.address import check_host_name, parse_address
+        from svg_runtime.web.address import check_host_name, parse_listen_address
 
     models = model or DEFAULT_MODELS
     if print_openapi:
@@ -124,7 +124,7 @@ def serve(
         gpu=GpuOptions(cuda_graph, cpu_fallback, cache_dir, workspace),
     )  # fmt: skip
     options = ServeOptions(
-        models=models, engine=engine, address=parse_address("--listen", listen),
+        models=models, engine=engine, address=parse_listen_address("--listen", listen),
         names=frozenset(check_host_name("--host-name", name) for name in host_name or ()),
         token_file=token_file, limits=limits,
     )  # fmt: skip

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Limits:
+class ServeLimits:
     """Limits of one server.
 
     Attributes:

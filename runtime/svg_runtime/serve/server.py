@@ -22,14 +22,14 @@ from svg_runtime.machine.hardware import usable_cores
 from svg_runtime.serve.api import Api
 from svg_runtime.serve.app import ProblemsOfAccess, build_app
 from svg_runtime.serve.catalogue import Catalogue, EngineOptions, frame_bytes
-from svg_runtime.serve.limits import Limits
+from svg_runtime.serve.limits import ServeLimits
 from svg_runtime.serve.metrics import Metrics
 from svg_runtime.serve.page import CONTENT_POLICY
 from svg_runtime.serve.session import threads_end
 from svg_runtime.serve.sessions import SessionTable
 from svg_runtime.web.access import Access, AccessControl
 from svg_runtime.web.address import Address, listen
-from svg_runtime.web.limits import Limits as WebLimits
+from svg_runtime.web.limits import WebLimits
 from svg_runtime.web.serving import ServerThread
 from svg_runtime.web.token import find_token
 
@@ -57,7 +57,7 @@ class ServeOptions:
     address: Address
     names: frozenset[str]
     token_file: Path | None
-    limits: Limits
+    limits: ServeLimits
 
 
 class Server:
@@ -69,7 +69,7 @@ class Server:
         limits: of what they may ask for.
     """
 
-    def __init__(self, catalogue: Catalogue, access: Access, limits: Limits) -> None:
+    def __init__(self, catalogue: Catalogue, access: Access, limits: ServeLimits) -> None:
         cores, measured = usable_cores(), Metrics()
         self.sessions = SessionTable(catalogue, limits, computing=max(1, cores // catalogue.threads(cores)))
         self.sessions.on_close = measured.closed
@@ -120,7 +120,7 @@ def run_server(options: ServeOptions, console: Console) -> None:
             raise KeyboardInterrupt
 
 
-def _check_limits(catalogue: Catalogue, limits: Limits) -> None:
+def _check_limits(catalogue: Catalogue, limits: ServeLimits) -> None:
     for model in catalogue.about.models:
         needed = frame_bytes(model.frame)
         for option, limit in (("--max-frame", limits.frame_bytes), ("--max-forecast", limits.forecast_bytes)):

@@ -27,7 +27,7 @@ from svg_runtime.serve import schema
 from svg_runtime.serve.answers import Answer, encode, summarize
 from svg_runtime.serve.catalogue import ServedModel, frame_bytes
 from svg_runtime.serve.frames import FrameReader
-from svg_runtime.serve.limits import Limits
+from svg_runtime.serve.limits import ServeLimits
 from svg_runtime.serve.problems import ProblemError
 
 _Result = TypeVar("_Result")
@@ -52,7 +52,7 @@ class Session:
     """
 
     def __init__(
-        self, name: str, request: schema.SessionRequest, model: ServedModel, limits: Limits, computing: asyncio.Semaphore
+        self, name: str, request: schema.SessionRequest, model: ServedModel, limits: ServeLimits, computing: asyncio.Semaphore
     ) -> None:
         self.name = name
         self.request = request

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 from svg_runtime.serve import schema
 from svg_runtime.serve.catalogue import Catalogue
-from svg_runtime.serve.limits import Limits
+from svg_runtime.serve.limits import ServeLimits
 from svg_runtime.serve.problems import ProblemError
 from svg_runtime.serve.session import Session, no_such_session
 
@@ -25,7 +25,7 @@ class SessionTable:
             each other's way.
     """
 
-    def __init__(self, catalogue: Catalogue, limits: Limits, computing: int = 1) -> None:
+    def __init__(self, catalogue: Catalogue, limits: ServeLimits, computing: int = 1) -> None:
         self._catalogue = catalogue
         self._limits = limits
         self._computing = asyncio.Semaphore(computing)

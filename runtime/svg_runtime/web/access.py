@@ -21,7 +21,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from svg_runtime.web.address import Address, ip_of
-from svg_runtime.web.limits import Limits
+from svg_runtime.web.limits import WebLimits
 from svg_runtime.web.token import Token
 
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -100,7 +100,7 @@ class AccessControl:
     """
 
     def __init__(
-        self, app: ASGIApp, access: Access, limits: Limits, content_policy: str = CONTENT_POLICY,
+        self, app: ASGIApp, access: Access, limits: WebLimits, content_policy: str = CONTENT_POLICY,
         on_error: Callable[[Exception], None] | None = None,
     ) -> None:  # fmt: skip
         self._app = app

@@ -48,7 +48,7 @@ class Address:
         return f"http://{Address(_own_address() if self.is_everywhere else self.host, self.port)}{path}"
 
 
-def parse_address(option: str, text: str) -> Address:
+def parse_listen_address(option: str, text: str) -> Address:
     """Read [HOST:]PORT; without a host it is this machine alone.
 
     Raises:

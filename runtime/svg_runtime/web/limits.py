@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Limits:
+class WebLimits:
     """Limits of one server.
 
     Attributes:
@@ -40,7 +40,7 @@ class StreamSlots:
         count: streams that are open.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: WebLimits) -> None:
         self._limits = limits
         self._taken: Counter[str] = Counter()
         self.count = 0

@@ -13,12 +13,12 @@ from typing import Any, cast
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from svg_runtime.web.limits import Limits
+from svg_runtime.web.limits import WebLimits
 
 _REFUSED_BEYOND = 16  # connections above the limit are answered with 503, more of them not at all
 
 
-def guarded_protocol(limits: Limits) -> type[H11Protocol]:
+def guarded_protocol(limits: WebLimits) -> type[H11Protocol]:
     """Return uvicorn's protocol with these limits."""
 
     class GuardedProtocol(H11Protocol):
@@ -84,7 +84,7 @@ def guarded_protocol(limits: Limits) -> type[H11Protocol]:
     return GuardedProtocol
 
 
-def protocol_options(limits: Limits) -> dict[str, Any]:
+def protocol_options(limits: WebLimits) -> dict[str, Any]:
     """The options of uvicorn that belong to these limits."""
     return {
         "http": guarded_protocol(limits),

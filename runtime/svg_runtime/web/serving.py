@@ -10,7 +10,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from svg_common.errors import SvgError
-from svg_runtime.web.limits import Limits
+from svg_runtime.web.limits import WebLimits
 from svg_runtime.web.protocol import protocol_options
 
 _START_S = 10.0
@@ -27,7 +27,7 @@ class ServerThread(threading.Thread):
         grace_s: seconds for answers that are on their way at the end.
     """
 
-    def __init__(self, app: ASGIApp, sock: socket.socket, limits: Limits, grace_s: int = 1) -> None:
+    def __init__(self, app: ASGIApp, sock: socket.socket, limits: WebLimits, grace_s: int = 1) -> None:
         super().__init__(name="web-server", daemon=True)
         self._grace_s = grace_s
         self._socket = sock

@@ -10,7 +10,7 @@ from anyio.from_thread import start_blocking_portal
 from starlette.testclient import TestClient
 
 from svg_runtime.serve.catalogue import Catalogue, EngineOptions
-from svg_runtime.serve.limits import Limits
+from svg_runtime.serve.limits import ServeLimits
 from svg_runtime.serve.server import Server
 from svg_runtime.web.access import Access
 from svg_runtime.web.address import Address
@@ -25,7 +25,7 @@ def catalogue() -> Catalogue:
 
 @pytest.fixture(scope="session")
 def make_server(catalogue) -> Callable[..., Server]:
-    return lambda access=KNOWN, **limits: Server(catalogue, access, Limits(**limits))
+    return lambda access=KNOWN, **limits: Server(catalogue, access, ServeLimits(**limits))
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from svg_common.errors import UsageError
 from svg_runtime.web import access as access_module
 from svg_runtime.web import address as address_module
 from svg_runtime.web.access import Access, AccessControl, host_name
-from svg_runtime.web.address import Address, parse_address
-from svg_runtime.web.limits import Limits, StreamSlots
+from svg_runtime.web.address import Address, parse_listen_address
+from svg_runtime.web.limits import StreamSlots, WebLimits
 from svg_runtime.web.token import Token, find_token
 
 SECRET = "0123456789abcdef0123"
@@ -41,7 +41,7 @@ ROUTES = [Route("/", look), Route("/change", change, methods=["POST"]), Route("/
 
 
 def client(access: Access, host: str = "127.0.0.1:8000", **options) -> TestClient:
-    app = AccessControl(Starlette(routes=ROUTES), access, Limits(body_bytes=1000), **options)
+    app = AccessControl(Starlette(routes=ROUTES), access, WebLimits(body_bytes=1000), **options)
     return TestClient(app, base_url=f"http://{host}", follow_redirects=False)
 
 
@@ -205,7 +205,7 @@ def test_host_names_are_read_without_port_and_brackets():
     ],
 )
 def test_addresses_are_read(text, host, port):
-    assert parse_address("--serve", text) == Address(host, port)
+    assert parse_listen_address("--serve", text) == Address(host, port)
 
 
 @pytest.mark.parametrize(
@@ -213,13 +213,13 @@ def test_addresses_are_read(text, host, port):
 )
 def test_what_is_no_address_is_refused(text):
     with pytest.raises(UsageError, match="is not an address"):
-        parse_address("--serve", text)
+        parse_listen_address("--serve", text)
 
 
 @pytest.mark.parametrize("text", ["0:80", "0.0.0.0:80", "[::]:80", "0.0:80"])
 def test_all_names_of_every_address_link_to_one_that_others_can_open(text, monkeypatch):
     monkeypatch.setattr(address_module, "_own_address", lambda: "192.0.2.7")
-    address = parse_address("--serve", text)
+    address = parse_listen_address("--serve", text)
     assert address.link() == "http://192.0.2.7:80/"
 
 
@@ -287,7 +287,7 @@ def test_a_token_in_utf_16_is_named_as_that(tmp_path):
 
 
 def test_streams_are_counted_by_client():
-    slots = StreamSlots(Limits(streams=3, streams_per_client=2))
+    slots = StreamSlots(WebLimits(streams=3, streams_per_client=2))
     with slots.taken_by("a"), slots.taken_by("a"):
         assert not slots.free_for("a")
         assert slots.free_for("b")

@@ -15,11 +15,11 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
 from svg_runtime.web.access import Access, AccessControl
-from svg_runtime.web.address import Address, AddressError, listen, parse_address
-from svg_runtime.web.limits import Limits
+from svg_runtime.web.address import Address, AddressError, listen, parse_listen_address
+from svg_runtime.web.limits import WebLimits
 from svg_runtime.web.serving import ServerThread
 
-QUICK = Limits(connections=4, request_s=0.3, stall_s=0.3, keep_alive_s=1, header_bytes=2000)
+QUICK = WebLimits(connections=4, request_s=0.3, stall_s=0.3, keep_alive_s=1, header_bytes=2000)
 
 
 async def look(request):
@@ -40,7 +40,7 @@ async def show(request):
 
 
 @contextmanager
-def server(limits: Limits = QUICK, access: Access | None = None):
+def server(limits: WebLimits = QUICK, access: Access | None = None):
     sock, address = listen(Address("127.0.0.1", 0))
     app = Starlette(routes=[Route("/", look), Route("/endless", endless), Route("/show/{rest:path}", show)])
     thread = ServerThread(app if access is None else AccessControl(app, access, limits), sock, limits)
@@ -85,14 +85,14 @@ def test_an_address_of_another_machine_is_refused():
 
 @pytest.mark.parametrize("text", ["[::ffff:127.0.0.1]:0", "127.1:0"])
 def test_another_spelling_of_an_address_is_listened_at(text):
-    sock, address = listen(parse_address("--serve", text))
+    sock, address = listen(parse_listen_address("--serve", text))
     with sock, connect(Address("127.0.0.1", address.port)):
         assert address.is_loopback
 
 
 def test_an_address_that_needs_its_interface_says_so():
     with pytest.raises(AddressError, match=r"cannot listen at \[fe80::1\]:0: .*\n  expected its network interface, too; for"):
-        listen(parse_address("--serve", "[fe80::1]:0"))
+        listen(parse_listen_address("--serve", "[fe80::1]:0"))
 
 
 def test_it_answers_as_soon_as_it_has_started():
@@ -157,7 +157,7 @@ def test_headers_without_end_are_refused():
 
 
 def test_half_open_connections_give_way_to_clients_that_ask():
-    with server(Limits(connections=4)) as (address, _):
+    with server(WebLimits(connections=4)) as (address, _):
         idle = [connect(address) for _ in range(20)]
         assert httpx.get(address.link(), trust_env=False).status_code == 200
         for client in idle:
@@ -165,7 +165,7 @@ def test_half_open_connections_give_way_to_clients_that_ask():
 
 
 def test_more_streams_than_connections_are_answered_with_503():
-    with server(Limits(connections=3)) as (address, _):
+    with server(WebLimits(connections=3)) as (address, _):
         busy = [connect(address) for _ in range(3)]
         for client in busy:
             client.sendall(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -189,7 +189,7 @@ def test_a_client_that_takes_nothing_is_cut():
 
 def test_it_stops_in_two_seconds_with_streams_and_half_open_connections():
     threads = threading.active_count()
-    with server(Limits()) as (address, thread):
+    with server(WebLimits()) as (address, thread):
         clients = [connect(address) for _ in range(4)]
         for client in clients[:3]:
             client.sendall(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")

@@ -17,15 +17,18 @@ from svg_runtime.live.alarms.record import AlarmRecord
 from svg_runtime.live.alarms.worker import NotDeliveredError
 from svg_runtime.live.sources.addresses import stream_name, without_login
 
-_TIMEOUT_S = 5.0  # of a request, and of each read from a socket in it
+_TIMEOUT_S = 5.0  # of an attempt
+_SILENCE_S = 60.0  # of a socket, which outlives attempts: an answer that begins late is not lost, and the record not sent again
 _RETRIED = (408, 425, 429)  # of the answers 4xx, those that mean "later"
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     """Redirects are refused: urllib would follow one without the record, and to other schemes than the user gave."""
 
-    def redirect_request(self, *arguments: Any, **named: Any) -> None:
+    def http_error_302(self, *arguments: Any, **named: Any) -> None:  # before urllib reads the address, which may be none
         return None
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
 
 class Webhook:
@@ -81,7 +84,7 @@ class Webhook:
     def _post(self, record: AlarmRecord) -> None:
         request = urllib.request.Request(self._url, record.to_json().encode("utf-8"), self._headers, method="POST")
         try:
-            with self._opener.open(request, timeout=_TIMEOUT_S):
+            with self._opener.open(request, timeout=_SILENCE_S):
                 pass
         except urllib.error.HTTPError as error:
             error.close()

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from svg_common.errors import SvgError, UsageError
 from svg_runtime.live.page.names import OVERLAYS
 from svg_runtime.live.roi import Roi, parse_roi
+from svg_runtime.web.json_names import repeated_name
 
 MOST_SAMPLES = MOST_STEPS = 64
 _MOST_BYTES = 256 << 20  # of the futures of one forecast
@@ -99,8 +100,11 @@ def read_change(body: bytes) -> Change:
     """Read the body of a POST.
 
     Raises:
-        UsageError: it is no JSON, a key is unknown, or a value out of bounds.
+        UsageError: it is no JSON, a key is unknown or given twice, or a value out of bounds.
     """
+    repeated = repeated_name(body)
+    if repeated is not None:
+        raise UsageError(f"{repeated[0]}: given {repeated[1]} times; expected each name once")
     try:
         change = Change.model_validate_json(body)
     except ValidationError as error:

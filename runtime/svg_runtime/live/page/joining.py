@@ -12,7 +12,7 @@ from svg_runtime.live.live_options import LiveOptions
 from svg_runtime.live.page.camera import CameraAbout
 from svg_runtime.live.page.controls import Fixed, Settings
 from svg_runtime.live.page.held_summary import HeldSummary
-from svg_runtime.live.page.options import ServeOptions
+from svg_runtime.live.page.options import PageOptions
 from svg_runtime.live.page.pictures import start_overlay
 from svg_runtime.live.run_stats import RunStats
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from svg_runtime.live.page.live_page import LivePage
 
 
-def open_page(options: ServeOptions, report: Callable[[str], None], resources: ExitStack) -> LivePage:
+def open_page(options: PageOptions, report: Callable[[str], None], resources: ExitStack) -> LivePage:
     """Take the address, report the link and start to answer; `resources` closes the page. Errors: as for `LivePage`."""
     from svg_runtime.live.page.live_page import LivePage  # the web server
 

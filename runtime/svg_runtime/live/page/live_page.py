@@ -10,13 +10,13 @@ from svg_runtime.live.page.board import Board
 from svg_runtime.live.page.camera import CameraAbout, PageCamera, key_of
 from svg_runtime.live.page.controls import Settings
 from svg_runtime.live.page.held_summary import HeldSummary
-from svg_runtime.live.page.options import ServeOptions
+from svg_runtime.live.page.options import PageOptions
 from svg_runtime.live.page.routes import Routes
 from svg_runtime.live.page.studio import Studio
 from svg_runtime.live.stats import LiveStats
 from svg_runtime.web.access import Access, AccessControl
 from svg_runtime.web.address import listen
-from svg_runtime.web.limits import Limits, StreamSlots
+from svg_runtime.web.limits import StreamSlots, WebLimits
 from svg_runtime.web.serving import ServerThread
 from svg_runtime.web.token import find_token
 
@@ -37,7 +37,7 @@ class LivePage:
     """
 
     def __init__(self, sock: socket.socket, access: Access, report: Callable[[str], None]) -> None:
-        limits = Limits()
+        limits = WebLimits()
         self.access = access
         self.cameras: dict[str, PageCamera] = {}
         self.board = Board()
@@ -52,7 +52,7 @@ class LivePage:
         self._server = ServerThread(app, sock, limits)
 
     @classmethod
-    def open(cls, options: ServeOptions, report: Callable[[str], None]) -> LivePage:
+    def open(cls, options: PageOptions, report: Callable[[str], None]) -> LivePage:
         """Take the address, and report the link to open.
 
         Args:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from svg_common.command import require_modules
 from svg_common.errors import UsageError
-from svg_runtime.web.address import Address, check_host_name, parse_address
+from svg_runtime.web.address import Address, check_host_name, parse_listen_address
 from svg_runtime.web.token import find_token
 
 
 @dataclass(frozen=True)
-class ServeOptions:
+class PageOptions:
     """Where the page is served.
 
     Attributes:
@@ -37,7 +37,7 @@ class ServeOptions:
         find_token("--serve-token", self.token_file, required=False)
 
 
-def serve_options(serve: str | None, hosts: Sequence[str] | None, token_file: Path | None) -> ServeOptions | None:
+def page_options(serve: str | None, hosts: Sequence[str] | None, token_file: Path | None) -> PageOptions | None:
     """Read the options as they were given; None without a page.
 
     Raises:
@@ -49,4 +49,4 @@ def serve_options(serve: str | None, hosts: Sequence[str] | None, token_file: Pa
             raise UsageError(f"{idle[0]} has no effect without a page\n  add --serve PORT")
         return None
     names = frozenset(check_host_name("--serve-host", name) for name in hosts or ())
-    return ServeOptions(parse_address("--serve", serve), names, token_file)
+    return PageOptions(parse_listen_address("--serve", serve), names, token_file)

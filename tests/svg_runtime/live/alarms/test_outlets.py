@@ -33,6 +33,7 @@ class Server:
     def __init__(self) -> None:
         self.answers: list[int] = []
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
+        self.silent_s = 0.0  # before the answer begins
         self.slow_headers = 0  # before the answer is complete
         outer = self
 
@@ -40,6 +41,7 @@ class Server:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 outer.requests.append((self.path, dict(self.headers), body))
+                time.sleep(outer.silent_s)
                 self.send_response(outer.answers.pop(0) if outer.answers else 200)
                 self.send_header("Location", "file:///etc/passwd")
                 for _ in range(outer.slow_headers):
@@ -96,10 +98,11 @@ def test_a_webhook_that_is_away_waits():
         Webhook("http://me:secret@127.0.0.1:1/hook").send(record())
 
 
-def test_a_server_that_drips_its_answer_is_waited_for_no_longer_than_any_other(server, monkeypatch):
+@pytest.mark.parametrize("slow", [{"slow_headers": 10}, {"silent_s": 1.0}], ids=["drips", "begins late"])
+def test_a_slow_answer_is_waited_for_no_longer_than_any_other_and_the_record_is_sent_once(server, slow, monkeypatch):
     monkeypatch.setattr(webhook_module, "_TIMEOUT_S", 0.4)
     monkeypatch.setattr(worker_module, "_FIRST_WAIT_S", 0.01)
-    server.slow_headers = 10
+    vars(server).update(slow)
     webhook, alarm = Webhook(server.url), record()
     start = time.monotonic()
     with pytest.raises(NotDeliveredError, match=r"no complete answer within 0\.4 s"):
@@ -118,6 +121,15 @@ def test_what_a_server_says_cannot_change_the_terminal(answer, error):
     with socket.create_server(("127.0.0.1", 0)) as listening:
         threading.Thread(target=_answer_once, args=(listening, answer), daemon=True).start()
         with pytest.raises(error, match=r" \\x1b\[31mred$"):
+            Webhook(f"http://127.0.0.1:{listening.getsockname()[1]}/").send(record())
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_to_what_is_not_an_address_is_refused_as_any_other(status):
+    answer = f"HTTP/1.1 {status} Moved\r\nLocation: http://[\r\n\r\n".encode()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=_answer_once, args=(listening, answer), daemon=True).start()
+        with pytest.raises(RefusedError, match=f"answers {status} Moved; give the address that it redirects to"):
             Webhook(f"http://127.0.0.1:{listening.getsockname()[1]}/").send(record())
 
 

@@ -23,7 +23,7 @@ from svg_runtime.live.page.camera import CameraAbout, PageCamera
 from svg_runtime.live.page.controls import Change, Fixed, Settings
 from svg_runtime.live.page.held_summary import HeldSummary
 from svg_runtime.live.page.live_page import LivePage
-from svg_runtime.live.page.options import ServeOptions
+from svg_runtime.live.page.options import PageOptions
 from svg_runtime.live.stats import LiveStats
 from svg_runtime.web.address import Address
 
@@ -93,7 +93,7 @@ def summary_of(page: LivePage) -> dict[str, Any]:
 def served_page(clips: Path | None = None, names: tuple[str, ...] = ("wall",)) -> Iterator[tuple[LivePage, str]]:
     """A page that answers, and its address."""
     reports: list[str] = []
-    page = LivePage.open(ServeOptions(Address("127.0.0.1", 0)), reports.append)
+    page = LivePage.open(PageOptions(Address("127.0.0.1", 0)), reports.append)
     try:
         for name in names:
             add_camera(page, name, clips)

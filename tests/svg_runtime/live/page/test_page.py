@@ -25,7 +25,7 @@ from svg_runtime.live.alarms.record import AlarmRecord, Files
 from svg_runtime.live.page import controls, routes, studio
 from svg_runtime.live.page.controls import Fixed, NotYetError
 from svg_runtime.live.page.live_page import LivePage
-from svg_runtime.live.page.options import ServeOptions
+from svg_runtime.live.page.options import PageOptions
 from svg_runtime.web.address import Address
 from tests.svg_runtime.live.page.page_helpers import (
     PictureStream,
@@ -482,6 +482,14 @@ def test_what_is_no_json_is_refused(body):
         assert answer.status_code == 422
 
 
+def test_a_name_that_is_given_twice_is_refused():
+    with served_page() as (page, address), client(address) as known:
+        page.cameras["wall"].publish(make_view())
+        body, headers = b'{"samples": 3, "samples": 4}', {"content-type": "application/json"}
+        answer = known.post("/cameras/wall/controls", content=body, headers=headers)
+        assert (answer.status_code, answer.json()["error"]) == (422, "samples: given 2 times; expected each name once")
+
+
 def test_what_this_run_cannot_do_is_refused_with_the_reason(monkeypatch):
     monkeypatch.setattr(controls, "_MOST_BYTES", 100 << 20)
     with served_page(names=()) as (page, address), client(address) as known:
@@ -566,7 +574,7 @@ def test_it_ends_in_two_seconds_whoever_looks():
 
 def test_a_picture_that_fails_is_reported_once_and_ends_nothing(monkeypatch):
     reports = []
-    page = LivePage.open(ServeOptions(Address("127.0.0.1", 0)), reports.append)
+    page = LivePage.open(PageOptions(Address("127.0.0.1", 0)), reports.append)
     camera = add_camera(page)
     page.start()
     with client(page.access.address.link("")) as known:

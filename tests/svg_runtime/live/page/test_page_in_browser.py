@@ -16,7 +16,8 @@ from svg_runtime.live.alarms.record import AlarmRecord
 from svg_runtime.live.page.camera import PageCamera
 from svg_runtime.live.page.controls import Change
 from svg_runtime.live.page.live_page import LivePage
-from svg_runtime.live.page.options import ServeOptions
+from svg_runtime.live.page.options import PageOptions
+from svg_runtime.live.page.routes import Routes
 from svg_runtime.web.address import Address
 from tests.svg_runtime.live.page.page_helpers import add_camera, check_on_phone, make_view, wait_until
 
@@ -37,7 +38,7 @@ def page():
     """A page with a token, whose live loop publishes 20 pictures a second."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SVG_EDGE_TOKEN", TOKEN)
-        served = LivePage.open(ServeOptions(Address("127.0.0.1", 0)), lambda message: None)
+        served = LivePage.open(PageOptions(Address("127.0.0.1", 0)), lambda message: None)
     camera = add_camera(served)
     served.start()
     ended = threading.Event()
@@ -202,7 +203,7 @@ def test_it_can_be_read_and_touched_on_a_phone(browser, page, scheme):
 def test_events_of_a_run_that_was_started_again_are_shown(browser, monkeypatch):
     """It counts from 1 again, under the same address, and the browser has entries of these numbers."""
     monkeypatch.setenv("SVG_EDGE_TOKEN", TOKEN)
-    first = LivePage.open(ServeOptions(Address("127.0.0.1", 0)), lambda message: None)
+    first = LivePage.open(PageOptions(Address("127.0.0.1", 0)), lambda message: None)
     try:
         camera = add_camera(first)
         for number in range(3):
@@ -211,7 +212,7 @@ def test_events_of_a_run_that_was_started_again_are_shown(browser, monkeypatch):
         with Seen(browser, first) as seen:
             seen.until(lambda: "before 2" in seen.tab.inner_text("#events"))
             first.close()
-            second = LivePage.open(ServeOptions(first.access.address), lambda message: None)
+            second = LivePage.open(PageOptions(first.access.address), lambda message: None)
             try:
                 camera = add_camera(second)
                 camera.stats.events.add("test", "afterwards")
@@ -228,7 +229,7 @@ def test_a_link_on_another_site_opens_the_page_without_tls(browser, monkeypatch)
     """As in a web mail, for a device in the network, where browsers do not send Sec-Fetch-Site."""
     monkeypatch.setenv("SVG_EDGE_TOKEN", TOKEN)
     names = frozenset({"device.test", "mail.test"})
-    served, other = (LivePage.open(ServeOptions(Address("127.0.0.1", 0), names), lambda message: None) for _ in range(2))
+    served, other = (LivePage.open(PageOptions(Address("127.0.0.1", 0), names), lambda message: None) for _ in range(2))
     try:
         for each in (served, other):
             add_camera(each)
@@ -251,7 +252,7 @@ def test_a_link_on_another_site_opens_the_page_without_tls(browser, monkeypatch)
 @pytest.mark.parametrize("width", [360, 1280])
 def test_many_cameras_without_pictures_are_counted_and_fit_on_the_page(browser, monkeypatch, width):
     monkeypatch.setenv("SVG_EDGE_TOKEN", TOKEN)
-    served = LivePage.open(ServeOptions(Address("127.0.0.1", 0)), lambda message: None)
+    served = LivePage.open(PageOptions(Address("127.0.0.1", 0)), lambda message: None)
     cameras = [add_camera(served, f"a camera with a long name at the gate number {number}") for number in range(5)]
     served.start()
     try:
@@ -273,7 +274,7 @@ def test_many_cameras_without_pictures_are_counted_and_fit_on_the_page(browser, 
 
 def test_a_page_whose_token_is_no_longer_valid_says_so(browser, monkeypatch):
     monkeypatch.setenv("SVG_EDGE_TOKEN", TOKEN)
-    served = LivePage.open(ServeOptions(Address("127.0.0.1", 0)), lambda message: None)
+    served = LivePage.open(PageOptions(Address("127.0.0.1", 0)), lambda message: None)
     add_camera(served).publish(make_view())
     served.start()
     try:
@@ -282,12 +283,24 @@ def test_a_page_whose_token_is_no_longer_valid_says_so(browser, monkeypatch):
             port = served.access.address.port
             served.close()
             monkeypatch.setenv("SVG_EDGE_TOKEN", TOKEN[::-1])
-            served = LivePage.open(ServeOptions(Address("127.0.0.1", port)), lambda message: None)
+            served = LivePage.open(PageOptions(Address("127.0.0.1", port)), lambda message: None)
             add_camera(served).publish(make_view())
             served.start()
             seen.wait_for("document.getElementById('status').textContent.includes('open the new link')")
     finally:
         served.close()
+
+
+def test_a_page_that_hears_nothing_any_more_says_so(browser, page, monkeypatch):
+    """As behind a cable that was pulled: the connection stays open, and no error comes."""
+    status = "document.getElementById('status')"
+    with Seen(browser, page) as seen:
+        seen.wait_for(f"{status}.textContent.includes('fps')")
+        with monkeypatch.context() as silent:
+            silent.setattr(Routes, "_live_messages", lambda *arguments, **named: [])
+            seen.wait_for(f"{status}.textContent === 'no connection' && {status}.classList.contains('bad')")
+        seen.wait_for(f"{status}.textContent.includes('fps') && !{status}.classList.contains('bad')")
+        seen.wait_for("document.getElementById('live').naturalWidth")
 
 
 def test_several_cameras_are_tiles_that_lead_to_their_own_pages(browser, page):

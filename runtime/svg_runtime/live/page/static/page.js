@@ -4,6 +4,7 @@ import { Chart } from "/static/chart.js";
 
 const $ = (id) => document.getElementById(id);
 const RETRY_MS = 1500, FUTURES_MS = 700, TILE_MS = 400;
+const SILENT_MS = 5000; // without the numbers that come every second: a connection may die without being closed
 const MOST_EVENTS = 100;
 const GRID_COLUMNS = 6; // of the grid of futures, as the server draws it
 const NARROW = 600; // CSS pixels of the live picture, below which its panels are composed for a phone
@@ -33,6 +34,7 @@ const SYMBOLS = { alarm: "▲", event: "●", change: "◆" };
 const states = new Map();
 let shown = null; // the camera in the address, or the only one; null: all of them
 let source = null; // the event stream
+let heard = 0; // when numbers came last
 let lost = false;
 let size = ""; // of the live picture that is asked for
 let requests = 0; // changes asked for so far
@@ -72,6 +74,7 @@ async function start() {
   else startOverview(found);
   listen();
   document.addEventListener("visibilitychange", pauseOrGoOn);
+  setInterval(noticeSilence, 1000);
 }
 
 // Nothing is composed for a page that nobody sees.
@@ -86,7 +89,15 @@ function pauseOrGoOn() {
   }
 }
 
+function noticeSilence() {
+  if (!source || performance.now() - heard < SILENT_MS) return;
+  lost = true;
+  showStatus("no connection", true);
+  listen(); // anew: an old connection may stay silent when the network is back
+}
+
 function listen() {
+  heard = performance.now();
   source?.close();
   source = new EventSource("/events?live=1");
   source.addEventListener("open", () => {
@@ -101,7 +112,10 @@ function listen() {
       setTimeout(() => document.hidden || listen(), RETRY_MS);
     }
   });
-  source.addEventListener("state", (message) => showState(JSON.parse(message.data)));
+  source.addEventListener("state", (message) => {
+    heard = performance.now();
+    showState(JSON.parse(message.data));
+  });
   source.addEventListener("signals", (message) => {
     const { camera, points } = JSON.parse(message.data);
     if (camera === shown) showSignals(points);
