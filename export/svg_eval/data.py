@@ -13,9 +13,9 @@ from svg_eval.protocols import Protocol
 from svg_train.config import build_config
 from svg_train.config_options import check_data_channels, check_data_options, flag
 from svg_train.data import SequenceDataset, open_data
+from svg_train.data.as_trained import settings_as_trained
 
 _USER_SETTINGS = ("root", "cache")  # where the files are; a protocol fixes all others
-_TIME_BASES = ("frame_step", "frame_interval_s")
 _TRAINING_ONLY = ("flip", "brightness", "playback", "moving", "balanced")  # held-out sequences stay as they are
 
 
@@ -38,12 +38,14 @@ def open_held_out(info: ModelInfo, given: Mapping[str, Any], protocol: Protocol 
         raise UsageError(f"no effect on held-out sequences, only in training: {', '.join(idle)}\n  remove what has none")
     if protocol is not None:
         _refuse_overrides(protocol, chosen)
-    settings = _settings(info, chosen, protocol)
+        settings, trained_s = {**protocol.data, **chosen}, None
+    else:
+        settings, trained_s = settings_as_trained(info.data, info.frame_interval_s, chosen)
     check_data_options(settings["name"], chosen)
     check_data_channels(info.label, info.channels, settings["name"])
-    config = build_config({"model": _any_model(info), "data": settings})
+    config = build_config({"model": _any_model(info), "train": {"n_future": info.n_future}, "data": settings})
     try:
-        return open_data(config, "test", info.n_past + horizon)
+        return open_data(config, "test", info.n_past + horizon, trained_s)
     except SvgError as error:
         if config.data.root and _is_empty(Path(config.data.root), config.data.name):
             raise UsageError(str(error)) from error  # as in svg-live and svg-forecast
@@ -61,18 +63,6 @@ def _any_model(info: ModelInfo) -> dict[str, Any]:
     """Settings of a model with such frames, all that data depends on. Of the family whose frames may have any shape."""
     frame = {"image_size": info.height, "image_width": info.width, "channels": info.channels, "patch_size": 1}
     return {"family": "frames", **frame, "n_past": info.n_past}
-
-
-def _settings(info: ModelInfo, chosen: dict[str, Any], protocol: Protocol | None) -> dict[str, Any]:
-    """The protocol's settings, or those of the training data, overridden by the user's."""
-    if protocol is not None:
-        return {**protocol.data, **chosen}
-    base = dict(info.data)
-    if chosen.get("name", base["name"]) != base["name"]:
-        base = {"frame_interval_s": info.frame_interval_s}  # a model keeps its frame interval on other data
-    if any(name in chosen for name in _TIME_BASES):
-        base = {key: value for key, value in base.items() if key not in _TIME_BASES}
-    return {**base, **chosen}
 
 
 def _refuse_overrides(protocol: Protocol, chosen: dict[str, Any]) -> None:

@@ -20,7 +20,15 @@ from svg_eval.evaluation_report import Evaluated, Evaluation
 from svg_eval.examples import choose_examples
 from svg_eval.learned import LearnedMetrics, Lpips, VideoFeatures
 from svg_eval.measure import Settings, measure
-from svg_eval.models import BundleModel, CheckpointModel, EvaluatedModel, ModelInfo, is_checkpoint, is_digits_model, open_model
+from svg_eval.models import (
+    BundleModel,
+    CheckpointModel,
+    EvaluatedModel,
+    ModelInfo,
+    is_checkpoint,
+    is_digits_model,
+    open_evaluated,
+)
 from svg_eval.protocols import Protocol, ProtocolName, check_protocol
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import KNOWS_DIGITS_ONLY
@@ -98,7 +106,7 @@ def run(request: Request, progress: ProgressListener) -> Evaluation:
 
 
 def _open(request: Request) -> CheckpointModel | BundleModel:
-    return open_model(
+    return open_evaluated(
         model=request.model,
         backend=request.backend,
         device=request.device,
@@ -112,7 +120,7 @@ def _open(request: Request) -> CheckpointModel | BundleModel:
 def _open_baseline(request: Request, name: str) -> CheckpointModel | BundleModel:
     """As the model, but for post-processing; options for a bundle mean nothing to a checkpoint, and the reverse."""
     if is_checkpoint(name) != is_checkpoint(request.model):
-        return open_model(name, samples=request.settings.samples, real_video=_is_real(request))
+        return open_evaluated(name, samples=request.settings.samples, real_video=_is_real(request))
     return _open(replace(request, model=name, post_process=False))
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from svg_common.errors import SvgError
+from svg_common.errors import SvgError, first_line
 from svg_common.files import refuse_pipe
 
 _FRAMES_AT_ONCE = 64
@@ -140,7 +140,7 @@ def _load(file: Path, device: torch.device) -> Any:
         return torch.jit.load(str(file), map_location=device).eval()
     except (RuntimeError, ValueError, OSError) as error:
         raise WeightsError(
-            f"'{file}' is not a TorchScript file ({str(error).strip().splitlines()[0]})\n"
+            f"'{file}' is not a TorchScript file ({first_line(error)})\n"
             "  expected what torch.jit.save writes; a state_dict alone does not define the network"
         ) from error
 

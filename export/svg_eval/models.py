@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from svg_common.errors import BackendMissingError, SvgError, UsageError
+from svg_common.errors import BackendMissingError, SvgError, UsageError, first_line
 from svg_common.files import folder_name
 from svg_common.path_advice import shell_argument
 from svg_common.printable import one_line
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import EMBEDDED_MODEL, EMBEDDED_NAMES, find_model
-from svg_runtime.bundle.remote.addresses import is_address
+from svg_runtime.bundle.remote.addresses import is_model_address
 from svg_runtime.forecast.forecaster import Forecaster
 from svg_train.checkpoint import Checkpoint
 from svg_train.families.video_model import VideoModel
@@ -40,6 +40,7 @@ class ModelInfo:
     context_draws: int  # vectors of noise that are drawn while the context is read
     frame_interval_s: float | None  # seconds per step that it was trained for
     data: dict[str, Any]  # the [data] settings that it was trained on, as far as known; has at least the name
+    n_future: int  # frames after n_past in its training, on which the interval of several videos depends
     history: int = 0  # frames before a sequence that it also observes, and forecasts from
     has_posterior: bool = True  # whether `reconstruct` can draw latents from a posterior; a deterministic model needs none
 
@@ -101,6 +102,7 @@ def checkpoint_info(label: str, checkpoint: Checkpoint, engine: str) -> ModelInf
         has_posterior=config.model.has_posterior,
         frame_interval_s=checkpoint.frame_interval_s,
         data={"name": config.data.name, **config.data.model_dump(exclude_defaults=True)},
+        n_future=config.train.n_future,
     )
 
 
@@ -161,6 +163,7 @@ class BundleModel:
             context_draws=manifest.context_draws,
             frame_interval_s=generation.frame_interval_s,
             data=data,
+            n_future=generation.training_horizon,
             has_posterior="posterior" in next(iter(manifest.variants.values())).graphs,
         )
 
@@ -195,7 +198,7 @@ class BundleModel:
         self._forecaster.close()
 
 
-def open_model(
+def open_evaluated(
     model: str | None,
     backend: str | None = None,
     device: str | None = None,
@@ -240,12 +243,12 @@ def open_model(
 
 
 def is_checkpoint(model: str | None) -> bool:
-    """Whether `open_model` opens a checkpoint for this name, and not a bundle.
+    """Whether `open_evaluated` opens a checkpoint for this name, and not a bundle.
 
     Raises:
         SvgError: nothing has this name.
     """
-    if model is None or model in EMBEDDED_NAMES or is_address(model):
+    if model is None or model in EMBEDDED_NAMES or is_model_address(model):
         return False
     if not Path(model).exists():
         raise SvgError(
@@ -256,7 +259,7 @@ def is_checkpoint(model: str | None) -> bool:
 
 
 def is_digits_model(model: str | None, real_video: bool) -> bool:
-    """Whether `open_model` opens the embedded digits for this name."""
+    """Whether `open_evaluated` opens the embedded digits for this name."""
     return (model is None or model in EMBEDDED_NAMES) and find_model(model, real_video) == EMBEDDED_MODEL
 
 
@@ -286,7 +289,7 @@ def _torch_device(name: str | None) -> torch.device:
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch without CUDA raises the latter
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise BackendMissingError(
             f"device '{name}' is not available: {reason}\n  expected auto, cpu, cuda or cuda:N"
         ) from error

@@ -24,7 +24,7 @@ th, td { padding: 3px 12px; text-align: right; border-bottom: 1px solid var(--li
 th { font-weight: 600; } th:first-child, td:first-child { text-align: left; padding-left: 0; }
 tr:first-child th { text-align: center; border-bottom: 0; } tr.group td { border-top: 2px solid var(--line); }
 .below { color: #d22; font-weight: 600; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(460px, 1fr)); gap: 16px; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(460px, 100%), 1fr)); gap: 16px; }
 .plots img, .strip img { width: 100%; border-radius: 6px; } .plots img { background: #fff; }
 .strip { margin: 0 0 18px; } .strip img { image-rendering: pixelated; }
 figcaption { font-size: 13px; opacity: .72; }

@@ -30,6 +30,7 @@ from svg_common.errors import SvgError, UsageError
 from svg_train.checkpoint import Checkpoint
 from svg_train.config import Config, build_config
 from svg_train.data import SequenceDataset, open_data
+from svg_train.data.as_trained import settings_as_trained
 from svg_train.data.loading import collate, to_unit
 from svg_train.evaluation import evaluate, held_out
 from svg_train.families.video_model import VideoModel
@@ -111,8 +112,9 @@ def recalibrate_checkpoint(checkpoint: Checkpoint, data: dict[str, Any], sequenc
         family = checkpoint.config.model.family
         raise UsageError(f"the model, of the family '{family}', has no BatchNorm to recalibrate\n  remove --bn recalibrate")
     # 1) open training sequences for the statistics, and held-out ones for the metrics
-    config = _data_config(checkpoint, data)
-    train, test = (open_data(config, split, config.sequence_length) for split in ("train", "test"))
+    config, trained_s = _data_config(checkpoint, data)
+    length = config.sequence_length
+    train, test = (open_data(config, split, length, trained_s) for split in ("train", "test"))
     selected, unseen = _select_sequences(train, sequences), held_out(test, EVALUATED_SEQUENCES)
     _LOG.info("BatchNorm: estimating statistics on %d training sequences (%s)", selected.shape[1], train.description)
     # 2) estimate the statistics in two ways, and choose the better one on training sequences
@@ -271,17 +273,12 @@ def _select_sequences(data: SequenceDataset, count: int) -> Tensor:
     return collate([data[int(index)] for index in chosen])
 
 
-def _data_config(checkpoint: Checkpoint, data: dict[str, Any]) -> Config:
-    """The configuration of the checkpoint with the user's data set.
+def _data_config(checkpoint: Checkpoint, data: dict[str, Any]) -> tuple[Config, float | None]:
+    """The configuration of the checkpoint with the user's data set, and the `trained_s` of `open_data`.
 
-    If the data set is that of the training, split and scenes stay the same, or held-out frames would have been trained on.
-    Paths come from the user alone. A known interval replaces the frame step, as it is valid for any frame rate.
+    Paths come from the user alone.
     """
-    interval_s = checkpoint.frame_interval_s
     trained = checkpoint.config.data.model_dump(exclude={"root", "cache"})
-    base = trained if trained["name"] == data["name"] else {}
-    if interval_s is not None:
-        base = {**base, "frame_interval_s": interval_s, "frame_step": 1}
-    given = {name: value for name, value in data.items() if value is not None}
+    settings, trained_s = settings_as_trained(trained, checkpoint.frame_interval_s, data)
     tables = {name: getattr(checkpoint.config, name).model_dump() for name in ("model", "train")}
-    return build_config({**tables, "data": {**base, **given}})
+    return build_config({**tables, "data": settings}), trained_s

@@ -55,8 +55,14 @@ class FileDataset(SequenceDataset, Protocol):
         ...
 
 
-def open_data(config: Config, split: Split, length: int) -> SequenceDataset:
+def open_data(config: Config, split: Split, length: int, trained_s: float | None = None) -> SequenceDataset:
     """Open the data set that `config.data` names, as sequences of `length` frames.
+
+    Args:
+        config: of the training.
+        split: which part to open.
+        length: frames of a sequence.
+        trained_s: seconds per step of a model that was trained already, which other videos than its own keep.
 
     Raises:
         SvgError: files are missing or unusable; the message names them and says what to do.
@@ -81,7 +87,7 @@ def open_data(config: Config, split: Split, length: int) -> SequenceDataset:
         return BAIRRobotPushing(config, split, length)
     from svg_train.data.video import VideoClips
 
-    return VideoClips(config, split, length)
+    return VideoClips(config, split, length, trained_s)
 
 
 def _refuse_unfit_shape(config: Config) -> None:

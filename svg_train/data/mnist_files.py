@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import http.client
+import re
 import struct
 import urllib.request
 import zlib
@@ -75,7 +77,7 @@ def download_images(root: Path, name: str) -> Path:
                 digest = _fetch(f"{DOWNLOAD_URL}{name}.gz", partial)
                 if digest != _SHA256[name]:
                     raise _missing(root, name, f"the download has the wrong SHA-256 checksum {digest}")
-    except OSError as error:  # urllib's errors are OSErrors too
+    except (OSError, http.client.HTTPException, ValueError) as error:  # the last: it redirects to what is not an address
         raise _missing(root, name, f"the download failed: {error}") from error
     return target
 
@@ -88,7 +90,7 @@ def _fetch(url: str, destination: Path) -> str:
         destination.open("wb") as out,
         ProgressDisplay() as display,
     ):
-        announced = int(response.headers.get("Content-Length") or 0)
+        announced = _announced(response.headers.get("Content-Length"))
         display.progress(f"downloading {url}", 0.0 if announced else None)
         while chunk := response.read(1 << 16):
             size += len(chunk)
@@ -98,6 +100,11 @@ def _fetch(url: str, destination: Path) -> str:
             out.write(chunk)
             display.progress(f"downloading {url}", size / announced if announced else None, f"{size / 1e6:.1f} MB")
     return digest.hexdigest()
+
+
+def _announced(length: str | None) -> int:
+    """Bytes that a server announces, for the display; 0: not known."""
+    return int(length) if length is not None and re.fullmatch(r"[0-9]{1,18}", length.strip()) else 0
 
 
 def _image_count(path: Path, header: bytes) -> int:

@@ -15,6 +15,7 @@ from svg_common.path_advice import path_advice
 from svg_common.quantities import count_text
 from svg_common.video.clips import Clip as SourceClip
 from svg_common.video.clips import find_clips, no_files
+from svg_common.video.sampling import SAME_RATE
 from svg_train.config import Config, DataConfig
 from svg_train.data import Split
 from svg_train.data.augmentation import Augmentation, AugmentedSequences
@@ -51,12 +52,18 @@ class VideoClips(AugmentedSequences):
     The split depends on the files and on `config`, not on `length`: a longer test sequence never moves a frame from one side
     to the other.
 
+    Args:
+        config: of the training.
+        split: which part to open.
+        length: frames of a sequence.
+        trained_s: as for `open_data`.
+
     Raises:
         UsageError: no root is given, or options contradict each other.
         SvgError: no video is usable (all reasons are listed), or the cache cannot be written.
     """
 
-    def __init__(self, config: Config, split: Split, length: int) -> None:
+    def __init__(self, config: Config, split: Split, length: int, trained_s: float | None = None) -> None:
         data, model = config.data, config.model
         if split == "train":
             require_something_to_train_on(data)
@@ -65,12 +72,14 @@ class VideoClips(AugmentedSequences):
         decoded, unreadable = _decoded(data, shape, augmentation.smallest_share)
         skipped = no_files(Path(data.root or "")) + unreadable
         _require(bool(decoded), "no video can be read", data, skipped=skipped, expected=_PLAYABLE)
+        data = _timed_as_trained(decoded, data, config.sequence_length, trained_s)
+        _note_rates(decoded, data)
         videos = _with_rates(decoded, data)
         interval_s = _interval(videos, data, config.sequence_length)
         clips, other_rate = at_one_interval(videos, interval_s)
         # A photo must not be all that is held out. One forecast frame is enough: the split is the same for all lengths.
         films, no_sequence = long_enough(clips, split, model.n_past + 1)
-        mode = _split_mode(data, len(films))
+        mode = _split_mode(data, len(films), skipped + other_rate + no_sequence)
         if mode == "file":
             clips = films
             skipped += no_sequence
@@ -129,24 +138,51 @@ def _clips(data: DataConfig) -> list[SourceClip]:
     return sorted(clips, key=lambda clip: clip.paths[0])  # an order that stays: which files are held out depends on it
 
 
-def _with_rates(videos: Sequence[DecodedVideo], data: DataConfig) -> list[DecodedVideo]:
-    """The videos with the rates that the options give to those without time stamps."""
+def _timed_as_trained(
+    videos: Sequence[DecodedVideo], data: DataConfig, sequence_length: int, trained_s: float | None
+) -> DataConfig:
+    """The options, with the model's interval if it is not what they make of these videos.
+
+    The videos of the training have it by the options of the training, which also time pictures. Others may have other rates.
+    """
+    if trained_s is None:
+        return data
+    try:
+        own_s = _interval(_with_rates(videos, data), data, sequence_length, quiet=True)
+    except UsageError:  # a frame step that is impossible with these videos
+        own_s = math.inf
+    if abs(own_s - trained_s) <= SAME_RATE * trained_s:
+        return data
+    return data.model_copy(update={"frame_interval_s": trained_s, "frame_step": 1})
+
+
+def _note_rates(videos: Sequence[DecodedVideo], data: DataConfig) -> None:
+    """Log which rates are assumed, and options that change none."""
     if data.source_fps is not None and all(video.time_base == "stamps" for video in videos):
         log_once(logging.WARNING, "note: all videos have time stamps of their own: --source-fps does not change them")
+    for video in videos:
+        one_per_step = video.time_base == "numbers" and data.frame_interval_s is not None
+        if video.time_base == "stamps" or data.source_fps is not None or one_per_step:
+            continue
+        what = f"'{video.source}' has no time stamps: assumed {_with_rate(video, data).fps:.4g} frames per second"
+        log_once(logging.WARNING, f"{what}; give the true rate with --source-fps")
+
+
+def _with_rates(videos: Sequence[DecodedVideo], data: DataConfig) -> list[DecodedVideo]:
+    """The videos with the rates that the options give to those without time stamps."""
     return [_with_rate(video, data) for video in videos]
 
 
 def _with_rate(video: DecodedVideo, data: DataConfig) -> DecodedVideo:
     if video.time_base == "stamps":
         return video
-    fps = data.source_fps
-    if fps is None and video.time_base == "numbers" and data.frame_interval_s is not None:
+    if data.source_fps is not None:
+        return video.at_rate(data.source_fps)
+    if video.time_base == "assumed":
+        return video.at_rate(video.fps)
+    if data.frame_interval_s is not None:
         return video.at_rate(data.frame_step / data.frame_interval_s)  # as in svg-live: pictures are one step apart
-    if fps is None:
-        fps = video.fps if video.time_base == "assumed" else _PICTURES_FPS
-        what = f"'{video.source}' has no time stamps: assumed {fps:.4g} frames per second"
-        log_once(logging.WARNING, f"{what}; give the true rate with --source-fps")
-    return video.at_rate(fps)
+    return video.at_rate(_PICTURES_FPS)
 
 
 def _require(usable: bool, what: str, data: DataConfig, skipped: Skipped, expected: str) -> None:
@@ -161,19 +197,18 @@ def _expected(data: DataConfig, split: Split) -> str:
     return f"{_PLAYABLE} in each part of the split{more}"
 
 
-def _interval(videos: list[DecodedVideo], data: DataConfig, sequence_length: int) -> float:
+def _interval(videos: list[DecodedVideo], data: DataConfig, sequence_length: int, quiet: bool = False) -> float:
     """Return the seconds per model step: the options, applied to the first video that is long enough."""
     lead = next((video for video in videos if len(video.times_s) >= sequence_length), videos[0])
     rates = [lead.fps, *(video.fps for video in videos)]
-    return model_interval(data, rates, lead.source.name)
+    return model_interval(data, rates, lead.source.name, quiet)
 
 
-def _split_mode(data: DataConfig, files: int) -> str:
+def _split_mode(data: DataConfig, files: int, skipped: Skipped) -> str:
     if data.split_by == "file" and files < 2:
-        raise UsageError(
-            f"--split-by file needs at least 2 usable videos, but --data-root '{data.root}' has {files}\n"
-            "  add videos, or use --split-by time"
-        )
+        too_few = f"--split-by file needs at least 2 usable videos, but --data-root '{data.root}' has {files}"
+        listed = f":\n{list_sources(skipped)}" if skipped else ""
+        raise UsageError(f"{too_few}{listed}\n  add videos, or use --split-by time")
     return data.split_by or ("file" if files >= MIN_FILES_TO_SPLIT_BY_FILE else "time")
 
 

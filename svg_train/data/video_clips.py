@@ -79,7 +79,7 @@ class ClipSequences:
         return self.window(index)[0].video.source
 
 
-def model_interval(data: DataConfig, rates: Sequence[float], of: str) -> float:
+def model_interval(data: DataConfig, rates: Sequence[float], of: str, quiet: bool = False) -> float:
     """Return the seconds per model step that the options define.
 
     An interval that no frame of the only rate is near, with less than two frames per step, becomes a whole number of frames:
@@ -89,6 +89,7 @@ def model_interval(data: DataConfig, rates: Sequence[float], of: str) -> float:
         data: the options.
         rates: frames per second of all videos; `frame_step` counts frames of the first.
         of: name of the first file, or of the data set.
+        quiet: whether to log nothing.
 
     Raises:
         UsageError: frame_step and frame_interval_s contradict each other, or a step lasts longer or shorter than models run at.
@@ -106,7 +107,9 @@ def model_interval(data: DataConfig, rates: Sequence[float], of: str) -> float:
     one_rate = all(abs(other - fps) <= SAME_RATE * fps for other in rates)
     if not one_rate or wanted_s * fps >= _ENOUGH_FRAMES or abs(step / fps - wanted_s) <= SAME_RATE * wanted_s:
         return wanted_s
-    log_once(logging.INFO, f"note: {wanted_s:g} s per step becomes {step / fps:.4g} s, {count_text(step, 'frame')} of {rate}")
+    if not quiet:
+        note = f"note: {wanted_s:g} s per step becomes {step / fps:.4g} s, {count_text(step, 'frame')} of {rate}"
+        log_once(logging.INFO, note)
     return _possible(step / fps, f"{count_text(step, 'frame')} of {rate}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -134,6 +135,12 @@ class TestRanges:
         with pytest.raises(UsageError, match=reason):
             read_labels(write(tmp_path / name, text))
 
+    def test_what_is_far_too_large_for_labels_is_not_read(self, tmp_path):
+        with (tmp_path / "l.csv").open("wb") as file:
+            file.truncate(1 << 34)
+        with pytest.raises(UsageError, match="cannot be read: it has more than 16 MiB"):
+            read_labels(tmp_path / "l.csv")
+
     def test_missing_labels_are_refused(self, tmp_path):
         with pytest.raises(UsageError, match="do not exist"):
             read_labels(tmp_path / "none.json")
@@ -169,6 +176,28 @@ class TestMatlab:
             labels.of(["Test001", "Test002", "Test003", "Test004"])
         with pytest.raises(UsageError, match="the numbers in their names"):
             labels.of(["a1", "b1", "c2"])
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "TestVideoFile{" * 20_000,
+            "TestVideoFile{1}.gt_frame = [" * 20_000,
+            f"TestVideoFile{{1}}.gt_frame = {' ' * 100_000}x",
+            f"TestVideoFile{{1}}.gt_frame = [1:2{' ' * 100_000}x];",
+        ],
+        ids=["braces", "brackets", "spaces after =", "spaces among ranges"],
+    )
+    def test_what_never_closes_is_refused_at_once(self, tmp_path, text):
+        path = write(tmp_path / "l.m", text)
+        begin = time.process_time()
+        with pytest.raises(UsageError, match="cannot be read"):
+            read_labels(path)
+        assert time.process_time() - begin < 2  # with a time that is the square of the size: minutes
+
+    def test_ranges_may_be_on_lines_of_their_own_and_spaced(self, tmp_path):
+        text = "TestVideoFile{end+1}.gt_frame = [ 1 : 2\n  4 :5 ];\nTestVideoFile{end+1}.gt_frame =  3 : 4 ;\n"
+        labels = read_labels(write(tmp_path / "l.m", text))
+        assert (marked(labels, "1", 5), marked(labels, "2", 5)) == ([1, 2, 4, 5], [3, 4])
 
     def test_clips_with_the_same_number_are_named(self, tmp_path):
         labels = read_labels(write(tmp_path / "l.m", "TestVideoFile{1}.gt_frame = [1:2]; TestVideoFile{2}.gt_frame = [];"))

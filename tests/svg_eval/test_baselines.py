@@ -14,7 +14,7 @@ HORIZON = 4
 
 
 def info(channels: int = 3, height: int = 48, width: int = 64) -> ModelInfo:
-    return ModelInfo("m", "", 3, height, width, channels, 5, 2, 0.1, {"name": "video"})
+    return ModelInfo("m", "", 3, height, width, channels, 5, 2, 0.1, {"name": "video"}, 10)
 
 
 def moving_picture(like: ModelInfo, frames: int, pixels_per_step: int = 2) -> torch.Tensor:

@@ -8,7 +8,7 @@ import torch
 
 from svg_common.errors import BackendMissingError, ExitCode, SvgError, UsageError
 from svg_eval import models as eval_models
-from svg_eval.models import BundleModel, open_model
+from svg_eval.models import BundleModel, open_evaluated
 from svg_train.data.loading import collate, to_unit
 from tests.conftest import random_model, save_model
 
@@ -33,12 +33,12 @@ def noise() -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.fixture
 def checkpoint(tiny_checkpoint):
-    return open_model(str(tiny_checkpoint))
+    return open_evaluated(str(tiny_checkpoint))
 
 
 @pytest.fixture
 def bundle(tiny_bundle):
-    model = open_model(str(tiny_bundle))
+    model = open_evaluated(str(tiny_bundle))
     yield model
     model.close()
 
@@ -72,7 +72,7 @@ def test_approximate_posterior_agrees_and_follows_the_truth_it_is_given(checkpoi
 
 
 def test_deterministic_checkpoint_has_one_future(tmp_path, sequences):
-    model = open_model(str(save_model(tmp_path / "det.pt", random_model(prior="none", z_dim=0))))
+    model = open_evaluated(str(save_model(tmp_path / "det.pt", random_model(prior="none", z_dim=0))))
     assert model.info.deterministic
     nothing = torch.zeros(3, HORIZON, 1, 0), torch.zeros(3, 2, 1, 0)
     futures = model.forecast(sequences[:, :3], *nothing)
@@ -82,20 +82,20 @@ def test_deterministic_checkpoint_has_one_future(tmp_path, sequences):
 
 def test_an_address_is_a_bundle(monkeypatch, tiny_bundle):
     monkeypatch.setattr("svg_eval.models.find_model", lambda model, real_video: {"hf://ada/tiny": tiny_bundle}[model])
-    assert isinstance(open_model("hf://ada/tiny"), BundleModel)
+    assert isinstance(open_evaluated("hf://ada/tiny"), BundleModel)
 
 
 def test_info_describes_the_model(checkpoint, bundle):
     for model in (checkpoint, bundle):
         info = model.info
         assert (info.n_past, info.height, info.width, info.channels, info.z_dim) == (3, 64, 64, 1, Z)
-        assert (info.frame_interval_s, info.data["name"]) == (0.1, "digits")
+        assert (info.frame_interval_s, info.data["name"], info.n_future) == (0.1, "digits", 10)
     assert "fp32" in bundle.info.description
     assert "step 7" in checkpoint.info.description
 
 
 def test_fp16_graphs_are_used_when_asked_for(tiny_bundle, sequences, noise, bundle):
-    half = open_model(str(tiny_bundle), "cpu", None, "fp16")
+    half = open_evaluated(str(tiny_bundle), "cpu", None, "fp16")
     futures, expected = half.forecast(sequences[:1, :3], *(part[:1] for part in noise)), bundle.forecast(
         sequences[:1, :3], *(part[:1] for part in noise)
     )  # fmt: skip
@@ -107,7 +107,7 @@ def test_fp16_graphs_are_used_when_asked_for(tiny_bundle, sequences, noise, bund
 
 def test_reference_checkpoint_is_evaluated_as_it_is(shared_data):
     golden = shared_data / "golden"
-    model, expected = open_model(str(golden / "reference_dcgan64_lp.pth")), np.load(golden / "reference_dcgan64_lp.npz")
+    model, expected = open_evaluated(str(golden / "reference_dcgan64_lp.pth")), np.load(golden / "reference_dcgan64_lp.npz")
     context, eps_past, eps = (torch.from_numpy(expected[name]) for name in ("frames", "context_noise", "noise"))
     futures = model.forecast(context.view(1, 5, 1, 64, 64), eps[None], eps_past[None])
     np.testing.assert_allclose(futures[0].numpy(), expected["expected"], atol=1e-4)
@@ -116,11 +116,11 @@ def test_reference_checkpoint_is_evaluated_as_it_is(shared_data):
 def test_embedded_model_by_name_and_newest_bundle_without_one(tiny_bundle, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("embedded", None):  # nothing lies in this folder
-        model = open_model(name)
+        model = open_evaluated(name)
         assert model.info.label == "digits.svgb"
         model.close()
     (tmp_path / "mine.svgb").symlink_to(tiny_bundle)
-    model = open_model(None)
+    model = open_evaluated(None)
     assert model.info.label == "mine.svgb"
     model.close()
 
@@ -128,7 +128,7 @@ def test_embedded_model_by_name_and_newest_bundle_without_one(tiny_bundle, tmp_p
 @pytest.mark.parametrize("options", [{"backend": "cpu"}, {"precision": "fp16"}])
 def test_options_of_bundles_are_refused_for_a_checkpoint(tiny_checkpoint, options):
     with pytest.raises(UsageError, match="svg-export") as caught:
-        open_model(str(tiny_checkpoint), **options)
+        open_evaluated(str(tiny_checkpoint), **options)
     assert caught.value.exit_code == ExitCode.USAGE
 
 
@@ -139,14 +139,14 @@ def test_unknown_device_is_refused(tiny_checkpoint, device, kind):
     if device == "cuda:7" and torch.cuda.device_count() > 7:
         pytest.skip("this machine has such a device")
     with pytest.raises(kind, match="expected auto, cpu"):
-        open_model(str(tiny_checkpoint), device=device)
+        open_evaluated(str(tiny_checkpoint), device=device)
 
 
 def test_missing_model_and_backend_are_refused(tiny_bundle, tmp_path):
     with pytest.raises(SvgError, match="svg-train and svg-export"):
-        open_model(str(tmp_path / "none.pt"))
+        open_evaluated(str(tmp_path / "none.pt"))
     with pytest.raises(SvgError, match="the tensorrt backend") as caught:
-        open_model(str(tiny_bundle), backend="tensorrt", device="cuda:99")
+        open_evaluated(str(tiny_bundle), backend="tensorrt", device="cuda:99")
     assert caught.value.exit_code == ExitCode.BACKEND_MISSING
 
 
@@ -168,6 +168,6 @@ def test_a_checkpoint_has_the_name_of_its_folder_however_it_is_given(tiny_checkp
     (tmp_path / "run7" / "ckpt.pt").symlink_to(tiny_checkpoint)
     for folder, name in (("run7", "ckpt.pt"), ("run7/deep", "../ckpt.pt"), (".", "run7/ckpt.pt")):
         monkeypatch.chdir(tmp_path / folder)
-        model = open_model(name)
+        model = open_evaluated(name)
         assert model.info.label == "run7"
         model.close()

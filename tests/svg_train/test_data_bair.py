@@ -20,7 +20,6 @@ from svg_common.errors import SvgError, UsageError
 from svg_train.checkpoint import load_checkpoint
 from svg_train.config import build_config
 from svg_train.data import bair_cache, open_data
-from svg_train.data.notes import log_once
 
 LENGTH = 6
 FRAMES = 8  # per trajectory; the real ones have 30
@@ -80,11 +79,6 @@ def write_pngs(folder: Path, numbers, frames: int = FRAMES) -> Path:
         for i, image in enumerate(trajectory(number, frames)):
             Image.fromarray(image).save(folder / str(index) / f"{i}.png")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def forget_notes():
-    log_once.cache_clear()
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ from svg_train.config import build_config
 from svg_train.data import open_data
 from svg_train.data.kth import CLASSES
 from svg_train.data.kth_ranges import read_ranges
-from svg_train.data.notes import log_once
 
 LENGTH = 6
 PREFACE = """
@@ -51,11 +50,6 @@ def write_ranges(root: Path, *lines: str) -> Path:
     path = root / "00sequences.txt"
     path.write_text(PREFACE + "\n".join(lines) + "\n")
     return path
-
-
-@pytest.fixture(autouse=True)
-def forget_notes():
-    log_once.cache_clear()
 
 
 @pytest.fixture

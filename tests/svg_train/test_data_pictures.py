@@ -11,7 +11,6 @@ import pytest
 from svg_common.errors import SvgError, UsageError
 from svg_train.config import build_config
 from svg_train.data import open_data
-from svg_train.data.notes import log_once
 from tests.svg_common.video.test_timing import write_video
 
 LENGTH = 4
@@ -23,11 +22,6 @@ def write_pictures(folder: Path, numbers, name: str = "f{:03d}.png", size: int =
     for number in numbers:
         cv2.imwrite(str(folder / name.format(number)), np.full((size, size, 3), 4 * number, np.uint8))
     return folder
-
-
-@pytest.fixture(autouse=True)
-def forget_notes():
-    log_once.cache_clear()
 
 
 @pytest.fixture

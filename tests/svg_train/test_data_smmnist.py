@@ -6,7 +6,9 @@ import gzip
 import hashlib
 import io
 import shutil
+import socket
 import struct
+import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -115,12 +117,12 @@ def test_offline_the_error_says_what_to_get_and_where_to_put_it(tmp_path, offlin
     assert list(tmp_path.iterdir()) == []
 
 
-def serve(monkeypatch, files: dict[str, bytes]) -> list[str]:
+def serve(monkeypatch, files: dict[str, bytes], length: str = "1000") -> list[str]:
     """Answer downloads with `files` (by name) and return the list of requests."""
     asked: list[str] = []
 
     class Response(io.BytesIO):
-        headers = {"Content-Length": "1000"}  # noqa: RUF012
+        headers = {"Content-Length": length}  # noqa: RUF012
 
     def urlopen(url, timeout):
         assert timeout > 0
@@ -145,6 +147,41 @@ def test_missing_files_are_downloaded_once_and_checked(tmp_path, monkeypatch, ca
     open_data(config_for(root), "test", 2)
     assert [url.rpartition("/")[2] for url in asked] == [f"{TRAIN_IMAGES}.gz", f"{TEST_IMAGES}.gz"]
     assert "downloading https://" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"nonsense\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\ncut short",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nno number\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: http://[\r\n\r\n",
+    ],
+    ids=["not http", "cut short", "not chunked", "redirected to nowhere"],
+)
+def test_a_server_that_answers_nonsense_is_no_source(tmp_path, monkeypatch, answer):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve_once() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(answer)
+
+        threading.Thread(target=serve_once, daemon=True).start()
+        monkeypatch.setattr(mnist_files, "DOWNLOAD_URL", f"http://127.0.0.1:{listening.getsockname()[1]}/")
+        with pytest.raises(SvgError, match=r"and the download (failed: .|has the wrong SHA-256)") as caught:
+            open_data(config_for(tmp_path), "train", 2)
+    assert f"save it as '{tmp_path / TRAIN_IMAGES}.gz'" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("length", ["many", "-5", "9" * 5000, "\u0665"])
+def test_a_length_that_is_no_number_is_not_believed(tmp_path, monkeypatch, length):
+    content = gzip.compress(idx_bytes(marked_images([90])))
+    monkeypatch.setitem(mnist_files._SHA256, TRAIN_IMAGES, hashlib.sha256(content).hexdigest())
+    serve(monkeypatch, {f"{TRAIN_IMAGES}.gz": content}, length)
+    assert digits_seen(open_data(config_for(tmp_path), "train", 2)) == {90}
 
 
 def test_without_a_root_the_files_go_to_the_cache_folder(tmp_path, monkeypatch):

@@ -51,11 +51,6 @@ def write_video(path: Path, frames: int = 60, fps: int = 10, first: int = 0) -> 
     return path
 
 
-@pytest.fixture(autouse=True)
-def forget_notes():
-    log_once.cache_clear()
-
-
 @pytest.fixture
 def options(tmp_path):
     """Table [data] for videos in tmp_path / "videos", with a cache of its own."""
@@ -664,3 +659,18 @@ def test_a_root_written_for_another_program_gets_the_line_that_works(options, ro
     with pytest.raises(UsageError) as refused:
         open_both(options, root=root)
     assert str(refused.value).endswith(line)
+
+
+def test_too_few_files_to_split_by_come_with_the_reasons_against_the_others(options, tmp_path):
+    write_video(tmp_path / "videos" / "fast.avi", fps=30)
+    write_video(tmp_path / "videos" / "slow.avi", fps=25)
+    write_video(tmp_path / "videos" / "short.avi", fps=30, frames=2)
+    (tmp_path / "videos" / "text.avi").write_text("no video")
+    with pytest.raises(UsageError) as caught:
+        open_data(config_of(options, split_by="file", frame_interval_s=1 / 30), "train", 6)
+    first, *others, advice = str(caught.value).splitlines()
+    assert re.fullmatch(r"--split-by file needs at least 2 usable videos, but --data-root '.*' has 1:", first)
+    assert len(others) == 3
+    for name, reason in (("slow", "too slow for 0.03333 s per step"), ("short", "too short: 2 "), ("text", "")):
+        assert any(f"{name}.avi: " in line and reason in line for line in others), str(caught.value)
+    assert advice == "  add videos, or use --split-by time"

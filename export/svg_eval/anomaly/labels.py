@@ -42,11 +42,15 @@ _EXPECTED = (
 )
 _COMMENTS = re.compile(r"^[ \t]*%\{[ \t]*$.*?(?:^[ \t]*%\}[ \t]*$|\Z)|%[^\n]*", re.DOTALL | re.MULTILINE)
 _ASSIGNED = re.compile(r"\bgt_frame\b")
-_ENTRY = re.compile(r"TestVideoFile\s*\{([^}]*)\}\s*\.\s*gt_frame\s*=\s*(?:\[([^\]]*)\]|([\d: \t]+)(?:;|$))", re.MULTILINE)
+# No part of these can begin inside of what the one before it takes: a file of brackets that never close, or of spaces, would
+# otherwise take a time that grows with the square of its size.
+_ENTRY = re.compile(r"TestVideoFile\s*\{([^{}]*)\}\s*\.\s*gt_frame\s*=\s*(?:\[([^\[\]]*)\]|(\d[\d: \t]*)(?:;|$))", re.MULTILINE)
+_COLON = re.compile(r"(?<!\s)\s*:\s*")
 _RANGE = re.compile(r"(\d+)(?::(\d+))?")
 _WORD = re.compile(r"[^\d\s.+-].*", re.DOTALL)  # what is no number, nor meant as one, such as 12.5 or 5O
 _SEPARATORS = {";": ("semicolons", ";"), "\t": ("tabs", r"\t")}  # in place of commas: their name, and how `tr` takes them
 _SHOWN = 5  # names in a message
+_MAX_BYTES = 16 << 20  # a range has a dozen
 
 Mask = NDArray[np.bool_]
 
@@ -203,7 +207,7 @@ def read_labels(path: Path, first_number: int | None = None) -> AnomalyLabels:
         raise UsageError(f"unknown kind of labels: '{path}'\n  {_EXPECTED}")
     refuse_pipe(path)
     try:
-        ranges = reader(decode_text(path.read_bytes()))
+        ranges = reader(decode_text(_content(path)))
     except (EncodingError, ValueError, csv.Error, RecursionError) as error:
         raise UsageError(f"labels '{path}' cannot be read: {error}\n  {_EXPECTED}") from error
     if not ranges:
@@ -218,6 +222,14 @@ def read_labels(path: Path, first_number: int | None = None) -> AnomalyLabels:
 
 
 Ranges = dict[str, tuple[tuple[int, int], ...]]
+
+
+def _content(path: Path) -> bytes:
+    with path.open("rb") as file:
+        content = file.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise ValueError(f"it has more than {_MAX_BYTES >> 20} MiB, and labels have a few bytes for each range")
+    return content
 
 
 def _json_ranges(text: str) -> Ranges:
@@ -330,7 +342,7 @@ def _matlab_ranges(text: str) -> Ranges:
         number, entry = int(index) if re.fullmatch(r"\s*\d{1,9}\s*", index, re.ASCII) else place, listed or bare
         if str(number) in ranges:
             raise ValueError(f"clip {number} has two entries")
-        parts = re.split(r"[\s,;]+", re.sub(r"\s*:\s*", ":", entry).strip())
+        parts = re.split(r"[\s,;]+", _COLON.sub(":", entry).strip())
         found = [_RANGE.fullmatch(part) for part in parts if part]
         if not all(found):
             raise ValueError(f"entry {number} is [{entry:.40}], not ranges such as 5:90, 140:200")

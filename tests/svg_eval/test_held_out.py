@@ -1,0 +1,141 @@
+"""Held-out sequences are those of the training, at its interval, in svg-eval, the quality gate and the recalibration alike."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from svg_common.errors import SvgError
+from svg_eval.data import open_held_out
+from svg_eval.models import checkpoint_info
+from svg_export import precision, recalibrate
+from svg_train.checkpoint import Checkpoint
+from svg_train.config import build_config
+from svg_train.data import open_data
+from tests.svg_train.test_data_video import write_video
+
+MODEL = {"n_past": 2, "channels": 1, "image_size": 64}
+HORIZON = 3
+FUTURE = 20  # frames of training, which the short clips do not have
+
+
+def write_clips(folder: Path) -> Path:
+    """Two short clips at 10 frames per second, and five at 30 that a longer training sequence takes the interval from."""
+    folder.mkdir()
+    for name in ("a1", "a2"):
+        write_video(folder / f"{name}.avi", frames=20, fps=10)
+    for name in "bcdef":
+        write_video(folder / f"{name}.avi", frames=40, fps=30)
+    return folder
+
+
+def write_pictures(folder: Path, frames: int) -> Path:
+    folder.mkdir(parents=True)
+    for number in range(frames):
+        cv2.imwrite(str(folder / f"{number:03d}.png"), np.full((64, 64), 2 * number, np.uint8))
+    return folder
+
+
+def trained_on(root: Path, n_future: int = FUTURE, **data) -> Checkpoint:
+    """A checkpoint as `svg-train` would write it, without weights."""
+    table = {"name": "video", "root": str(root), "cache": str(root.parent / "cache"), **data}
+    config = build_config({"model": MODEL, "train": {"n_future": n_future}, "data": table})
+    return Checkpoint(config, {}, frame_interval_s=open_data(config, "train", config.sequence_length).frame_interval_s)
+
+
+def held_out(checkpoint: Checkpoint, horizon: int = HORIZON, **given):
+    return open_held_out(checkpoint_info("model", checkpoint, ""), given, None, horizon)
+
+
+def names(data) -> set[str]:
+    return {file.name for file in data.files}
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> Path:
+    return write_clips(tmp_path_factory.mktemp("mixed") / "clips")
+
+
+@pytest.fixture(scope="module")
+def mixed(clips) -> Checkpoint:
+    """A training whose interval is that of the clips that are long enough for it."""
+    return trained_on(clips)
+
+
+def test_nothing_is_evaluated_on_that_was_trained_on(mixed):
+    seen = names(open_data(mixed.config, "train", mixed.config.sequence_length))
+    unseen = names(open_data(mixed.config, "test", mixed.config.sequence_length))
+    assert seen | unseen == {f"{name}.avi" for name in "bcdef"}
+    data = held_out(mixed)
+    assert names(data) == unseen
+    assert not names(data) & seen
+    assert data.frame_interval_s == mixed.frame_interval_s == pytest.approx(1 / 30)
+
+
+def test_the_quality_gate_is_on_the_same_clips_as_the_evaluation(mixed, monkeypatch):
+    monkeypatch.setattr(precision, "MIN_SEQUENCES", 1)
+    gate = precision.find_held_out(mixed, {}).data
+    evaluated = held_out(mixed, precision.HORIZON)
+    assert gate.description == evaluated.description
+    assert names(gate) == names(open_data(mixed.config, "test", mixed.config.sequence_length))
+
+
+def test_a_recalibration_is_on_the_same_clips_as_the_training(mixed, clips, monkeypatch):
+    opened = []
+    monkeypatch.setattr(Checkpoint, "build", lambda self: recalibrate.nn.BatchNorm2d(1))
+
+    def select(data, count):
+        opened.append(data)
+        raise SvgError("far enough")
+
+    monkeypatch.setattr(recalibrate, "_select_sequences", select)
+    with pytest.raises(SvgError, match="far enough"):
+        recalibrate.recalibrate_checkpoint(mixed, {"name": "video", "root": str(clips)}, 16)
+    assert names(opened[0]) == names(open_data(mixed.config, "train", mixed.config.sequence_length))
+
+
+def test_a_bundle_is_evaluated_at_its_interval_on_what_its_training_held_out(mixed, clips):
+    known = {"name": "video", "frame_interval_s": mixed.frame_interval_s}  # by a bundle
+    info = replace(checkpoint_info("bundle", mixed, ""), data=known)
+    data = open_held_out(info, {"root": str(clips), "cache": str(clips.parent / "cache")}, None, HORIZON)
+    assert names(data) == names(open_data(mixed.config, "test", mixed.config.sequence_length))
+    assert data.frame_interval_s == mixed.frame_interval_s
+
+
+@pytest.mark.parametrize(("given", "interval_s"), [({"frame_step": 2}, 2 / 30), ({"frame_interval_s": 0.1}, 0.1)])
+def test_the_users_time_base_is_obeyed(mixed, given, interval_s):
+    assert held_out(mixed, test_fraction=0.5, **given).frame_interval_s == pytest.approx(interval_s)
+
+
+def test_other_clips_are_read_at_the_models_interval(tmp_path):
+    (tmp_path / "slow").mkdir()
+    write_video(tmp_path / "slow/a.avi", frames=60, fps=10)
+    checkpoint = trained_on(tmp_path / "slow", n_future=4)
+    (tmp_path / "fast").mkdir()
+    write_video(tmp_path / "fast/a.avi", frames=120, fps=30)
+    assert held_out(checkpoint, root=str(tmp_path / "fast")).frame_interval_s == pytest.approx(0.1)
+    many = write_pictures(tmp_path / "pictures", 60)
+    checkpoint = replace(checkpoint, frame_interval_s=0.04)
+    assert held_out(checkpoint, root=str(many)).frame_interval_s == pytest.approx(0.04)  # pictures are one step apart
+
+
+@pytest.mark.parametrize("options", [{"frame_step": 2}, {"frame_step": 2, "frame_interval_s": 0.5}, {"source_fps": 4.0}])
+def test_pictures_keep_the_rate_that_they_had_in_training(tmp_path, options):
+    write_pictures(tmp_path / "pictures/one", 80)
+    checkpoint = trained_on(tmp_path / "pictures", n_future=4, **options)
+    trained = open_data(checkpoint.config, "test", 2 + HORIZON)
+    data = held_out(checkpoint)
+    assert data.description == trained.description
+    np.testing.assert_array_equal(data[0], trained[0])
+
+
+def test_pictures_that_were_left_out_of_training_move_no_clip(tmp_path):
+    clips = write_clips(tmp_path / "clips")
+    write_pictures(clips / "c1", 60)
+    write_pictures(clips / "e1", 60)
+    checkpoint = trained_on(clips)  # pictures, 10 a second, have none for every step
+    assert held_out(checkpoint).description == open_data(checkpoint.config, "test", 2 + HORIZON).description
