@@ -13,10 +13,11 @@ from svg_adapt.adaptation_options import CameraRecording
 from svg_adapt.adaptation_report import as_text, verdict, write_text
 from svg_adapt.adaptation_stage import STATE, read_stage, write_stage
 from svg_adapt.comparison import SEQUENCES, Comparison, compare
+from svg_adapt.kept_video import KeptVideo
 from svg_adapt.recorded_source import RecordedSource
 from svg_adapt.recorder import Recorder
 from svg_adapt.recording import RECORDING, Facts, Recording, frames_cache, how_to_delete, make_private, read_facts
-from svg_common.errors import ExitCode, SvgError, UsageError
+from svg_common.errors import ExitCode, SvgError, UsageError, first_line
 from svg_common.files import file_sha256, resolved
 from svg_common.folder_lock import FolderLock
 from svg_common.path_advice import shell_argument
@@ -130,6 +131,7 @@ def _adapt_in(request: Adaptation, lock: FolderLock) -> dict[str, Any]:
             adapted=out / BEST,
             start=request.start,
             start_name=request.start_name,
+            data=config.data,
             settings=settings,
             progress=display,
         )
@@ -193,10 +195,12 @@ def _configuration(request: Adaptation) -> Config:
 def _record(record: CameraRecording, config: Config, out: Path, lock: FolderLock) -> None:
     interval_s, recorded_source = config.data.frame_interval_s, RecordedSource.of(record.source)
     assert interval_s is not None  # _configuration and the options see to it
-    facts = read_facts(out / RECORDING)
+    facts, again = read_facts(out / RECORDING), False
     if facts is not None:
         facts.require(out / RECORDING, recorded_source, interval_s)
-        if facts.has(record.wanted_s):
+        complete = facts.has(record.wanted_s)
+        again = complete and _is_to_be_recorded_again(facts, record, config, out)
+        if complete and not again:
             return
         _refuse_more(facts, record, out)
     least_s = _least_s(config)
@@ -214,7 +218,7 @@ def _record(record: CameraRecording, config: Config, out: Path, lock: FolderLock
             lock.hold()
             recording = Recording(out / RECORDING, recorded_source, interval_s, record.limit_bytes)
             write_stage(out, "recording")
-            if record.source.path is not None:
+            if record.source.path is not None or again:
                 recording.restart()
             _LOG.info(
                 "recording %s of %s into %s, up to %s; it stays on this machine, and is deleted with: %s",
@@ -225,7 +229,8 @@ def _record(record: CameraRecording, config: Config, out: Path, lock: FolderLock
                 Recorder(recording, source, side, events).record(record.wanted_s, stop, display)
             except SourceLostError as error:
                 raise SourceLostError(f"{error}\n  what was recorded is kept{_GO_ON}") from error
-    recorded = f"{duration_text(recording.facts.recorded_s)}, {size_text(recording.size_bytes)}"
+    kept = KeptVideo.read(recording.folder, recording.facts)
+    recorded = f"{_recorded_text(recording.facts, kept)}, {size_text(recording.size_bytes)}"
     if stop:
         raise RecordingStoppedError(f"stopped after recording {recorded}{_GO_ON}")
     _LOG.info("recorded %s", recorded)
@@ -240,15 +245,44 @@ def _refuse_more(facts: Facts, record: CameraRecording, out: Path) -> None:
         )
 
 
+def _is_to_be_recorded_again(facts: Facts, record: CameraRecording, config: Config, out: Path) -> bool:
+    """Whether a complete recording is useless because of its limit, and there is a larger one now."""
+    if (out / LAST).exists():
+        return False
+    kept, reached = KeptVideo.read(out / RECORDING, facts), facts.reached_limit_bytes
+    if _is_enough(kept, config) or not kept.gave_way:
+        return False
+    return reached is None or reached < record.limit_bytes
+
+
 def _require_enough(out: Path, config: Config) -> None:
-    """Refuse a recording whose source ended too early, before the training that would fail."""
+    """Refuse a recording whose held-out part has no sequence to evaluate on, before the training that would fail."""
     facts, least_s = read_facts(out / RECORDING), _least_s(config)
-    if facts is not None and facts.ended and facts.recorded_s + facts.interval_s / 2 < least_s:
-        raise SvgError(
-            f"{facts.source} ended after {duration_text(facts.recorded_s)}: too short to adapt to\n"
-            f"  expected {_why(least_s, config)}\n"
-            f"  take a longer one, with another --out; this recording is deleted with: {how_to_delete(out)}"
-        )
+    if facts is None or (out / LAST).exists() or _is_enough(kept := KeptVideo.read(out / RECORDING, facts), config):
+        return
+    recorded, deleted = _recorded_text(facts, kept), f"this recording is deleted with: {how_to_delete(out)}"
+    if kept.gave_way:
+        reached = facts.reached_limit_bytes
+        limit = "--record-limit" if reached is None else f"--record-limit {size_text(reached)}"
+        problem = f"{limit} is too small: of {facts.source}, it left too little to adapt to: {recorded}"
+        advice = f"record it again with a larger --record-limit and --resume, or with another --out; {deleted}"
+    elif facts.recorded_s < least_s:
+        problem = f"{facts.source} ended after {recorded}: too short to adapt to"
+        advice = f"take a longer one, with another --out; {deleted}"
+    else:
+        problem = f"{facts.source} was recorded in pieces that are too short to adapt to: {recorded}"
+        advice = f"record it without interruptions, or for longer, with another --out; {deleted}"
+    raise SvgError(f"{problem}\n  expected {_why(least_s, config)}\n  {advice}")
+
+
+def _is_enough(kept: KeptVideo, config: Config) -> bool:
+    interval_s = config.data.frame_interval_s or _DEFAULT_INTERVAL_S
+    return kept.longest_held_out_s(config.data.test_fraction) > (_evaluated(config) - 0.5) * interval_s
+
+
+def _recorded_text(facts: Facts, kept: KeptVideo) -> str:
+    recorded = duration_text(facts.recorded_s)
+    return f"{recorded}, of which the last {duration_text(kept.seconds)} are kept" if kept.gave_way else recorded
 
 
 def _least_s(config: Config) -> float:
@@ -262,8 +296,9 @@ def _evaluated(config: Config) -> int:
 
 
 def _why(least_s: float, config: Config) -> str:
-    held_out = f"the last {config.data.test_fraction:.0%} are held out, and an evaluation needs {_evaluated(config)} pictures"
-    return f"at least {duration_text(least_s)}: {held_out}"
+    held_out = f"the last {config.data.test_fraction:.0%} are held out"
+    needed = f"an evaluation needs {_evaluated(config)} pictures in one segment"
+    return f"at least {duration_text(least_s)}: {held_out}, and {needed}"
 
 
 # ---- 2) train ----
@@ -295,7 +330,7 @@ def _train(request: Adaptation, config: Config, lock: FolderLock) -> None:
         places = {"root": config.data.root, "cache": config.data.cache} if saved is not None else None
         Trainer(config=config, out=out, machine=request.machine, resume=saved is not None, init=init, places=places).run()
     except StoppedError as error:
-        raise StoppedError(str(error).partition("\n")[0] + _GO_ON) from error
+        raise StoppedError(first_line(error) + _GO_ON) from error
 
 
 def _refuse_other_settings(saved: Config, given: Config, out: Path) -> None:
@@ -329,6 +364,7 @@ def _export(out: Path, bundle: Path, display: ProgressDisplay) -> None:
 def _report(request: Adaptation, comparison: Comparison, bundle: Path) -> dict[str, Any]:
     out, record = request.out, request.record
     facts = read_facts(out / RECORDING) if record is not None else None
+    kept = KeptVideo.read(out / RECORDING, facts) if facts is not None else None
     checkpoint = load_checkpoint(out / BEST)
     text = "\n\n".join(
         [
@@ -340,6 +376,7 @@ def _report(request: Adaptation, comparison: Comparison, bundle: Path) -> dict[s
                 start=_start_advice(request),
                 source=_source_argument(request),
                 recorded_s=facts.recorded_s if facts is not None else None,
+                kept_s=kept.seconds if kept is not None and kept.gave_way else None,
             ),
         ]
     )
@@ -348,7 +385,7 @@ def _report(request: Adaptation, comparison: Comparison, bundle: Path) -> dict[s
         "bundle": None if comparison.reasons_against else str(bundle),
         "checkpoint": str(out / BEST),
         "step": checkpoint.step,
-        "recording": None if facts is None else facts.model_dump(exclude={"address"}),
+        "recording": None if facts is None or kept is None else _recording_as_json(facts, kept),
     }
     write_text(out, text)
     write_stage(out, "done", **values)
@@ -356,6 +393,11 @@ def _report(request: Adaptation, comparison: Comparison, bundle: Path) -> dict[s
     if facts is not None:
         print(f"the recording is kept in {out / RECORDING}; delete it with: {how_to_delete(out)}")
     return values
+
+
+def _recording_as_json(facts: Facts, kept: KeptVideo) -> dict[str, Any]:
+    """Without what tells cameras and segments apart."""
+    return {**facts.model_dump(exclude={"address", "segments_s"}), "kept_s": kept.seconds}
 
 
 def _start_advice(request: Adaptation) -> str:

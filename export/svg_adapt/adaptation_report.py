@@ -42,7 +42,15 @@ def as_text(comparison: Comparison) -> str:
     )
 
 
-def verdict(comparison: Comparison, bundle: Path, checkpoint: Path, start: str, source: str, recorded_s: float | None) -> str:
+def verdict(
+    comparison: Comparison,
+    bundle: Path,
+    checkpoint: Path,
+    start: str,
+    source: str,
+    recorded_s: float | None,
+    kept_s: float | None = None,
+) -> str:
     """Whether the adapted model is worth it, and the command to run next.
 
     Args:
@@ -52,6 +60,7 @@ def verdict(comparison: Comparison, bundle: Path, checkpoint: Path, start: str, 
         start: the command that runs the model that it started from.
         source: how svg-live is given the camera.
         recorded_s: seconds that were recorded; None for clips.
+        kept_s: seconds that the limit of the recording left of them; None if that is all.
     """
     reasons = comparison.reasons_against
     if not reasons:
@@ -60,20 +69,23 @@ def verdict(comparison: Comparison, bundle: Path, checkpoint: Path, start: str, 
         [
             f"NOT worth it: keep {comparison.start_name}. No bundle was written, because",
             *(f"  - {reason}" for reason in reasons),
-            *(f"  {advice}" for advice in _advice(comparison, recorded_s)),
+            *(f"  {advice}" for advice in _advice(comparison, recorded_s, kept_s)),
             f"  run that one with: {start}",
             f"  export this one all the same with: svg-export {shell_argument(checkpoint)}",
         ]
     )
 
 
-def _advice(comparison: Comparison, recorded_s: float | None) -> list[str]:
+def _advice(comparison: Comparison, recorded_s: float | None, kept_s: float | None) -> list[str]:
     """What may help, the likeliest first."""
     advice = []
     if comparison.moving_share < _STILL:
         share = f"{100 * comparison.moving_share:.2f} %"
         advice.append(f"little moves: {share} of the held-out pixels; record when more is going on, or nearer to it")
-    if recorded_s is not None and recorded_s < _SHORT_S:
+    if recorded_s is not None and kept_s is not None and kept_s < _SHORT_S:
+        kept = f"only {duration_text(kept_s)} of the {duration_text(recorded_s)} recorded were kept"
+        advice.append(f"{kept}; record again with a larger --record-limit, in another --out")
+    elif recorded_s is not None and recorded_s < _SHORT_S:
         advice.append(f"only {duration_text(recorded_s)} were recorded; record longer, such as with --record 20m")
     return [*advice, "train longer, such as with --train 1h, or with a lower --lr, in another --out"]
 

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from svg_common.cache import cache_folder
 from svg_common.metrics import psnr
 from svg_common.progress import ProgressListener
 from svg_eval.evaluation_run import Request, run
 from svg_eval.measure import Settings
 from svg_eval.pixels import CLASSES, PixelClass, PixelSums
+from svg_train.config import DataConfig
 from svg_train.config_options import fields
 
 SEQUENCES = 256  # at most
@@ -76,13 +78,16 @@ class Comparison:
         return {**asdict(self), "worth_it": not self.reasons_against, "reasons_against": self.reasons_against}
 
 
-def compare(adapted: Path, start: Path, start_name: str, settings: Settings, progress: ProgressListener) -> Comparison:
+def compare(
+    adapted: Path, start: Path, start_name: str, data: DataConfig, settings: Settings, progress: ProgressListener
+) -> Comparison:
     """Forecast the held-out part of what `adapted` was trained on with both checkpoints.
 
     Args:
-        adapted: checkpoint; it knows its data.
+        adapted: checkpoint; it knows its data, but not where they are now.
         start: checkpoint that it started from.
         start_name: of that one, as it is displayed.
+        data: has root and cache.
         settings: how much to evaluate.
         progress: receives the progress.
 
@@ -96,7 +101,7 @@ def compare(adapted: Path, start: Path, start_name: str, settings: Settings, pro
         precision=None,
         baselines=(str(start),),
         protocol=None,
-        data=dict.fromkeys(fields("data")),
+        data={**dict.fromkeys(fields("data")), "root": data.root, "cache": str(cache_folder(data.cache))},
         settings=settings,
     )
     evaluation = run(request, progress)

@@ -124,7 +124,7 @@ class Recorder:
         if segment is not None:
             segment.writer.close(keep)
             if segment.writer.path.exists():  # else it was discarded
-                self._recording.add(seconds)
+                self._recording.add(segment.writer.path, seconds)
 
     def _refuse_slow_source(self, frame: SourceFrame) -> None:
         """A model cannot be trained at an interval at which there are no pictures."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from svg_adapt.recorded_source import RecordedSource
 from svg_common.errors import UsageError
@@ -38,8 +38,10 @@ class Facts(BaseModel):
     source: str  # without user, password and path of an address
     address: str | None = None  # salted hash of what `source` leaves out, but for user and password; earlier versions have none
     interval_s: float  # between its pictures
-    recorded_s: float = 0.0  # all segments, those that gave way to the limit included
+    recorded_s: float = 0.0  # all segments, those that gave way to the limit included: see KeptVideo for the others
     ended: bool = False  # the source has no more
+    segments_s: dict[str, float] = Field(default_factory=dict)  # by file name; earlier versions have none
+    reached_limit_bytes: int | None = None  # for which segments gave way last; earlier versions have none
 
     def has(self, seconds: float, in_progress_s: float = 0.0) -> bool:
         """Whether so much is recorded, with a segment in progress, or all that there is."""
@@ -104,7 +106,7 @@ class Recording:
     @property
     def segments(self) -> list[Path]:
         """All complete segments, the oldest first."""
-        return sorted(_files(self.folder, _SEGMENT), key=_number)
+        return segments_in(self.folder)
 
     @property
     def size_bytes(self) -> int:
@@ -113,14 +115,15 @@ class Recording:
 
     def next_segment(self) -> Path:
         """The path for another segment, once the oldest ones have made room for it."""
-        while self.size_bytes > self._limit_bytes // 8 * 7:  # the new one has its index, too
-            self.segments[0].unlink()
+        self._make_room(self._limit_bytes // 8)  # the new one has its index, too
         segments = self.segments
-        return self.folder / f"{_number(segments[-1]) + 1 if segments else 1:06d}.mp4"
+        return self.folder / f"{segment_number(segments[-1]) + 1 if segments else 1:06d}.mp4"
 
-    def add(self, seconds: float) -> None:
-        """Count the time of a segment that is complete."""
-        self._update(recorded_s=self.facts.recorded_s + seconds)
+    def add(self, segment: Path, seconds: float) -> None:
+        """Count a segment that is complete. It may be larger than planned, as the encoder looks ahead: older ones give way."""
+        segments_s = {**self.facts.segments_s, segment.name: seconds}
+        self._update(recorded_s=self.facts.recorded_s + seconds, segments_s=segments_s)
+        self._make_room(0)
 
     def finish(self) -> None:
         """The source has ended: there is nothing more to record."""
@@ -130,7 +133,22 @@ class Recording:
         """Remove the segments: their source, a file, is read from its beginning again."""
         for file in self.segments:
             file.unlink()
-        self._update(recorded_s=0.0)
+        self._update(recorded_s=0.0, ended=False, segments_s={}, reached_limit_bytes=None)
+
+    def _make_room(self, size_bytes: int) -> None:
+        """Remove the oldest segments until `size_bytes` more do not exceed the limit."""
+        sizes = {segment: segment.stat().st_size for segment in self.segments}
+        excess = sum(sizes.values()) + size_bytes - self._limit_bytes
+        if excess <= 0:
+            return
+        for segment, size in sizes.items():
+            segment.unlink()
+            excess -= size
+            if excess <= 0:
+                break
+        kept = {segment.name for segment in self.segments}
+        segments_s = {name: seconds for name, seconds in self.facts.segments_s.items() if name in kept}
+        self._update(segments_s=segments_s, reached_limit_bytes=self._limit_bytes)
 
     def _update(self, **changed: object) -> None:
         self.facts = self.facts.model_copy(update=changed)
@@ -167,6 +185,11 @@ def read_facts(folder: Path) -> Facts | None:
     if facts.format != _FORMAT:
         raise UsageError(f"'{folder}' is not a recording of svg-train: its {_FACTS} has another format\n  choose another --out")
     return facts
+
+
+def segments_in(folder: Path) -> list[Path]:
+    """All complete segments of the recording in `folder`, the oldest first."""
+    return sorted(_files(folder, _SEGMENT), key=segment_number)
 
 
 def frames_cache(folder: Path) -> Path:
@@ -236,5 +259,6 @@ def _files(folder: Path, pattern: re.Pattern[str]) -> Iterator[Path]:
     return (path for path in list(folder.iterdir()) if pattern.fullmatch(path.name) and path.is_file())
 
 
-def _number(segment: Path) -> int:
+def segment_number(segment: Path) -> int:
+    """The position of a segment in its recording, from 1."""
     return int(segment.stem)

@@ -17,7 +17,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from svg_adapt import adaptation
+from svg_adapt import adaptation, adaptation_options
 from svg_adapt.adaptation_stage import write_stage
 from svg_adapt.cli import app
 from svg_common.errors import ExitCode
@@ -28,7 +28,7 @@ from svg_train.shipped_models import find_checkpoint, shipped_models
 from tests.command_runner import start, wait_until
 from tests.families import save_tiny
 from tests.svg_common.test_folder_lock import held_by_another_process
-from tests.svg_runtime.live.live_helpers import write_video
+from tests.svg_runtime.live.live_helpers import read_times, write_video
 
 QUICK = [
     *("--device", "cpu", "--precision", "32-true", "--batch-size", "4", "--n-future", "4", "--warmup-steps", "0"),
@@ -361,6 +361,50 @@ def test_a_clip_that_is_too_short_is_refused_before_the_training(start_model, tm
         assert "short.mp4 ended after 1 s: too short to adapt to\n  expected at least" in run.output
         assert "deleted with: svg-train --out run --delete-recording" in run.output
         assert "training" not in run.output
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory) -> Path:
+    """Twelve seconds of noise, of which less than five fit a recording of 100 kB."""
+    path = tmp_path_factory.mktemp("noise") / "noise.mp4"
+    draw = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"crf": "10", "preset": "ultrafast"})
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for _ in range(120):
+            picture = draw.integers(0, 255, (64, 64, 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_a_limit_that_leaves_too_little_is_named_and_a_larger_one_records_again(start_model, noise, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(adaptation_options, "_LEAST_LIMIT", 1)
+    given = command(start_model, noise, "--steps", "1")[1:]
+    for more in ([], ["--resume"], ["--resume", "--record", "10s"]):
+        error = invoke(*given, "--record-limit", "100kB", *more)
+        assert str(error).startswith(f"--record-limit 0.1 MB is too small: of {noise}, it left too little to adapt to: 12 s, ")
+        assert "expected at least 5 s: the last 15% are held out, and an evaluation needs" in str(error)
+        assert "record it again with a larger --record-limit and --resume, or with another --out" in str(error)
+        assert "--data-root" not in str(error)
+    assert invoke(*given, "--record-limit", "1GB", "--resume") is None
+    recorded = json.loads((tmp_path / "run" / "adaptation.json").read_text())["recording"]
+    assert (recorded["recorded_s"], recorded["kept_s"]) == (pytest.approx(12), pytest.approx(12))
+
+
+def test_the_report_tells_what_is_kept_from_what_was_recorded(start_model, noise, tmp_path, monkeypatch, logged):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(adaptation_options, "_LEAST_LIMIT", 1)
+    small = ["--record-limit", "100kB", "--eval-horizon", "1", "--n-future", "2", "--test-fraction", "0.4"]
+    assert invoke(*command(start_model, noise, "--steps", "1")[1:], *small) is None
+    recorded = json.loads((tmp_path / "run" / "adaptation.json").read_text())["recording"]
+    videos = (tmp_path / "run" / "recording").glob("*.mp4")
+    assert recorded["recorded_s"] == pytest.approx(12)
+    assert recorded["kept_s"] == pytest.approx(sum(len(read_times(video)) for video in videos) / 10)
+    assert recorded["kept_s"] < 6
+    assert re.search(r"recorded 12 s, of which the last \d s are kept, 0\.1 MB", logged.text)
 
 
 def test_a_camera_that_is_not_there_leaves_nothing_behind(start_model, tmp_path):

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from svg_adapt.adaptation_report import as_text, verdict
-from svg_adapt.comparison import Comparison, Gain, Scores, gain
+from svg_adapt.comparison import Comparison, Gain, Scores, compare, gain
+from svg_common.progress import NullListener
+from svg_eval.measure import Settings
+from svg_train.checkpoint import load_checkpoint, save_checkpoint
+from svg_train.config import DataConfig, build_config
+from tests.families import save_tiny
+from tests.svg_runtime.live.live_helpers import write_video
 
 NAN = float("nan")
 
@@ -92,8 +99,40 @@ def test_advice_fits_the_recording():
     assert "were recorded" not in said(0.05, None)
 
 
+def test_advice_for_a_recording_that_its_limit_cut_is_a_larger_limit():
+    poor = comparison(Gain(0.0, 0.1), GOOD)
+    said = verdict(poor, Path("b"), Path("c"), "svg-live", source="--camera 0", recorded_s=1200.0, kept_s=4.0)
+    assert "only 4 s of the 20.0 min recorded were kept; record again with a larger --record-limit" in said
+    assert "record longer" not in said
+
+
 def test_the_table_has_dashes_where_nothing_moves():
     lines = as_text(comparison(GOOD, GOOD, moving_share=0.0)).splitlines()
     assert lines[1].split() == ["all", "pixels", "moving", "(0.0", "%)"]
     assert [line.split()[-1] for line in lines[2:]] == ["-"] * 5
     assert "+1.00 ± 0.20" in lines[-1]
+
+
+@pytest.mark.parametrize("cache", [None, "cache"])
+def test_clips_that_have_moved_since_the_training_are_compared_where_they_are_now(tmp_path, monkeypatch, cache):
+    """Cache too: the old one may not be a folder of this machine."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "default"))
+    start = save_tiny("ensemble", tmp_path / "start.pt", channels=3)
+    (tmp_path / "file").touch()
+    trained = load_checkpoint(start)
+    gone = {"data": {"name": "video", "root": "gone/", "cache": str(tmp_path / "file" / "cache")}}
+    adapted = tmp_path / "ckpt.pt"
+    save_checkpoint(adapted, replace(trained, config=build_config(trained.config.model_dump(), gone)))
+    write_video(tmp_path / "clip.mp4", frames=60)
+    comparison = compare(
+        adapted=adapted,
+        start=start,
+        start_name="start",
+        data=DataConfig(name="video", root="clip.mp4", cache=cache),
+        settings=Settings(sequences=2, samples=2, horizon=2, seed=0),
+        progress=NullListener(),
+    )
+    assert comparison.sequences == 2
+    assert comparison.all.over_start.db == 0  # of the same weights
+    assert [folder.name for folder in (tmp_path / "default", tmp_path / "cache") if folder.exists()] == [cache or "default"]

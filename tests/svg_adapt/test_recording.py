@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from svg_adapt import recorder as recorder_module
+from svg_adapt.kept_video import KeptVideo
 from svg_adapt.recorded_source import RecordedSource
 from svg_adapt.recorder import Recorder, shrink
 from svg_adapt.recording import RECORDING, Recording, delete_recording, frames_cache, read_facts
@@ -119,6 +120,53 @@ def test_the_oldest_segments_give_way_to_the_limit(tmp_path):
     assert numbers == list(range(numbers[0], numbers[-1] + 1))
     assert numbers[0] > 1
     assert recording.facts.recorded_s == pytest.approx(40)  # all that was seen, also what gave way
+
+
+class TallyOfLimit(Recording):
+    """Notes how large the recording is at the end of every segment."""
+
+    def add(self, segment: Path, seconds: float) -> None:
+        super().add(segment, seconds)
+        self.sizes = [*getattr(self, "sizes", []), self.size_bytes]
+
+
+def test_the_limit_holds_after_every_segment_though_the_encoder_looks_ahead(tmp_path):
+    """What the encoder holds back is larger than the tenth of the limit at which a segment ends."""
+    recording = TallyOfLimit(tmp_path / RECORDING, CAMERA, 0.1, 100_000)
+    record(recording, Frames([noisy(tick) for tick in range(100)]))
+    assert len(recording.sizes) > 3
+    assert max(recording.sizes) <= 100_000
+
+
+def test_what_gave_way_is_not_counted_as_kept(tmp_path):
+    recording = Recording(tmp_path / RECORDING, CAMERA, 0.1, 100_000)
+    record(recording, Frames([noisy(tick) for tick in range(50)]))
+    facts = read_facts(recording.folder)
+    assert (facts.recorded_s, facts.reached_limit_bytes) == (pytest.approx(5), 100_000)
+    pictures = [len(of_segment) for of_segment in times(recording)]
+    of_earlier_version = facts.model_copy(update={"segments_s": {}, "reached_limit_bytes": None})
+    for known in (facts, of_earlier_version):
+        kept = KeptVideo.read(recording.folder, known)
+        assert kept.gave_way
+        assert [segment.pictures for segment in kept.segments] == pictures
+        assert kept.seconds == pytest.approx(sum(pictures) / 10)
+        assert kept.seconds < 4
+    recording.restart()
+    assert not KeptVideo.read(recording.folder, recording.facts).gave_way
+    assert not recording.facts.ended
+
+
+def test_a_sequence_to_evaluate_on_lies_within_a_segment(recording, monkeypatch):
+    monkeypatch.setattr(recorder_module, "SEGMENT_S", 0.5)
+    ticks = [*range(14), 20]  # the last segment has a gap: 10, 11, 12, 13, 20
+    record(recording, Frames([frame(tick) for tick in ticks]))
+    kept = KeptVideo.read(recording.folder, recording.facts)
+    assert not kept.gave_way
+    assert kept.seconds == pytest.approx(2.1)
+    assert kept.longest_held_out_s(0.2) == pytest.approx(1.1 * 3 / 5)  # 3 pictures of 15
+    assert kept.longest_held_out_s(0.6) == pytest.approx(1.1)
+    (recording.folder / "000003.mp4").write_bytes(b"damaged")
+    assert KeptVideo.read(recording.folder, recording.facts).longest_held_out_s(1.0) == pytest.approx(0.5)
 
 
 def test_a_lost_source_keeps_what_was_recorded_and_can_be_continued(recording):

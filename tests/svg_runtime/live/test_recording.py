@@ -168,6 +168,16 @@ def test_the_oldest_give_way_and_nothing_else_does(tmp_path):
     assert kept[-1] > "svg-live-20261025T120018"
 
 
+def test_the_limit_holds_after_every_segment(tmp_path):
+    """A picture is 10 kB: six segments exceed the limit, and room is made for one of a tenth of it."""
+    recorder = segments(tmp_path, limit=58_000)
+    for tick in range(20):
+        recorder.record(view_at(tick), None)
+        recorder.close()
+        assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 58_000
+    assert len(names(tmp_path)) == 5
+
+
 def test_two_files_of_one_moment_have_two_names_and_unfinished_ones_are_removed(tmp_path):
     (tmp_path / ".svg-live-20200101T000000.000Z.npz").write_bytes(b"unfinished")
     (tmp_path / ".other.npz").write_bytes(b"not ours")

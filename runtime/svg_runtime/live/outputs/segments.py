@@ -78,6 +78,7 @@ class SegmentRecorder:
                 segment.close()
             finally:
                 self._keep(segment.path)
+            self._files.make_room(0)  # it may be larger than planned, by its last picture and its index
 
     def summary(self) -> dict[str, Any]:
         """Return how many pictures were written, to how many segments, and how many of those taken cannot be read."""
