@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from svg_common.errors import SvgError
+from svg_common.errors import SvgError, first_line
 from svg_common.files import atomic_file, refuse_pipe
 from svg_common.frame_statistics import TrainingData
 from svg_common.video.sampling import MAX_STEP_S, MIN_STEP_S
@@ -105,7 +105,7 @@ def staged_checkpoint(path: str | Path, checkpoint: Checkpoint) -> Iterator[None
                 partial,
             )
         except RuntimeError as error:  # torch reports a failed write as a RuntimeError of its zip writer
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise OSError(f"cannot write '{path}': is the disk full? (torch reports: {reason})") from error
         yield
 
@@ -128,7 +128,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             f"Any code in it was not run{_EXPECTED}"
         ) from error
     except Exception as error:  # bytes that are not a pickle can raise anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise CheckpointError(
             f"cannot read the checkpoint '{path}': damaged, truncated or not a checkpoint ({reason}){_EXPECTED}"
         ) from error
@@ -223,6 +223,7 @@ class _TrainingState(BaseModel):
     precision: str | None = None  # nor this
     loss_scaling: dict[str, Any] = Field(default_factory=dict)  # in float16 alone
     data_files: dict[str, str] = Field(default_factory=dict)  # split -> fingerprint; older checkpoints have none
+    evaluation_due: bool = False  # given up when the run was stopped; older checkpoints were saved after it
 
 
 class _Metadata(BaseModel):

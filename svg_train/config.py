@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +12,7 @@ from svg_common.quantities import parse_duration
 from svg_common.validation import problem_text
 from svg_common.video.sampling import MAX_STEP_S, MIN_STEP_S
 from svg_train.families import FAMILIES, ModelConfig
-from svg_train.families.base import Frozen
+from svg_train.families.base import MAX_WEIGHT, Frozen
 from svg_train.families.svg import SvgConfig
 
 if TYPE_CHECKING:
@@ -23,6 +22,10 @@ _LISTED = 60  # problems in one message
 # Larger values are typing errors, which would take all memory or never end.
 _MOST = 1 << 16  # sequences or frames at once
 _MOST_STEPS = 10**9
+_FPS = (1e-6, 1e6)  # pictures per second
+_EDGE_PX = (0.01, 32.0)  # thinner is no softer; wider than a digit, it is a spot of one brightness
+_LEAST_CROP = 0.001  # of the side of a picture; the cache has pictures of which that is a frame of the model
+_LEAST_RATE = 1e-12  # smaller steps, and gradients, change no float32 weight
 
 # The data sets that an option applies to. frame_interval_s applies to all.
 DATA_OF_OPTION: dict[str, tuple[str, ...]] = {
@@ -55,8 +58,10 @@ class DataConfig(Frozen):
         description="Folder of the MNIST files, a video, a folder of videos or pictures, or folder of the KTH or BAIR data.",
     )
     num_digits: int = Field(1, ge=1, le=4, description="Digits per scene (digits, smmnist).")
-    edge_px: float = Field(1.5, gt=0, description="Width of the soft edge of drawn digits, in pixels (digits).")
-    frame_step: int = Field(1, ge=1, description="Use every n-th frame (video, kth).")
+    edge_px: float = Field(
+        1.5, ge=_EDGE_PX[0], le=_EDGE_PX[1], description="Width of the soft edge of drawn digits, in pixels (digits)."
+    )
+    frame_step: int = Field(1, ge=1, le=_MOST_STEPS, description="Use every n-th frame (video, kth).")
     frame_interval_s: float | None = Field(
         None,
         ge=MIN_STEP_S,
@@ -65,7 +70,8 @@ class DataConfig(Frozen):
     )
     source_fps: float | None = Field(
         None,
-        gt=0,
+        ge=_FPS[0],
+        le=_FPS[1],
         description="Frames per second of data without time stamps, such as raw H.264 or pictures (video). "
         "Default: what the codec says; pictures: one per model step, else 10.",
     )
@@ -112,10 +118,12 @@ class DataConfig(Frozen):
 
     @model_validator(mode="after")
     def _ranges_in_order(self) -> DataConfig:
-        if not 0 < self.crop[0] <= self.crop[1] <= 1:
-            raise ValueError(f"crop must be two shares in ascending order, above 0 and up to 1, not {list(self.crop)}")
-        if not 0 < self.playback[0] <= 1 <= self.playback[1] < math.inf:
-            raise ValueError(f"playback must be a rate up to 1 and one of at least 1, not {list(self.playback)}")
+        if not _LEAST_CROP <= self.crop[0] <= self.crop[1] <= 1:
+            raise ValueError(f"crop must be two shares in ascending order, from {_LEAST_CROP:g} to 1, not {list(self.crop)}")
+        if not 0 < self.playback[0] <= 1 <= self.playback[1] <= _MOST:
+            raise ValueError(
+                f"playback must be a rate up to 1 and one of at least 1, at most {_MOST}, not {list(self.playback)}"
+            )
         return self
 
 
@@ -130,16 +138,18 @@ class TrainConfig(Frozen):
     )
     batch_size: int = Field(32, ge=1, le=_MOST, description="Sequences per step, of all processes together.")
     n_future: int = Field(10, ge=1, le=_MOST, description="Frames predicted after n_past during training.")
-    lr: float = Field(2e-3, gt=0, description="Peak learning rate of Adam.")
+    lr: float = Field(2e-3, ge=_LEAST_RATE, le=MAX_WEIGHT, description="Peak learning rate of Adam.")
     warmup_steps: int = Field(
         200, ge=0, le=_MOST_STEPS, description="Steps of linear warm-up; the rate then decays linearly to zero."
     )
-    beta: float = Field(1e-4, ge=0, description="Weight of KL(posterior || prior).")
-    beta_start: float | None = Field(None, ge=0, description="Weight of the KL term before beta_ramp. Default: beta.")
+    beta: float = Field(1e-4, ge=0, le=MAX_WEIGHT, description="Weight of KL(posterior || prior).")
+    beta_start: float | None = Field(
+        None, ge=0, le=MAX_WEIGHT, description="Weight of the KL term before beta_ramp. Default: beta."
+    )
     beta_ramp: tuple[int, int] = Field(
         (0, 0), description="Steps between which the weight goes linearly from beta_start to beta."
     )
-    gradient_clip: float = Field(1.0, gt=0, allow_inf_nan=True, description="Maximum gradient norm; inf: no limit.")
+    gradient_clip: float = Field(1.0, ge=_LEAST_RATE, allow_inf_nan=True, description="Maximum gradient norm; inf: no limit.")
     ema_decay: float = Field(0.0, ge=0, lt=1, description="Decay of the averaged weights that are evaluated and saved; 0: off.")
     seed: int = Field(0, ge=0, le=(1 << 64) - 1, description="Seed of weights, data order and noise.")
     eval_every: int = Field(1000, ge=1, le=_MOST_STEPS, description="Steps between evaluations on held-out sequences.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +15,7 @@ from svg_train.data.loading import collate, to_unit
 from svg_train.data.spread_sequences import spread_over_clips
 from svg_train.families.video_model import VideoModel
 
+BATCH = 16  # sequences that are forecast at once
 _EXAMPLES = 4  # sequences whose futures are returned for pictures
 
 
@@ -70,13 +73,47 @@ def sample_futures(model: VideoModel, truth: Tensor, samples: int, horizon: int,
 
 
 @torch.no_grad()
-def evaluate(model: VideoModel, sequences: Tensor, samples: int, horizon: int, seed: int = 0, batch: int = 16) -> Evaluation:
+def evaluate(
+    model: VideoModel,
+    sequences: Tensor,
+    samples: int,
+    horizon: int,
+    seed: int = 0,
+    batch: int = BATCH,
+    look: Callable[[], None] = lambda: None,
+) -> Evaluation:
     """Forecast `horizon` frames of held-out `sequences` (T, N, C, H, W) uint8 after n_past observed ones.
 
     PSNR is computed from the mean squared error over the whole set, not averaged over sequences.
+
+    Args:
+        model: its mode, training or not, stays as it is.
+        sequences: to forecast.
+        samples: futures of each.
+        horizon: frames of each.
+        seed: of the noise.
+        batch: sequences at once.
+        look: called before every layer of every step. What it raises ends the evaluation.
     """
-    was_training, device = model.training, next(model.parameters()).device
+    with _evaluating(model, look):
+        return _evaluate(model=model, sequences=sequences, samples=samples, horizon=horizon, seed=seed, batch=batch)
+
+
+@contextmanager
+def _evaluating(model: VideoModel, look: Callable[[], None]) -> Iterator[None]:
+    was_training = model.training
     model.eval()
+    hooks = [module.register_forward_pre_hook(lambda module, inputs: look()) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        model.train(was_training)
+
+
+def _evaluate(model: VideoModel, sequences: Tensor, samples: int, horizon: int, seed: int, batch: int) -> Evaluation:
+    device = next(model.parameters()).device
     n_past, count = model.config.n_past, sequences.shape[1]
     total: dict[str, list[Tensor]] = {name: [] for name in ("best", "sample", "mean", "repeat", "spread")}
     examples: list[Futures] = []
@@ -92,7 +129,6 @@ def evaluate(model: VideoModel, sequences: Tensor, samples: int, horizon: int, s
         total["spread"].append(futures.std(0, correction=0).mean(dim=(0, 2, 3, 4)))
         wanted = range(min(truth.shape[1], _EXAMPLES - len(examples)))
         examples += [Futures(truth[:, i].cpu(), futures[:, :, i].cpu(), errors[:, i].cpu()) for i in wanted]
-    model.train(was_training)
     mean = {name: float(torch.cat(values).mean()) for name, values in total.items()}
     return Evaluation(
         psnr_best=psnr(mean["best"]),

@@ -9,16 +9,16 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from svg_common.files import storable
+from svg_common.files import atomic_file, storable
 from svg_common.progress import ProgressDisplay
 from svg_train.run_folder import METRICS
 
@@ -38,11 +38,13 @@ class Journal:
             return
         self._metrics = folder / METRICS
         self._events = folder / "tensorboard"
-        with _named(self._metrics):
-            self._file = _continue_at(self._metrics, start_step)
-        with _named(self._events):
-            self._board = _open_board(self._events, start_step)
-        self._display = ProgressDisplay(line_every_s=_LINE_EVERY_S)
+        with ExitStack() as opened:
+            with _named(self._metrics):
+                self._file = opened.enter_context(_continue_at(self._metrics, start_step))
+            with _named(self._events):
+                self._board = _open_board(self._events, start_step)
+            self._display = ProgressDisplay(line_every_s=_LINE_EVERY_S)
+            opened.pop_all()
 
     def __enter__(self) -> Journal:
         return self
@@ -118,12 +120,17 @@ def _open_board(folder: Path, start_step: int) -> SummaryWriter | None:
     return SummaryWriter(str(folder), purge_step=start_step + 1 if start_step else None)  # it was saved with that step's
 
 
-def _continue_at(path: Path, step: int) -> Any:
-    """Open for appending, without the lines that a resumed run will write again."""
-    lines = []
-    if path.exists() and step > 0:
-        lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if _step(line) <= step]
-    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+def _continue_at(path: Path, step: int) -> TextIO:
+    """Open for appending, without the lines that a resumed run will write again.
+
+    They are the only copy: a full disk or a kill must not cost those that stay.
+    """
+    written = path.read_bytes() if path.is_file() else b""
+    lines = written.decode("utf-8", errors="replace").splitlines() if step > 0 else []
+    kept = "".join(line + "\n" for line in lines if _step(line) <= step).encode()
+    if kept != written:
+        with atomic_file(path) as partial:
+            partial.write_bytes(kept)
     return path.open("a", encoding="utf-8")
 
 

@@ -18,15 +18,36 @@ from svg_train.evaluation import Futures
 _GAP = 2  # pixels between frames
 _LABEL_WIDTH = 84
 _OBSERVED, _FORECAST = (90, 160, 90), (200, 110, 60)  # RGB marks under observed and forecast frames
+_MARGIN = 10  # below the rows of a sequence
 _RANDOM_ROWS = 3
+_MOST_FORECASTS = 200  # frames of a forecast in the pictures of a training
+_MOST_PIXELS = 80_000_000  # of a strip
 
 
 Rows = list[tuple[str, Tensor]]  # of one sequence: label, and frames (T, C, H, W) in [0, 1]; all rows of equal length
 
 
 def save_strips(folder: Path, name: str, examples: list[Futures], n_past: int) -> Path:
-    """Write truth, best sample and random ones of `examples` as `save_rows` does; returns the PNG's path."""
-    return save_rows(folder, name, [_rows(example, n_past) for example in examples], n_past)
+    """Write truth, best sample and random ones of `examples` as `save_rows` does; returns the PNG's path.
+
+    Of a long horizon, its beginning alone is drawn, and of large frames fewer examples and moments: a picture can be looked
+    at then, and both files fit in memory and are read without Pillow's warning of 89 million pixels.
+    """
+    horizon, height, width = len(examples[0].truth) - n_past, *examples[0].truth.shape[-2:]
+    rows = 2 + min(_RANDOM_ROWS, len(examples[0].errors))
+    moment_pixels = (rows * (height + _GAP + 2) + _MARGIN) * (width + _GAP)
+    observed, forecast = _shown_moments(n_past, horizon, _MOST_PIXELS // moment_pixels)
+    shown = examples[: max(1, _MOST_PIXELS // (moment_pixels * (observed + forecast)))]
+    return save_rows(folder, name, [_rows(example, n_past, observed, forecast) for example in shown], observed)
+
+
+def _shown_moments(n_past: int, horizon: int, most: int) -> tuple[int, int]:
+    """How many observed and forecast frames to draw around the start of a forecast; of too many, a third are observed."""
+    forecast = min(horizon, _MOST_FORECASTS)
+    if n_past + forecast <= most:
+        return n_past, forecast
+    observed = min(n_past, max(1, most // 3))
+    return observed, min(forecast, max(1, most - observed))
 
 
 def save_rows(folder: Path, name: str, sequences: list[Rows], n_past: int) -> Path:
@@ -38,25 +59,25 @@ def save_rows(folder: Path, name: str, sequences: list[Rows], n_past: int) -> Pa
     strip = np.concatenate([strip_of_rows(rows, n_past) for rows in sequences])
     with atomic_file(png) as partial:
         Image.fromarray(strip).save(partial, format="PNG", optimize=True)
-    loop = [_moment(sequences, n_past, step) for step in range(len(sequences[0][0][1]))]
+    images = (Image.fromarray(_moment(sequences, n_past, step)) for step in range(len(sequences[0][0][1])))
     with atomic_file(png.with_suffix(".gif")) as partial:
-        images = [Image.fromarray(frame) for frame in loop]
-        images[0].save(partial, format="GIF", save_all=True, append_images=images[1:], duration=150, loop=0)
+        next(images).save(partial, format="GIF", save_all=True, append_images=images, duration=150, loop=0)
     return png
 
 
-def _rows(example: Futures, n_past: int) -> Rows:
-    """Labelled rows of equal length: observed frames stand before every forecast."""
-    past, order = example.truth[:n_past], example.errors.argsort()
-    rows = [("truth", example.truth), ("best", torch.cat([past, example.samples[order[0]]]))]
+def _rows(example: Futures, n_past: int, observed: int, forecast: int) -> Rows:
+    """Labelled rows of so many observed and forecast frames: observed ones stand before every forecast."""
+    truth, samples = example.truth[n_past - observed : n_past + forecast], example.samples[:, :forecast]
+    past, order = truth[:observed], example.errors.argsort()
+    rows = [("truth", truth), ("best", torch.cat([past, samples[order[0]]]))]
     others = range(min(_RANDOM_ROWS, len(order)))  # samples are exchangeable, so the first ones are random ones
-    return rows + [(f"sample {index + 1}", torch.cat([past, example.samples[index]])) for index in others]
+    return rows + [(f"sample {index + 1}", torch.cat([past, samples[index]])) for index in others]
 
 
 def strip_of_rows(rows: Rows, n_past: int) -> NDArray[np.uint8]:
     """All frames of one sequence side by side, (H, W, 3) RGB; marked as by `save_rows`."""
     lines = [_line(label, frames, n_past) for label, frames in rows]
-    return np.concatenate([*lines, np.full((10, lines[0].shape[1], 3), 24, np.uint8)])
+    return np.concatenate([*lines, np.full((_MARGIN, lines[0].shape[1], 3), 24, np.uint8)])
 
 
 def _line(label: str, frames: Tensor, n_past: int) -> NDArray[np.uint8]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
 
-from svg_common.errors import ExitCode, SvgError
+from svg_common.errors import ExitCode, SvgError, first_line
 from svg_common.log_messages import PACKAGES
 from svg_common.path_advice import shell_argument
 from svg_train.machine import by_torchrun
@@ -109,6 +109,11 @@ def mean_over_processes(fabric: Fabric, values: list[float]) -> list[float]:
     return means
 
 
+def true_in_any(fabric: Fabric, flags: Sequence[bool]) -> list[bool]:
+    """Of each flag, whether it is true in one of the processes; the same in each."""
+    return [share > 0 for share in mean_over_processes(fabric, [float(flag) for flag in flags])]
+
+
 @contextmanager
 def one_report_per_host(fabric: Fabric) -> Iterator[None]:
     """Let errors that all processes raise alike, and log messages, come from the first process of each host alone."""
@@ -154,7 +159,7 @@ def _quiet_end(code: ExitCode) -> SystemExit:
 
 def _reason(error: RuntimeError) -> str:
     """The first sentence, without the place in the library's sources."""
-    return re.sub(r"^\[[^]]*\]:?\s*", "", str(error).splitlines()[0]).strip().split(". ")[0]
+    return re.sub(r"^\[[^]]*\]:?\s*", "", first_line(error)).strip().split(". ")[0]
 
 
 def _of_all(value: Any) -> list[Any]:

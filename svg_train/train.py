@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -35,6 +36,7 @@ from svg_train.data.statistics import (
     measure_training_data,
 )
 from svg_train.evaluation import Evaluation, evaluate, held_out
+from svg_train.evaluation_size import refuse_too_large
 from svg_train.families import FAMILIES
 from svg_train.families.base import FamilyConfig
 from svg_train.families.video_model import TrainingOutput, VideoModel
@@ -43,7 +45,14 @@ from svg_train.loss_scaling import LossScaling
 from svg_train.machine import Machine
 from svg_train.own_processes import own_processes
 from svg_train.pictures import save_strips
-from svg_train.processes import all_or_none, lost_processes_named, mean_over_processes, one_report_per_host, require_same
+from svg_train.processes import (
+    all_or_none,
+    lost_processes_named,
+    mean_over_processes,
+    one_report_per_host,
+    require_same,
+    true_in_any,
+)
 from svg_train.reference.checkpoint import load_any_checkpoint
 from svg_train.run_folder import STRIPS
 from svg_train.run_length import RunLength
@@ -52,6 +61,7 @@ from svg_train.weight_average import warm_up_steps, warming_average
 
 BEST, LAST = "ckpt.pt", "last.pt"
 LOG_EVERY = 20  # steps between lines of metrics.jsonl
+_LOOK_EVERY_S = 1.0  # between two questions whether another process is stopped, in an evaluation
 BN_BATCHES = 24  # batches from which the averaged weights get their BatchNorm statistics
 _SAME_SETTINGS = "start the same command on every host, with --precision if their processors differ; paths may differ"
 _SAME_DATA = "expected the same files on every host, and the same versions of PyAV and OpenCV, which decode them"
@@ -65,6 +75,10 @@ class StoppedError(SvgError):
     """The run was stopped by a signal; it is saved and can be resumed."""
 
     exit_code = ExitCode.INTERRUPTED
+
+
+class _GivenUpError(Exception):
+    """An evaluation has ended because the run is stopped."""
 
 
 class Trainer:
@@ -105,6 +119,7 @@ class Trainer:
         self._fabric = machine.fabric(_saved_precision(self._resumed or _known_here(out)) if resume else None)
         self._workers = machine.workers
         self._stop_requested = False
+        self._may_give_up = False
 
     def run(self) -> Evaluation | None:
         """Train, evaluate, save. Returns the last evaluation.
@@ -165,6 +180,7 @@ class Trainer:
             refuse_existing(self._out)
         train = self._config.train
         test = open_data(self._config, "test", self._config.model.n_past + train.eval_horizon)
+        refuse_too_large(self._config, min(train.eval_sequences, len(test)), self._fabric.device)
         self._held_out = held_out(test, train.eval_sequences)
         self._descriptions = f"data: {self._data.description}\nheld out: {test.description}"
         self._training_data = measure_training_data(self._data)
@@ -191,12 +207,21 @@ class Trainer:
             if fabric.global_rank == 0:
                 self._journal.log(f"{self._descriptions}\n{self._machine_description()}")
             self._length.start()
+            if _owes_evaluation(self._resumed) and self._make_up_evaluation():
+                return
             for frames in loader:
                 self._train_step(frames)
                 last = self._length.is_over(self._step)
                 self._after_step(last)
                 if last:
                     break
+
+    def _make_up_evaluation(self) -> bool:
+        """Make the one that was given up when the run was stopped. Returns whether it was the end of the run."""
+        self._length.agree(*mean_over_processes(self._fabric, [self._length.measured_s()]))
+        last = self._length.is_over(self._step)
+        self._evaluate_and_save(evaluation_due=True, save_due=True, last=last)
+        return last
 
     def _machine_description(self) -> str:
         fabric = self._fabric
@@ -226,6 +251,7 @@ class Trainer:
         self._step = 0
         self._best = float("-inf")
         self._calibrated_at = -1
+        self._evaluation_due = False
         self._saved_at = self._resumed.step if self._resumed else None
         self._evaluation: Evaluation | None = None
         if self._resumed is not None:
@@ -299,22 +325,71 @@ class Trainer:
         self._journal.step(step, self._losses["loss"], self._length.share(step))
         if step % LOG_EVERY == 0 or step == 1 or last:
             self._journal.record("train", step, {**self._losses, "lr": float(self._schedule.get_last_lr()[0])})
-        if step % train.eval_every == 0 or last:
-            all_or_none(self._fabric, self._evaluate)
-        stop = self._fabric.strategy.reduce_boolean_decision(self._stop_requested, all=False)
-        if step % train.save_every == 0 or last or stop:
+        evaluation_due, save_due = step % train.eval_every == 0, step % train.save_every == 0
+        self._evaluate_and_save(evaluation_due=evaluation_due or last, save_due=save_due or last, last=last)
+
+    def _evaluate_and_save(self, evaluation_due: bool, save_due: bool, last: bool) -> None:
+        """What is due after a step. If the run is stopped, an evaluation is left for the run that continues this one."""
+        self._evaluation_due = evaluation_due and not self._evaluate()
+        (stop,) = true_in_any(self._fabric, [self._stop_requested])
+        if save_due or stop:
             all_or_none(self._fabric, self._save_last)
-        if stop and not last:
+        if self._evaluation_due or (stop and not last):
             raise StoppedError(
-                f"stopped at step {step}, saved\n  continue with: svg-train --out {shell_argument(self._out)} --resume"
+                f"stopped at step {self._step}, saved\n  continue with: svg-train --out {shell_argument(self._out)} --resume"
             )
 
-    def _evaluate(self) -> None:
-        """The first process forecasts the held-out sequences, draws them and saves the best model; the others wait."""
-        if self._fabric.global_rank != 0:
+    def _evaluate(self) -> bool:
+        """The first process forecasts the held-out sequences, draws them and saves the best model; the others wait.
+
+        Returns:
+            Whether it was done, the same in all processes. It is given up if a signal stops one of them.
+        """
+        model = all_or_none(self._fabric, self._evaluated_model)
+        evaluation, stopped = self._forecast_held_out(model)
+        if not stopped:
+            all_or_none(self._fabric, lambda: self._keep_evaluation(model, evaluation))
+        return not stopped
+
+    def _forecast_held_out(self, model: VideoModel) -> tuple[Evaluation | None, bool]:
+        """In the first process, the evaluation unless it was given up; and whether one of the processes is stopped."""
+        is_first, train = self._fabric.global_rank == 0, self._config.train
+        evaluation: Evaluation | None = None
+        stopped = is_over = False
+        self._may_give_up = True
+        while not is_over:  # the others hear of the first one as often as it looks
+            if is_first:
+                with suppress(_GivenUpError):
+                    evaluation = evaluate(
+                        model=model,
+                        sequences=self._held_out,
+                        samples=train.eval_samples,
+                        horizon=train.eval_horizon,
+                        look=self._give_up_if_stopped(),
+                    )
+                self._may_give_up = False
+            stopped, is_over = true_in_any(self._fabric, [self._stop_requested, is_first])
+        self._may_give_up = False
+        return evaluation, stopped
+
+    def _give_up_if_stopped(self) -> Callable[[], None]:
+        """A function that raises `_GivenUpError` once this process is stopped, or, as it learns every second, another one."""
+        learned_at = time.monotonic()
+
+        def look() -> None:
+            nonlocal learned_at
+            stopped = self._stop_requested
+            if self._fabric.world_size > 1 and not stopped and time.monotonic() - learned_at > _LOOK_EVERY_S:
+                stopped, _ = true_in_any(self._fabric, [self._stop_requested, False])
+                learned_at = time.monotonic()
+            if stopped:
+                raise _GivenUpError
+
+        return look
+
+    def _keep_evaluation(self, model: VideoModel, evaluation: Evaluation | None) -> None:
+        if evaluation is None:  # not the first process
             return
-        train, model = self._config.train, self._evaluated_model()
-        evaluation = evaluate(model, self._held_out, train.eval_samples, train.eval_horizon)
         self._evaluation = evaluation
         metrics = evaluation.metrics()
         self._journal.record("eval", self._step, metrics)
@@ -360,6 +435,7 @@ class Trainer:
             "precision": _precision_name(self._fabric),
             "loss_scaling": self._loss_scaling.state_dict(),
             "data_files": self._data_files,
+            "evaluation_due": self._evaluation_due,
         }
         self._save(LAST, self._evaluated_model().state_dict(), training)
         self._saved_at = self._step
@@ -403,7 +479,7 @@ class Trainer:
 
     @contextmanager
     def _stop_signals(self) -> Iterator[None]:
-        """Ctrl-C, SIGTERM and SIGHUP end the run after the step in progress; a second one ends it at once."""
+        """Ctrl-C, SIGTERM and SIGHUP end the run after the step or in the evaluation in progress; a second one at once."""
 
         def request(number: int, frame: FrameType | None) -> None:
             ignore_next_hangup(number)
@@ -411,7 +487,8 @@ class Trainer:
                 raise KeyboardInterrupt
             self._stop_requested = True
             if self._fabric.local_rank == 0:
-                print("stopping after this step; press Ctrl-C again to stop at once without saving", file=sys.stderr)
+                when = "stopping; this evaluation is left for --resume" if self._may_give_up else "stopping after this step"
+                print(f"{when}; press Ctrl-C again to stop at once without saving", file=sys.stderr)
 
         old = {number: signal.signal(number, request) for number in stop_signals()}
         try:
@@ -522,8 +599,15 @@ def _refuse_other_data(out: Path, saved: Checkpoint, found: TrainingData, files:
 
 
 def is_complete(checkpoint: Checkpoint) -> bool:
-    """Whether the run that saved `checkpoint`, a last.pt, has reached its length."""
-    return RunLength(checkpoint.config.train, _elapsed_s(checkpoint)).is_over(checkpoint.step)
+    """Whether the run that saved `checkpoint`, a last.pt, has reached its length, and was evaluated then."""
+    is_over = RunLength(checkpoint.config.train, _elapsed_s(checkpoint)).is_over(checkpoint.step)
+    return is_over and not _owes_evaluation(checkpoint)
+
+
+def _owes_evaluation(checkpoint: Checkpoint | None) -> bool:
+    """Whether a run was stopped where an evaluation was due. Older checkpoints were saved after it."""
+    training = checkpoint.training if checkpoint is not None else None
+    return training is not None and bool(training.get("evaluation_due", False))
 
 
 def _elapsed_s(checkpoint: Checkpoint | None) -> float:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MAX_SIZE = 65536
 MAX_LAYERS = 64
 MAX_PAST = 1024
+MAX_WEIGHT = 1e30  # of a term of the loss, and of the learning rate: products with it fit in float32
 
 
 class Frozen(BaseModel):

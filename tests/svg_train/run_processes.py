@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -136,6 +137,27 @@ def stop_after_two_steps() -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
     Trainer._train_step = train_step  # type: ignore[method-assign]
+
+
+def stop_the_last_while_the_first_evaluates() -> None:
+    """A service manager stops one host. Its process waits then; each forecast step of the first one takes a while."""
+    log_every_step()
+    svg_train.train._LOOK_EVERY_S = 0.1
+    plain, plain_step = Trainer._forecast_held_out, SVG.forecast_step
+
+    def forecast_held_out(self: Trainer, model: Any) -> Any:
+        if rank() == int(os.environ["WORLD_SIZE"]) - 1:
+            threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGTERM]).start()
+        return plain(self, model)
+
+    def forecast_step(self: SVG, **arguments: Any) -> Any:
+        time.sleep(0.2)
+        with open("forecast-steps", "a") as file:
+            file.write("1")
+        return plain_step(self, **arguments)
+
+    Trainer._forecast_held_out = forecast_held_out  # type: ignore[method-assign]
+    SVG.forecast_step = forecast_step  # type: ignore[method-assign]
 
 
 def vanish_after_two_steps() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 
 from svg_common.errors import UsageError
 from svg_train.config import build_config
+from svg_train.data import open_data
 
 
 def model(**given):
@@ -56,6 +58,48 @@ def test_older_files_that_say_variant_stay_readable(variant, prior):
 
 def test_a_prior_given_on_top_of_an_older_recipe_counts():
     assert build_config({"model": {"variant": "det"}}, {"model": {"prior": "fixed"}}).model == model(prior="fixed")
+
+
+@pytest.mark.parametrize(
+    ("table", "setting", "value"),
+    [
+        ("data", "edge_px", 1e308),
+        ("data", "edge_px", 1e-300),
+        ("data", "source_fps", 1e300),
+        ("data", "source_fps", 1e-300),
+        ("data", "frame_step", 10**400),
+        ("data", "crop", [1e-310, 1.0]),
+        ("data", "playback", [1.0, 1e308]),
+        ("train", "lr", 1e300),
+        ("train", "lr", 1e-300),
+        ("train", "beta", 1e300),
+        ("train", "beta_start", 1e300),
+        ("train", "gradient_clip", 1e-300),
+        ("srvp", "obs_scale", 1e200),
+        ("srvp", "obs_scale", 1e-200),
+        ("srvp", "beta_y", 1e300),
+        ("srvp", "l2_res", 1e300),
+        ("srvp", "res_gain", 1e300),
+        ("ensemble", "patch_weight", 1e300),
+        ("ensemble", "change_weight", 1e300),
+        ("ensemble", "motion_weight", 1e300),
+        ("frames", "decouple_beta", 1e300),
+    ],
+)
+def test_a_number_that_overflows_or_vanishes_in_float32_is_refused_by_its_option(table, setting, value):
+    data = {"name": "digits"} if setting == "edge_px" else {"name": "video", "root": "."}
+    place = table if table in ("data", "train") else "model"
+    given = {"family": table, setting: value} if place == "model" else {setting: value}
+    with pytest.raises(UsageError, match=rf"{setting}.*(less|greater) than or equal to|{setting} must be"):
+        build_config({"data": data}, {place: given})
+
+
+def test_digits_are_drawn_at_both_limits_of_their_edge(recwarn):
+    for edge_px in (0.01, 32.0):
+        config = build_config({"data": {"name": "digits", "edge_px": edge_px}})
+        frame = open_data(config, "train", 1)[0]
+        assert np.ptp(frame.astype(int)) > 100
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize("interval_s", [1e-300, 9e-5, 129_601.0, 1e300])

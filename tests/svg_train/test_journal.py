@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import resource
+from contextlib import contextmanager
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from svg_train.journal import Journal
+from svg_train import journal as journal_module
+from svg_train.journal import Journal, _continue_at
 
 KEPT = ['{"kind": "train", "step": 1, "loss": 0.5}', '{"kind": "eval", "step": 3, "psnr_best": 20.5}']
 
@@ -27,6 +30,51 @@ def test_a_resumed_run_drops_damaged_lines_and_those_of_later_steps(tmp_path, da
     lines = file.read_text().splitlines()
     assert lines[:2] == KEPT
     assert [json.loads(line)["step"] for line in lines] == [1, 3, 5]
+
+
+@contextmanager
+def full_disk():
+    """No file may have a byte more."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_costs_a_resumed_run_none_of_its_record(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    later = '{"kind": "train", "step": 4, "loss": 0.4}'
+    file.write_text("".join(f"{line}\n" for line in [*KEPT, later]))
+    with full_disk(), pytest.raises(OSError, match=r"metrics\.jsonl"):
+        Journal(tmp_path, total_steps=10, start_step=3)
+    assert file.read_text().splitlines() == [*KEPT, later]
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_a_record_from_which_no_line_has_to_go_is_left_alone(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_text("".join(f"{line}\n" for line in KEPT))
+    before = file.stat()
+    with Journal(tmp_path, total_steps=10, start_step=3):
+        assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert file.read_text().splitlines() == KEPT
+
+
+def test_the_record_of_another_run_is_not_continued_by_a_new_one(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(KEPT[0] + "\n")
+    with Journal(tmp_path, total_steps=10, start_step=0):
+        assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
+def test_a_journal_that_cannot_be_opened_leaves_no_file_open(tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(journal_module, "_continue_at", lambda *given: opened.append(_continue_at(*given)) or opened[0])
+    (tmp_path / "tensorboard").touch()  # no folder for its events
+    with pytest.raises(OSError, match="tensorboard"):
+        Journal(tmp_path, total_steps=10, start_step=3)
+    assert opened[0].closed
 
 
 def test_numbers_that_are_not_finite_are_null(tmp_path):

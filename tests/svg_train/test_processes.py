@@ -36,6 +36,7 @@ from tests.svg_train.run_processes import (
     second_vanishes_while_the_first_evaluates,
     start_processes,
     stop_after_two_steps,
+    stop_the_last_while_the_first_evaluates,
     vanish_after_two_steps,
     write_recipe,
 )
@@ -119,6 +120,20 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path, whole, stopped
     shutil.copytree(stopped(before), tmp_path / "run")
     run_processes(after, ["--resume"], tmp_path)
     assert_same_losses(whole("svg"), tmp_path / "run")
+
+
+@pytest.mark.parametrize("hosts", [1, 2])
+def test_a_signal_to_any_process_gives_up_the_evaluation_in_all(tmp_path, hosts):
+    recipe = write_recipe(tmp_path / "tiny.toml", model=SVG, train={**TRAIN, "eval_horizon": 60})  # of 12 s
+    runs = start_processes(2, ["--config", str(recipe)], tmp_path, stop_the_last_while_the_first_evaluates, hosts)
+    for number, run in enumerate(runs):
+        assert run.wait() == 130, run.output
+        assert ("stopped at step 4, saved" in run.output) == (number % (2 // hosts) == 0)
+    assert 0 < len((tmp_path / "forecast-steps").read_text()) < 50
+    assert not losses(tmp_path / "run", "eval")
+    run_processes(1, ["--resume"], tmp_path)
+    assert list(losses(tmp_path / "run", "eval")) == [4]
+    assert load_checkpoint(tmp_path / "run" / "ckpt.pt").step == 4
 
 
 def test_a_number_of_processes_that_does_not_divide_the_batch_is_refused_once_per_host(tmp_path, recipe):

@@ -26,6 +26,7 @@ from svg_train.config import build_config
 from svg_train.data import open_data
 from svg_train.data.loading import StepSampler
 from svg_train.evaluation import held_out
+from svg_train.families.svg.model import SVG
 from svg_train.machine import Machine
 from svg_train.train import DivergedError, StoppedError, Trainer
 from tests.command_runner import start, wait_until
@@ -52,6 +53,10 @@ def config(model=None, **train):
 def losses(folder: Path) -> dict[int, float]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return {line["step"]: line["loss"] for line in lines if line["kind"] == "train"}
+
+
+def records(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +118,30 @@ def test_resumed_run_repeats_the_losses_of_an_uninterrupted_one(tmp_path, monkey
     for name, value in whole.weights.items():
         assert torch.equal(value, resumed.weights[name]), name
     assert resumed.metrics == whole.metrics
+
+
+@pytest.mark.parametrize("step", [3, 6], ids=["between", "at the end"])
+def test_a_signal_gives_up_an_evaluation_which_the_resumed_run_makes_up_for(tmp_path, monkeypatch, capsys, finished, step):
+    def forecast_step(self, **arguments):
+        forecast_frames.append(1)
+        if trainer._step == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(self, **arguments)
+
+    forecast_frames, plain = [], SVG.forecast_step
+    trainer = Trainer(config(), tmp_path / "run", CPU, resume=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(SVG, "forecast_step", forecast_step)
+        with pytest.raises(StoppedError, match=f"stopped at step {step}, saved"):
+            trainer.run()
+    assert "stopping; this evaluation is left for --resume" in capsys.readouterr().err
+    assert len(forecast_frames) == (1 if step == 3 else 3)  # of two per evaluation
+    assert not (tmp_path / "run" / "strips" / f"step-{step:07d}.png").exists()
+    Trainer(build_config(), tmp_path / "run", CPU, resume=True).run()
+    assert records(tmp_path / "run") == records(finished)
+    resumed, whole = (load_checkpoint(folder / "last.pt") for folder in (tmp_path / "run", finished))
+    assert (resumed.step, resumed.metrics) == (6, whole.metrics)
+    assert all(torch.equal(value, resumed.weights[name]) for name, value in whole.weights.items())
 
 
 def test_a_resumed_run_keeps_its_precision_whatever_would_be_chosen_now(tmp_path, monkeypatch, finished, logged):
@@ -195,21 +224,6 @@ def test_a_closed_terminal_saves_also_where_it_signals_twice(tmp_path, monkeypat
     with pytest.raises(StoppedError):
         Trainer(config(), tmp_path / "run", CPU, resume=False).run()
     assert load_checkpoint(tmp_path / "run" / "last.pt").step == 4
-
-
-def test_a_resumed_run_with_spatial_latents_repeats_the_uninterrupted_one(tmp_path, monkeypatch):
-    settings = config(SPATIAL, steps=4, eval_every=4)
-    Trainer(settings, tmp_path / "whole", CPU, resume=False).run()
-    stop_after(2, monkeypatch)
-    with pytest.raises(StoppedError):
-        Trainer(settings, tmp_path / "run", CPU, resume=False).run()
-    monkeypatch.undo()
-    monkeypatch.setattr("svg_train.train.LOG_EVERY", 1)
-    Trainer(build_config(), tmp_path / "run", CPU, resume=True).run()
-    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
-    resumed, whole = (load_checkpoint(tmp_path / name / "last.pt") for name in ("run", "whole"))
-    assert resumed.config.model.latent == "spatial"
-    assert all(torch.equal(value, resumed.weights[name]) for name, value in whole.weights.items())
 
 
 def test_other_seed_gives_other_losses(tmp_path, finished):
@@ -341,20 +355,20 @@ def test_a_run_is_resumed_on_the_same_data_alone_wherever_they_are(tmp_path, mon
     monkeypatch.chdir(before)
     write_video(Path("a.avi"))
     data = {"name": "video", "root": ".", "cache": str(tmp_path / "cache")}
-    train_one_more_step(1, monkeypatch, False, build_config(SETTINGS, {"data": data, "train": {"eval_every": 1}}))
+    train_one_more_step(2, monkeypatch, False, build_config(SETTINGS, {"data": data, "train": {"eval_every": 1}}))
     assert list(Path("run/strips").iterdir())  # among the clips
     before.rename(after)
     monkeypatch.chdir(after)
-    train_one_more_step(2, monkeypatch)
+    train_one_more_step(3, monkeypatch)
 
     write_video(Path(name), first=level)
     with pytest.raises(UsageError, match=message):
         Trainer(build_config(), Path("run"), CPU, resume=True).run()
     content = torch.load("run/last.pt", weights_only=True)
-    assert content["step"] == 2
+    assert content["step"] == 3
     older = {name: value for name, value in content["training"].items() if name != "data_files"}
     torch.save({**content, "training": older, "training_data": None}, "run/last.pt")  # as of older versions
-    train_one_more_step(3, monkeypatch)
+    train_one_more_step(4, monkeypatch)
 
 
 def one_scene(path: Path, seed: int, moment: int = 0) -> None:
@@ -512,7 +526,7 @@ def test_batches_depend_on_the_step_alone_and_ranks_share_them_out():
     ("arguments", "code", "message"),
     [
         (["--steps", "0"], 2, "--steps"),
-        (["--lr", "0"], 2, "train.lr"),
+        (["--lr", "0"], 2, "'--lr'"),
         (["--channels", "3"], 2, "channels must be 1"),
         (["--config", "nowhere.toml"], 2, "unknown recipe 'nowhere.toml'"),
         (["--resume", "--lr", "1"], 2, "--resume continues"),

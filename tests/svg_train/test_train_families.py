@@ -1,4 +1,4 @@
-"""Training every family: mixed precision, what the journal has, and settings that only other families have."""
+"""Training every family: mixed precision, resumed runs, what the journal has, settings of other families."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from svg_train.config import build_config
 from svg_train.evaluation import sample_futures
 from svg_train.families import FAMILIES
 from svg_train.machine import Machine
-from svg_train.train import Trainer
+from svg_train.train import StoppedError, Trainer
 from tests.families import TINY_MODELS
 from tests.sample import sampled
+from tests.svg_train.frames.test_frames_model import config as frames_config
+from tests.svg_train.srvp.test_srvp_training import SETTINGS as SRVP_SETTINGS
+from tests.svg_train.test_train import CPU, SPATIAL, config, losses, stop_after
 
 TRAIN = {
     "steps": 2, "batch_size": 2, "n_future": 2, "eval_every": 2, "eval_sequences": 2, "eval_samples": 2, "eval_horizon": 2,
@@ -45,6 +48,33 @@ def test_every_family_trains_in_mixed_precision_and_goes_on_where_it_was_saved(n
     assert ("auxiliary" in train) == (name in ("srvp", "srvp-skips", "ensemble", "predrnn-v2", "e3d-lstm"))
     assert last["kind"] == "eval"
     assert last["spread"] == 0 or config.model.noise_dim
+
+
+RESUMED = {  # a run, and the step after which it is stopped
+    "spatial": (config(SPATIAL, steps=4, eval_every=4), 2),
+    "srvp": (build_config(SRVP_SETTINGS), 4),
+    "predrnn": (frames_config("predrnn"), 3),
+    "predrnn-v2": (frames_config("predrnn-v2"), 3),
+}
+
+
+@pytest.mark.parametrize("name", sampled(RESUMED, {"srvp"}))
+def test_a_resumed_run_repeats_an_uninterrupted_one(name, tmp_path, monkeypatch):
+    """What is chosen at random too: it depends on the step alone."""
+    settings, step = RESUMED[name]
+    monkeypatch.setattr("svg_train.train.LOG_EVERY", 1)
+    Trainer(settings, tmp_path / "whole", CPU, resume=False).run()
+    with monkeypatch.context() as patch:
+        stop_after(step, patch)
+        with pytest.raises(StoppedError):
+            Trainer(settings, tmp_path / "run", CPU, resume=False).run()
+    Trainer(build_config(), tmp_path / "run", CPU, resume=True).run()
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+    resumed, whole = (load_checkpoint(tmp_path / run / "last.pt") for run in ("run", "whole"))
+    assert resumed.config == whole.config
+    for key, value in whole.weights.items():
+        assert torch.equal(value, resumed.weights[key]), key
+    assert resumed.metrics == whole.metrics
 
 
 def stopped_after_one(plain):

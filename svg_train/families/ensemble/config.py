@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from svg_train.families.base import MAX_LAYERS, MAX_SIZE, FamilyConfig
+from svg_train.families.base import MAX_LAYERS, MAX_SIZE, MAX_WEIGHT, FamilyConfig
 
 MAP_STRIDE = 8  # pixels per position of the state
 _CHOICES = 1  # entries of the training noise that choose which leads are decoded
@@ -42,11 +42,12 @@ class EnsembleConfig(FamilyConfig):
     members: int = Field(2, ge=2, le=64, description="Samples of each training sequence that are scored together.")
     leads: int = Field(4, ge=1, le=1024, description="Forecast frames of each training step that are decoded and scored.")
     patch_weight: float = Field(
-        1.0, ge=0, description="Weight of the energy score of patches, beside the CRPS of single pixels."
+        1.0, ge=0, le=MAX_WEIGHT, description="Weight of the energy score of patches, beside the CRPS of single pixels."
     )
     change_weight: float = Field(
         0.0,
         ge=0,
+        le=MAX_WEIGHT,
         description="Weight of both scores of the change from one decoded frame to the next, so that samples move steadily.",
     )
     fairness: float = Field(
@@ -56,7 +57,10 @@ class EnsembleConfig(FamilyConfig):
         description="Fairness of both scores; less than 1: samples are nearer to each other, and seldom quite wrong.",
     )
     motion_weight: float = Field(
-        1.0, ge=0, description="Weight of the error of the motion between the last two observed frames, learned by itself."
+        1.0,
+        ge=0,
+        le=MAX_WEIGHT,
+        description="Weight of the error of the motion between the last two observed frames, learned by itself.",
     )
 
     @model_validator(mode="after")

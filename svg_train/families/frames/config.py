@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from svg_train.families.base import MAX_LAYERS, MAX_SIZE, FamilyConfig
+from svg_train.families.base import MAX_LAYERS, MAX_SIZE, MAX_WEIGHT, FamilyConfig
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -54,7 +54,7 @@ class FramesConfig(FamilyConfig):
     sampling_ramp: tuple[int, int] | None = Field(
         None, description="Steps between which true frames as inputs give way to predicted ones. Default: 0 50000."
     )
-    decouple_beta: float = Field(0.1, ge=0, description="Weight of the decoupling loss (predrnn-v2).")
+    decouple_beta: float = Field(0.1, ge=0, le=MAX_WEIGHT, description="Weight of the decoupling loss (predrnn-v2).")
 
     @field_validator("hidden", mode="before")
     @classmethod

@@ -96,15 +96,6 @@ class FramesModel(VideoModel):
         return self.config.decouple_beta * similarity.mean() * len(errors)
 
     @torch.no_grad()
-    def one_step(self, x: Tensor) -> Tensor:
-        """Each of x_1 ... x_{T-1} predicted from the true ones before: (T, B, C, H, W) -> (T - 1, B, C, H, W), not clipped."""
-        states, frames = self.initial_states(x.shape[1]), []
-        for frame in x[:-1]:
-            predicted, states = self.step(frame, states)
-            frames.append(predicted)
-        return torch.stack(frames) if frames else x[1:]
-
-    @torch.no_grad()
     def roll_out(self, x: Tensor, horizon: int) -> Tensor:
         """The `horizon` frames after x (n, B, C, H, W), each fed back as it is: (horizon, B, C, H, W), not clipped."""
         if horizon == 0:

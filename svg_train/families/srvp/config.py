@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from svg_train.families.base import MAX_LAYERS, MAX_PAST, MAX_SIZE, FamilyConfig
+from svg_train.families.base import MAX_LAYERS, MAX_PAST, MAX_SIZE, MAX_WEIGHT, FamilyConfig
 
 MAX_EULER_STEPS = 256  # an exported graph contains each of them
 _CHOICES = 2  # random frames of a training sequence: those of the content, and that of the skips
@@ -48,11 +48,14 @@ class SrvpConfig(FamilyConfig):
         4, ge=1, le=MAX_LAYERS, description="Layers of the residual function f, and of the prior of z."
     )
     obs_scale: float = Field(
-        1.0, gt=0, description="Standard deviation of a pixel around its prediction; weights --beta-y and --l2-res."
+        1.0,
+        ge=1e-6,
+        le=1e6,
+        description="Standard deviation of a pixel around its prediction; weights --beta-y and --l2-res.",
     )
-    beta_y: float = Field(1.0, ge=0, description="Weight of KL(posterior || N(0, I)) of y of the first frame.")
-    l2_res: float = Field(1.0, ge=0, description="Weight of the norm of the residual steps.")
-    res_gain: float = Field(1.41, gt=0, description="Gain of the initial weights of f.")
+    beta_y: float = Field(1.0, ge=0, le=MAX_WEIGHT, description="Weight of KL(posterior || N(0, I)) of y of the first frame.")
+    l2_res: float = Field(1.0, ge=0, le=MAX_WEIGHT, description="Weight of the norm of the residual steps.")
+    res_gain: float = Field(1.41, ge=1e-6, le=1e6, description="Gain of the initial weights of f.")
 
     @model_validator(mode="after")
     def _parts_fit(self) -> SrvpConfig:

@@ -1,11 +1,6 @@
-"""Training end to end on tiny models: the loss falls, a resumed run repeats an uninterrupted one, and the command line."""
+"""Training end to end on tiny models: the loss falls, and the command line."""
 
 from __future__ import annotations
-
-import json
-import os
-import signal
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,14 +11,13 @@ from svg_train.checkpoint import CheckpointError, load_checkpoint
 from svg_train.config import build_config
 from svg_train.families import FAMILIES
 from svg_train.families.srvp import SrvpConfig
-from svg_train.machine import Machine
 from svg_train.recipe_files import load_recipe
-from svg_train.train import StoppedError, Trainer
+from svg_train.train import Trainer
 from tests.conftest import TINY as TINY_SVG
 from tests.svg_train.srvp.published_network import PublishedSrvp, write_published
 from tests.svg_train.srvp.srvp_models import TINY
+from tests.svg_train.test_train import CPU, losses
 
-CPU = Machine(device="cpu", precision="32-true")
 SETTINGS = {
     "model": {**TINY, "family": "srvp", "n_euler_steps": 2, "skips": True},
     "train": {
@@ -31,15 +25,6 @@ SETTINGS = {
         "eval_horizon": 2, "save_every": 2, "warmup_steps": 2, "ema_decay": 0.5,
     },
 }  # fmt: skip
-
-
-def config(**train):
-    return build_config(SETTINGS, {"train": train})
-
-
-def losses(folder: Path) -> dict[int, float]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return {line["step"]: line["loss"] for line in lines if line["kind"] == "train"}
 
 
 @pytest.fixture(autouse=True)
@@ -56,28 +41,6 @@ def test_training_lowers_the_loss(backbone, nf, tmp_path):
     assert sum(run[step] for step in range(26, 31)) < 0.8 * sum(run[step] for step in range(1, 6))
     model = load_checkpoint(tmp_path / "run" / "ckpt.pt").build()
     assert isinstance(model.config, SrvpConfig)
-
-
-def test_a_resumed_run_repeats_an_uninterrupted_one(tmp_path, monkeypatch):
-    """The frames that are chosen at random too: they depend on the step alone."""
-    Trainer(config(), tmp_path / "whole", CPU, resume=False).run()
-    original = Trainer._train_step
-
-    def stop_after_four(self, frames):
-        original(self, frames)
-        if self._step == 4:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_train_step", stop_after_four)
-        with pytest.raises(StoppedError):
-            Trainer(config(), tmp_path / "run", CPU, resume=False).run()
-    Trainer(build_config(), tmp_path / "run", CPU, resume=True).run()
-    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
-    resumed, whole = (load_checkpoint(tmp_path / name / "last.pt") for name in ("run", "whole"))
-    for name, value in whole.weights.items():
-        assert torch.equal(value, resumed.weights[name]), name
-    assert resumed.metrics == whole.metrics
 
 
 def test_mixed_precision_keeps_states_and_gaussians_in_float32():
