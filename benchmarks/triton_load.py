@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import tritonclient.grpc as triton
 from many_cameras import HORIZON, SAMPLES, counts_of, frames_of, start
-from tritonclient.utils import shared_memory
+from tritonclient.utils import InferenceServerException, shared_memory
 from workers import ask, end, read_line
 
 from svg_common.files import write_json
@@ -85,6 +85,7 @@ def measure(options: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
         server = stack.enter_context(LocalServer(folder / "python", folder / "log"))
         load = Load(server, bundle, options)
         stack.callback(load.close)
+        load.begin()
         workers = start(options.model, PROCESSES, options)
         stack.callback(end, [workers])
         for process in workers:
@@ -112,17 +113,26 @@ class Load:
 
     def __init__(self, server: LocalServer, bundle: Bundle, options: argparse.Namespace) -> None:
         self._server = server
+        self._n_past = bundle.manifest.generation.n_past
         self._client = triton.InferenceServerClient(server.grpc)
+        self._opened = ExitStack()
+        self._opened.callback(self._client.close)
         self._frames = [frames_of(bundle.manifest, camera) for camera in range(options.cameras)]
         self._answers: SimpleQueue[tuple[int, Any, Exception | None]] = SimpleQueue()
         spec = bundle.manifest.frame
         self._shape = (1, options.samples, options.horizon, spec.height, spec.width, spec.channels)
         self._size = 4 * int(np.prod(self._shape))
-        self._regions = [self._share(camera) for camera in range(options.cameras)]
-        for frame in range(bundle.manifest.generation.n_past - 1):
-            for camera in range(options.cameras):
+        self._regions: list[Any] = []
+
+    def begin(self) -> None:
+        """Share memory, and send the frames before the first forecast. What fails here leaves `close` something to free."""
+        cameras = range(len(self._frames))
+        for camera in cameras:
+            self._share(camera)
+        for frame in range(self._n_past - 1):
+            for camera in cameras:
                 self._send(camera, shared=False, starts=frame == 0)
-            for _ in range(options.cameras):
+            for _ in cameras:
                 self._answer(shared=False, filled=False)
 
     def run(self, seconds: float, shared: bool) -> tuple[float, float]:
@@ -141,17 +151,20 @@ class Load:
         return count / (time.perf_counter() - begin), (self._cpu_s() - spent) / count
 
     def close(self) -> None:
-        """Free the shared memory."""
-        self._client.unregister_system_shared_memory()
-        for region in self._regions:
-            shared_memory.destroy_shared_memory_region(region)
-        self._client.close()
+        """Free the shared memory, also where the server is gone."""
+        self._opened.close()
 
-    def _share(self, camera: int) -> Any:
+    def _share(self, camera: int) -> None:
         name = f"svg_load_{os.getpid()}_{camera}"
         region = shared_memory.create_shared_memory_region(name, f"/{name}", self._size)
+        self._opened.callback(shared_memory.destroy_shared_memory_region, region)
         self._client.register_system_shared_memory(name, f"/{name}", self._size)
-        return region
+        self._opened.callback(self._unshare, name)
+        self._regions.append(region)
+
+    def _unshare(self, name: str) -> None:
+        with suppress(InferenceServerException):  # of a server that is gone, and what was registered with it
+            self._client.unregister_system_shared_memory(name)
 
     def _send(self, camera: int, shared: bool, starts: bool = False) -> None:
         frame = next(self._frames[camera])[None]

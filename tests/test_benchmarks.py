@@ -10,11 +10,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from svg_common.errors import UsageError
+from svg_runtime.bundle.reader import Bundle, find_model
 from tests.conftest import random_model
 from tests.svg_runtime.bundle_helpers import watch
 
@@ -417,3 +419,44 @@ def test_every_family_of_the_comparison_has_its_recipe(families):
         model = build_config({**tables, "model": {**tables["model"], **changed}}).model
         kinds.add((model.family, *changed.values(), getattr(model, "latent", "")))
     assert len(kinds) == 10
+
+
+class Failing:
+    """A client whose server refuses what a test names, and is gone from then on."""
+
+    def __init__(self, refused: str, error: type[Exception]) -> None:
+        self._refused = refused
+        self._error = error
+        self.closed = False
+
+    def register_system_shared_memory(self, name: str, key: str, size: int) -> None:
+        if self._refused == "memory" and name.endswith("_1"):
+            raise RuntimeError("no shared memory here")
+
+    def unregister_system_shared_memory(self, name: str) -> None:
+        raise self._error("the server is gone")
+
+    def async_infer(self, model, inputs, answered, **options) -> None:
+        answered(None, RuntimeError("no model here"))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize(("refused", "error"), [("memory", RuntimeError), ("frames", SystemExit)])
+def test_a_load_test_that_fails_at_its_start_leaves_no_shared_memory(monkeypatch, refused, error):
+    pytest.importorskip("tritonclient.grpc")
+    import triton_load
+    from tritonclient.utils import InferenceServerException
+
+    client = Failing(refused, InferenceServerException)
+    monkeypatch.setattr(triton_load.triton, "InferenceServerClient", lambda address: client)
+    options = SimpleNamespace(cameras=2, samples=1, horizon=1)
+    load = triton_load.Load(SimpleNamespace(grpc="nowhere"), Bundle.open(find_model("digits")), options)
+    mine = f"svg_load_{os.getpid()}_*"
+    with pytest.raises(error, match=r"no shared memory here|no model here"):
+        load.begin()
+    assert list(Path("/dev/shm").glob(mine))
+    load.close()
+    assert not list(Path("/dev/shm").glob(mine))
+    assert client.closed

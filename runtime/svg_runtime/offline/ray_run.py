@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from svg_common.errors import SvgError
+from svg_common.errors import ExitCode, SvgError
 from svg_common.progress import NullListener, ProgressDisplay
 from svg_common.signals import stop_signals
+from svg_runtime.forecast.forecaster import Forecaster
 from svg_runtime.live.stop import StopRequest
 from svg_runtime.offline.dataset import Dataset
 from svg_runtime.offline.listing import Video
@@ -36,26 +37,39 @@ Batch = dict[str, NDArray[Any]]
 
 
 class RayWorker:
-    """An actor that has the model open."""
+    """An actor that has the model open, or cannot open it.
+
+    Its errors are part of what it returns: of one that is raised, Ray gives only the text to the process that waits.
+    """
 
     def __init__(self, options: ForecastOptions, dataset: Dataset, model: Path) -> None:
         self._options = options
         self._dataset = dataset
-        self._forecaster = options.open_alike(dataset, model, NullListener())
+        self._forecaster: Forecaster | SvgError
+        try:
+            self._forecaster = options.open_alike(dataset, model, NullListener())
+        except SvgError as error:
+            self._forecaster = error
 
     def __call__(self, batch: Batch) -> Batch:
         """Publish the part of a block of videos, and return what became of them, as JSON."""
         columns = (batch["address"].tolist(), batch["size"].tolist(), batch["version"].tolist())
         videos = [Video(address, size, version) for address, size, version in zip(*columns, strict=True)]
         tally = Tally()
+        failure = self._run_part(videos, tally)
+        work = sum(video.work for video in videos)
+        report = {**vars(tally), "failure": None if failure is None else _failure_report(failure), "work": work}
+        return {"report": np.array([json.dumps(report)])}
+
+    def _run_part(self, videos: list[Video], tally: Tally) -> SvgError | None:
+        """Count in `tally` what became of videos; returns what ended it before its time."""
+        if isinstance(self._forecaster, SvgError):
+            return self._forecaster
         worker = Worker(
             options=self._options, forecaster=self._forecaster, dataset=self._dataset, stop=StopRequest(), tally=tally
         )
         name = hashlib.sha256("".join(video.id for video in videos).encode()).hexdigest()[:16]
-        failure = worker.run_part(videos, f"b{name}")
-        work = sum(video.work for video in videos)
-        report = {**vars(tally), "failure": None if failure is None else str(failure), "work": work}
-        return {"report": np.array([json.dumps(report)])}
+        return worker.run_part(videos, f"b{name}")
 
 
 def forecast_with_ray(
@@ -76,7 +90,7 @@ def forecast_with_ray(
 
     workers = min(options.ray_workers or 1, len(pending))
     blocks = math.ceil(len(pending) / min(_MOST_VIDEOS, math.ceil(len(pending) / (workers * _BLOCKS_PER_WORKER))))
-    failure: str | None = None
+    failure: dict[str, Any] | None = None
     handlers = {number: signal.getsignal(number) for number in stop_signals()}
     ray.init(logging_level=logging.ERROR, ignore_reinit_error=True)
     for number, handler in handlers.items():
@@ -105,7 +119,20 @@ def forecast_with_ray(
                 display.progress("forecasting", done_work / all_work, f"{tally.frames} frames so far")
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None) or error
-        return SvgError(f"Ray ended the run: {cause}\n  what was finished is published; run the same command again")
+        raised_by_worker = isinstance(error, ray.exceptions.RayTaskError) or getattr(error, "actor_init_failed", False)
+        advice = "" if raised_by_worker else "; run the same command again"  # with other machines than the one that was lost
+        return SvgError(f"Ray ended the run: {cause}\n  what was finished is published{advice}")
     finally:
         ray.shutdown()
-    return None if failure is None else SvgError(failure)
+    return None if failure is None else _reported_failure(failure)
+
+
+def _failure_report(error: SvgError) -> dict[str, Any]:
+    return {"message": str(error), "exit_code": int(error.exit_code)}
+
+
+def _reported_failure(report: dict[str, Any]) -> SvgError:
+    """An error that ends the command as the worker's own would."""
+    error = SvgError(report["message"])
+    error.exit_code = ExitCode(report["exit_code"])
+    return error

@@ -1,0 +1,131 @@
+"""What ends `svg-forecast --ray`, with a stand-in for Ray: its workers are called here, one block after the other."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from svg_common.errors import BackendMissingError, ExitCode, SvgError, UsageError
+from svg_runtime.offline.listing import Video
+from svg_runtime.offline.ray_run import forecast_with_ray
+from svg_runtime.offline.tally import Tally
+from svg_runtime.offline.worker import Worker
+
+VIDEOS = [Video(f"{name}.mp4", 1, "v") for name in "ab"]
+
+
+class RayError(Exception):
+    """As Ray's."""
+
+
+class RayTaskError(RayError):
+    """As Ray's: a worker has raised."""
+
+
+class ActorDiedError(RayError):
+    """As Ray's: a worker is gone, or has raised in its constructor."""
+
+    def __init__(self, actor_init_failed: bool = False) -> None:
+        super().__init__("The actor died")
+        self.actor_init_failed = actor_init_failed
+
+
+class Reports:
+    """Calls a worker for each block, and has its rows; or raises what Ray would."""
+
+    def __init__(self, items, error: RayError | None) -> None:
+        self.items = items
+        self.error = error
+
+    def map_batches(self, worker, fn_constructor_args, **options):
+        self.worker = worker(*fn_constructor_args)
+        return self
+
+    def iter_rows(self):
+        for item in self.items:
+            yield {"report": self.worker({name: np.array([value]) for name, value in item.items()})["report"][0]}
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+def end_with_ray(monkeypatch):
+    """Run with a way to open the model, and an error of Ray after the last video."""
+
+    def run(open_alike, error: RayError | None = None) -> tuple[SvgError | None, Tally]:
+        ray, data = ModuleType("ray"), ModuleType("ray.data")
+        ray.data = data
+        ray.init = ray.shutdown = lambda **options: None
+        ray.exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
+        data.DataContext = SimpleNamespace(get_current=lambda: SimpleNamespace())
+        data.ActorPoolStrategy = SimpleNamespace
+        data.from_items = lambda items, **options: Reports(items, error)
+        monkeypatch.setitem(sys.modules, "ray", ray)
+        monkeypatch.setitem(sys.modules, "ray.data", data)
+        dataset = SimpleNamespace(folder=Path("out"))
+        dataset.at = lambda folder: dataset
+        options = SimpleNamespace(ray_workers=1, ray_gpus=None, threads=None, open_alike=open_alike)
+        tally = Tally()
+        failure = forecast_with_ray(
+            options=options, dataset=dataset, model=Path("m.svgb"), pending=VIDEOS, tally=tally, console=Console(quiet=True)
+        )
+        return failure, tally
+
+    return run
+
+
+def opened(*given):
+    return SimpleNamespace()
+
+
+def missing(*given):
+    raise BackendMissingError("no such backend here\n  install it")
+
+
+def other_engine(*given):
+    raise UsageError("another engine\n  remove --backend")
+
+
+@pytest.mark.parametrize(
+    ("open_alike", "code", "message"),
+    [
+        (missing, ExitCode.BACKEND_MISSING, "no such backend here\n  install it"),
+        (other_engine, ExitCode.USAGE, "another engine\n  remove --backend"),
+    ],
+)
+def test_a_worker_that_cannot_open_the_model_ends_the_run_as_this_process_would(end_with_ray, open_alike, code, message):
+    failure, tally = end_with_ray(open_alike)
+    assert failure is not None
+    assert (failure.exit_code, str(failure)) == (code, message)
+    assert not tally.status
+
+
+def test_what_ends_a_worker_keeps_its_exit_code_and_what_is_finished_counts(end_with_ray, monkeypatch):
+    def run_part(self, videos, name):
+        if videos[0].name == VIDEOS[1].name:
+            return BackendMissingError("the device is gone")
+        self._tally.count({"video": videos[0].name, "status": "ok", "reason": None, "frames": 5, "alarms": 0})
+        return None
+
+    monkeypatch.setattr(Worker, "run_part", run_part)
+    failure, tally = end_with_ray(opened)
+    assert failure is not None
+    assert (failure.exit_code, str(failure)) == (ExitCode.BACKEND_MISSING, "the device is gone")
+    assert (tally.status, tally.frames) == ({"ok": 1}, 5)
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [(ActorDiedError(), True), (ActorDiedError(actor_init_failed=True), False), (RayTaskError("a bug"), False)],
+)
+def test_the_command_is_worth_repeating_only_after_the_loss_of_a_machine(end_with_ray, monkeypatch, error, again):
+    monkeypatch.setattr(Worker, "run_part", lambda *given: None)
+    failure, _ = end_with_ray(opened, error)
+    assert "Ray ended the run" in str(failure)
+    assert "what was finished is published" in str(failure)
+    assert ("run the same command again" in str(failure)) is again
