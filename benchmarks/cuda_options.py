@@ -15,6 +15,7 @@ from unittest.mock import patch
 from goal_metrics import aligned
 from peers import Task
 
+from svg_common.errors import first_line
 from svg_runtime.backends.onnxruntime.providers import Provider
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import Bundle
@@ -70,7 +71,7 @@ def measure(bundle: Bundle, changed: dict[str, str], precision: Precision, sampl
                     forecasts.append(time.perf_counter() - between)
                     observations.append(between - start)
         except (BackendError, BackendMissingError) as error:
-            return str(error).splitlines()[0], ""
+            return first_line(error), ""
     return f"{statistics.median(forecasts) * 1e3:.2f}", f"{statistics.median(observations) * 1e3:.2f}"
 
 

@@ -17,6 +17,7 @@ from device_clock import DeviceClock
 from goal_metrics import aligned
 
 from svg_common.digits import digit_stream
+from svg_common.errors import first_line
 from svg_common.metrics import psnr
 from svg_runtime.bundle.reader import Bundle
 
@@ -149,7 +150,7 @@ def open_peer(
         frames = peer.forecast()
     except Exception as error:  # each library has its own exceptions
         peer.forecast = None
-        peer.reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+        peer.reason = f"{type(error).__name__}: {first_line(error)}"
         return peer
     difference = (frames - (frames if expected is None else expected)).astype(np.float64)
     peer.max_error = float(np.abs(difference).max())

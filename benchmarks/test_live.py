@@ -13,7 +13,7 @@ from rich.console import Console
 
 from svg_runtime.backends.base import Backend
 from svg_runtime.bundle.reader import Bundle
-from svg_runtime.live.loop import LiveOptions, run_live
+from svg_runtime.live.loop import LiveOptions, run_cameras
 from svg_runtime.live.sources import SYNTHETIC_URL, SourceOptions
 
 ROUNDS = 3
@@ -36,7 +36,7 @@ def test_live_loop(
     summaries = []
 
     def live() -> None:
-        summaries.append(run_live(options, Console(file=io.StringIO())).summary())
+        summaries.append(run_cameras([options], Console(file=io.StringIO()))[0].summary())
 
     measured.group = f"live loop, {frames} frames"
     measured.pedantic(live, rounds=pytestconfig.getoption("rounds") or ROUNDS, warmup_rounds=1 if measured.enabled else 0)

@@ -17,11 +17,10 @@ from svg_common.progress import NullListener
 from svg_eval.cli import app as svg_eval
 from svg_runtime import Forecaster
 from svg_runtime.backends.onnxruntime.session import BoundSession
-from svg_runtime.bench.cases import Case, list_cases, reference_case
+from svg_runtime.bench.cases import list_cases
 from svg_runtime.bench.cli import app as svg_bench
 from svg_runtime.bench.operations import count_operations, forecast_bytes, forecast_operations, graph_runs
 from svg_runtime.bundle.reader import Bundle
-from svg_runtime.calibration import choice, decisions, ways
 from svg_runtime.calibration.race import Task
 from svg_runtime.calibration.ways import Request, Way, list_ways, reference_way
 from svg_runtime.errors import BackendMissingError
@@ -29,6 +28,7 @@ from svg_runtime.live.cli import app as svg_live
 from svg_train.checkpoint import load_checkpoint
 from tests.conftest import made_once
 from tests.families import export_tiny
+from tests.svg_runtime.choice_helpers import know_only_the_cpu_backend
 
 SAMPLES, HORIZON = 3, 4
 WIDE = {"image_size": 16, "image_width": 24, "channels": 3}  # of the deterministic model
@@ -82,8 +82,8 @@ def run(app, *arguments) -> str:
 
 def test_bundles_with_fused_graphs_alone_have_no_separate_cases(bundle):
     manifest = Bundle.open(bundle).manifest
-    assert list_cases(manifest, "cpu", None) == [Case("cpu", "fp32", True), Case("cpu", "fp16", True)]  # the latter is missing
-    assert reference_case(manifest) == Case("cpu", "fp32", True)
+    missing = Way("cpu", None, "fp16", fused=True)
+    assert list_cases(manifest, "cpu", None) == [Way("cpu", None, "fp32", fused=True), missing]
 
 
 def test_the_counted_graph_runs_are_those_of_a_forecast(bundle, monkeypatch):
@@ -148,13 +148,7 @@ def test_errors_are_relative_to_the_graphs_that_there_are(stochastic, tmp_path):
 
 @pytest.fixture
 def only_cpu(monkeypatch, tmp_path):
-    """Only the cpu backend is installed, as far as the choice knows."""
-    monkeypatch.delenv("SVG_EDGE_CALIBRATE", raising=False)
-    monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(ways, "is_installed", lambda module: False)
-    monkeypatch.setattr(ways, "cuda_is_installed", lambda: False)
-    monkeypatch.setattr(choice, "is_busy", lambda: False)
-    monkeypatch.setattr(decisions, "_free_memory_class", lambda: 30)
+    know_only_the_cpu_backend(monkeypatch, tmp_path / "cache")
 
 
 def test_ways_are_compared_on_the_graphs_that_there_are(bundle, fused_bundle, only_cpu):

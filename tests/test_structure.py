@@ -32,7 +32,7 @@ def test_no_arrow_between_rooms_runs_upwards(capsys):
 
 def test_an_import_from_a_later_room_runs_upwards(monkeypatch, tmp_path, capsys):
     module = tmp_path / "module.py"
-    module.write_text("def f():\n    from svg_runtime.live.loop import run_live\n")
+    module.write_text("def f():\n    from svg_runtime.live.loop import run_cameras\n")
     monkeypatch.setattr(structure, "modules", lambda: [("svg_runtime.bundle.manifest", module)])
     structure.print_rooms()
     assert "1 upwards\n  svg_runtime.bundle -> svg_runtime.live" in capsys.readouterr().out

@@ -8,7 +8,7 @@ import typer
 
 from svg_common.errors import UsageError
 from svg_common.path_advice import path_of_file_url, shell_argument
-from svg_runtime.bundle.remote.addresses import is_address, shown_address
+from svg_runtime.bundle.remote.addresses import is_model_address, shown_address
 
 
 def refuse_address(checkpoint: Path) -> None:
@@ -17,7 +17,7 @@ def refuse_address(checkpoint: Path) -> None:
     Raises:
         UsageError: `checkpoint` is an address, or a URL of a file.
     """
-    if not is_address(checkpoint) or checkpoint.exists():
+    if not is_model_address(checkpoint) or checkpoint.exists():
         return
     path = path_of_file_url(str(checkpoint))
     if path is not None:

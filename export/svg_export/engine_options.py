@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from svg_common.command import is_installed
-from svg_common.errors import MissingExtraError, UsageError
+from svg_common.errors import MissingExtraError, UsageError, first_line
 from svg_common.progress import ProgressListener
 from svg_export.turing import TURING
 from svg_runtime.backends import nvidia_precision
@@ -156,7 +156,7 @@ def _gpu_for(backend: str | None) -> GpuName | None:
         if backend != "tensorrt":
             return None
         raise BackendMissingError(
-            f"engines of 'tensorrt' are built on the GPU that runs them: {str(error).splitlines()[0]}\n"
+            f"engines of 'tensorrt' are built on the GPU that runs them: {first_line(error)}\n"
             f"  run svg-export on your target device, or use --backend {ANYWHERE}, which builds engines on any machine"
         ) from error
 

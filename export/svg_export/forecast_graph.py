@@ -24,9 +24,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from svg_export.to_onnx import OPSET, stamped
+from svg_export.to_onnx import OPSET, read_interface, stamped
 from svg_runtime.bundle.manifest import BATCH, FORECAST, SAMPLES, TensorSpec
-from svg_runtime.bundle.onnx_header import read_header
 from svg_train.families.base import FamilyConfig
 
 _ROLES = ("encoder", "skip", "prime", "step", "decode")
@@ -68,12 +67,13 @@ class _Role:
 
     @classmethod
     def of(cls, name: str, content: bytes) -> _Role:
-        header, graph = read_header(content), onnx.load_from_string(content).graph
-        inputs, outputs = (
-            {tensor.name: TensorSpec(name=tensor.name, dtype=tensor.dtype, shape=tensor.shape) for tensor in side}
-            for side in (header.inputs, header.outputs)
+        inputs, outputs, _ = read_interface(content)
+        return cls(
+            name=name,
+            graph=onnx.load_from_string(content).graph,
+            inputs={tensor.name: tensor for tensor in inputs},
+            outputs={tensor.name: tensor for tensor in outputs},
         )
-        return cls(name=name, graph=graph, inputs=inputs, outputs=outputs)
 
     def split(self, noise: str) -> tuple[_Role, _Role]:
         """The part that does not depend on the input `noise`, and the rest, whose other inputs are outputs of the first part.

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from svg_export.drawn_frames import digit_frames
-from svg_export.parity import ROUNDING_FACTOR, TOLERANCE_FP32, Found, ParityError, differences_between, refuse_unstable
+from svg_export.parity import TOLERANCE_FP32, Found, ParityError, differences_between, refuse_differences, refuse_unstable
 from svg_export.parity_loop import SAMPLES, OnnxGraphs, Tensors, Trace
 from svg_runtime.bundle.manifest import FORECAST, ParityReport
 from svg_train.families.base import FamilyConfig
@@ -51,18 +51,9 @@ def _check_fp32(model: VideoModel, given: Trace, inputs: Tensors, report: Parity
     rounding = differences_between(truth, _of_network(copy.deepcopy(model).double(), inputs))
     amplified = np.max([differences.relative().max() for differences in rounding.values()])
     refuse_unstable(float(amplified), steps=inputs["eps"].shape[1], advice="give a smaller --server-horizon, ")
-    failed = []
-    for name, differences in found.items():
-        error = differences.relative()
-        allowed = np.maximum(TOLERANCE_FP32, ROUNDING_FACTOR * np.maximum.accumulate(rounding[name].relative()))
-        if not (error <= allowed).all():
-            step = int(np.argmin(error <= allowed))
-            failed.append(f"{name}: {error[step]:.3g} at step {step + 1}, allowed {allowed[step]:.3g}")
-    if failed:
-        raise ParityError(
-            f"the exported graph '{FORECAST}' does not compute what the model computes:\n  " + "\n  ".join(failed)
-            + "\n  nothing was published"
-        )  # fmt: skip
+    rounded = {name: np.maximum.accumulate(differences.relative()) for name, differences in rounding.items()}
+    message = f"the exported graph '{FORECAST}' does not compute what the model computes"
+    refuse_differences(found, rounded, TOLERANCE_FP32, message)
     *earlier, last = report.rounding or (0.0,)
     largest = float(f"{amplified:.3e}")
     return _extended(report, found).model_copy(update={"rounding": (*earlier, max(last, largest))})

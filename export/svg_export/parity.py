@@ -110,19 +110,10 @@ def check_fp32(model: VideoModel, contents: Mapping[str, bytes], tolerance: floa
     observed = np.max([each.max() for name, each in rounding.items() if not _is_forecast(name)])
     refuse_unstable(float(np.maximum(envelope.max(), observed)), FORECAST_STEPS)
     # 3) list every output and state that differs by more
-    failed = []
-    for name, differences in gate.found.items():
-        error = differences.relative()
-        rounded = envelope if _is_forecast(name) else np.full(len(error), rounding[name.replace(NETWORK, "")].max())
-        allowed = np.maximum(tolerance, ROUNDING_FACTOR * rounded)
-        if not (error <= allowed).all():
-            step = int(np.argmin(error <= allowed))
-            failed.append(f"{name}: {error[step]:.3g} at step {step + 1}, allowed {allowed[step]:.3g}")
-    if failed:
-        raise ParityError(
-            "the exported fp32 graphs do not compute what the model computes:\n  " + "\n  ".join(failed)
-            + "\n  nothing was published"
-        )  # fmt: skip
+    rounded = {
+        name: envelope if _is_forecast(name) else rounding[name.replace(NETWORK, "")].max(keepdims=True) for name in gate.found
+    }
+    refuse_differences(gate.found, rounded, tolerance, "the exported fp32 graphs do not compute what the model computes")
     recorded = tuple(float(f"{value:.3e}") for value in np.maximum(envelope, observed))  # it excuses the largest error of all
     return _report("pytorch", model.config, gate.found, tolerance=tolerance, rounding=recorded)
 
@@ -149,6 +140,29 @@ def compare_fp16(model: VideoModel, fp32: Mapping[str, bytes], fp16: Mapping[str
             "  nothing was published; export without --fp16"
         )
     return _report("fp32", config, found)
+
+
+def refuse_differences(found: Found, rounded: Mapping[str, NDArray[np.float64]], tolerance: float, message: str) -> None:
+    """Refuse graphs of which an output or a state differs by more than `tolerance`, and than ROUNDING_FACTOR times rounding.
+
+    Args:
+        found: what was compared, by name.
+        rounded: what rounding alone changes at each step, or at any, relative to the largest value, by name.
+        tolerance: largest difference, relative as well.
+        message: what is wrong with the graphs then.
+
+    Raises:
+        ParityError: a larger difference, or a value that is not finite; all offending tensors are listed.
+    """
+    failed = []
+    for name, differences in found.items():
+        error = differences.relative()
+        allowed = np.broadcast_to(np.maximum(tolerance, ROUNDING_FACTOR * rounded[name]), error.shape)
+        if not (error <= allowed).all():
+            step = int(np.argmin(error <= allowed))
+            failed.append(f"{name}: {error[step]:.3g} at step {step + 1}, allowed {allowed[step]:.3g}")
+    if failed:
+        raise ParityError("\n  ".join([f"{message}:", *failed, "nothing was published"]))
 
 
 def refuse_unstable(rounding: float, steps: int, advice: str = "") -> None:

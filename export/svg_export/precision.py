@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from svg_common.command import require_modules
-from svg_common.errors import ExitCode, MissingExtraError, SvgError, UsageError
+from svg_common.errors import ExitCode, MissingExtraError, SvgError, UsageError, first_line
 from svg_common.metrics import psnr
 from svg_common.progress import ProgressListener
 from svg_eval.data import open_held_out
@@ -124,7 +124,7 @@ def load_held_out(
         return find_held_out(checkpoint, given)
     except NoHeldOutError as error:
         drawn = _draw_frames(checkpoint, f"{' --fp16' if fp16 else ''}{' --bf16' if bf16 else ''}{model_options}")
-        _LOG.info("note: %s", str(error.__cause__).splitlines()[0])
+        _LOG.info("note: %s", first_line(error.__cause__ or error))
         _LOG.info("  so reduced precision is compared with fp32 on %s, and not with the truth", drawn.data.description)
         return drawn
 

@@ -17,7 +17,7 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 
-from svg_common.errors import ExitCode, MissingExtraError, SvgError, UsageError
+from svg_common.errors import ExitCode, MissingExtraError, SvgError, UsageError, first_line
 from svg_common.journal import prefix_journal_lines, stderr_is_journal
 from svg_common.log_messages import ConsoleHandler, log_messages_to
 from svg_common.out_of_memory import is_out_of_memory
@@ -175,7 +175,7 @@ def _is_broken(module: str) -> bool:
 
 def _describe_import_error(module: str, error: ImportError) -> str:
     return (
-        f"cannot import {module}: {str(error).partition(chr(10))[0]}\n"
+        f"cannot import {module}: {first_line(error)}\n"
         f"  look closer with svg-doctor, or install it anew: pip install --force-reinstall {_LIBRARIES[module]}"
     )
 
@@ -187,7 +187,7 @@ def _describe_os_error(error: OSError) -> str:
 
 
 def _describe_memory_error(error: Exception) -> str:
-    reason = f": {str(error).splitlines()[0]}" if str(error) else ""
+    reason = f": {first_line(error)}" if str(error) else ""
     return f"out of memory{reason}\n  close other programs, or choose smaller numbers of samples, frames or sequences at once"
 
 

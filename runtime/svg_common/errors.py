@@ -25,6 +25,12 @@ class SvgError(Exception):
     exit_code = ExitCode.ERROR
 
 
+def first_line(error: BaseException | str) -> str:
+    """The first line of a message, which is all that a table or an event has room for; without one, the name of the class."""
+    line = str(error).strip().partition("\n")[0].rstrip()
+    return line or ("" if isinstance(error, str) else type(error).__name__)
+
+
 class UsageError(SvgError):
     """The arguments of a command or call are invalid or contradict each other."""
 

@@ -28,6 +28,7 @@ def run_cli(*arguments: str) -> Result:
 REFUSED = [
     ("predrnn", ["--no-fused"], "models of the family 'frames' have fused graphs only"),
     ("srvp", ["--no-fused"], "models of the family 'srvp' have fused graphs only"),
+    ("srvp", ["--no-shuffled"], "--no-shuffled has no effect on models of the family 'srvp'"),
     ("predrnn", ["--bn", "recalibrate", "--data", "digits"], "of the family 'frames', has no BatchNorm"),
     ("predrnn", ["--euler-steps", "2"], "--euler-steps has no effect on models of the family 'frames'"),
     ("deterministic", ["--euler-steps", "2"], "--euler-steps has no effect on models of the family 'svg'"),

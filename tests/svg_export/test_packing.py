@@ -13,7 +13,7 @@ import pytest
 from svg_common.files import file_sha256
 from svg_export.packing import pack_bundle
 from svg_runtime.bundle.reader import EMBEDDED_FOLDER, Bundle
-from svg_runtime.bundle.remote.addresses import ArchiveAddress, parse_address
+from svg_runtime.bundle.remote.addresses import ArchiveAddress, parse_model_address
 from svg_runtime.bundle.remote.published import publish
 from svg_runtime.bundle.remote.tar_files import TarFiles
 from svg_runtime.errors import BundleError
@@ -70,7 +70,7 @@ def test_the_command_prints_the_address(svg_export):
 def test_the_address_of_any_name_can_be_opened(svg_export):
     name = "my cam #1, größe.svgb.tar"
     error = svg_export(CAMERA, "--pack", name)[1]
-    address = parse_address(error.split("--model ")[1].split()[0])
+    address = parse_model_address(error.split("--model ")[1].split()[0])
     assert isinstance(address, ArchiveAddress)
     assert unquote(address.url) == f"https://HOST/{name}"
     assert address.sha256 == file_sha256(name)

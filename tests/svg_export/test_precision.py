@@ -63,7 +63,7 @@ class Known:
 
     @property
     def info(self) -> ModelInfo:
-        return ModelInfo("known", "", 3, 64, 64, 1, self.z_dim, 2, 0.1, {"name": "digits"})
+        return ModelInfo("known", "", 3, 64, 64, 1, self.z_dim, 2, 0.1, {"name": "digits"}, 10)
 
     def forecast(self, context, noise, context_noise):
         batch, horizon, samples = noise.shape[:3]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from svg_common.arguments import check_count, check_flag
 from svg_common.command import is_installed
+from svg_common.errors import first_line
 from svg_common.progress import NullListener, ProgressListener
 from svg_runtime.backends.base import Backend
 from svg_runtime.backends.gpu_options import GpuOptions, no_effect
@@ -22,6 +24,24 @@ BACKENDS = ("cpu", "openvino", *NVIDIA)
 WITH_ENGINES = ("ort-tensorrt", *TENSORRT)  # backends that build engines, in folders of their names in the cache
 COMPUTE_BF16 = ("openvino",)  # backends that can compute in bf16
 THREADS_LIMIT = 256
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What every backend is opened with, see `open_backend`."""
+
+    bundle: Bundle
+    device: str | None
+    precision: Precision | None
+    threads: int | None
+    samples: int
+    shuffled: bool | None
+    lanes: int
+
+    @property
+    def bundle_of_decoder(self) -> Bundle:
+        """The bundle with the decoder that runs, where the backend does not choose it."""
+        return self.bundle.with_decoder(bool(self.shuffled))
 
 
 def open_backend(
@@ -68,30 +88,18 @@ def open_backend(
     check_count("samples", samples)
     check_count("lanes", lanes)
     gpu_options = gpu or GpuOptions()
+    request = _Request(
+        bundle=bundle, device=device, precision=precision, threads=threads, samples=samples, shuffled=shuffled, lanes=lanes
+    )  # fmt: skip
     if name in NVIDIA:
-        return _open_nvidia(
-            bundle=bundle.with_decoder(bool(shuffled)),
-            name=name,
-            device=device,
-            precision=precision,
-            samples=samples,
-            gpu_options=gpu_options,
-            progress=progress or NullListener(),
-        )
+        return _open_nvidia(request, name, gpu_options, progress or NullListener())
     if gpu_options.given:
         raise no_effect(gpu_options.given, name, advice=f", or use --backend with one of: {', '.join(NVIDIA)}")
     if name == "auto":
-        return _open_fastest(
-            bundle=bundle, device=device, precision=precision, threads=threads, samples=samples, shuffled=shuffled,
-            lanes=lanes,
-        )  # fmt: skip
+        return _open_fastest(request)
     if name == "openvino":
-        return _open_openvino(
-            bundle=bundle, device=device, precision=precision, threads=threads, shuffled=shuffled, lanes=lanes
-        )  # fmt: skip
-    return _open_cpu(
-        bundle=bundle, device=device, precision=precision, threads=threads, shuffled=shuffled, lanes=lanes
-    )  # fmt: skip
+        return _open_openvino(request)
+    return _open_cpu(request)
 
 
 def check_options(
@@ -142,29 +150,22 @@ def nvidia_precision(manifest: Manifest) -> Precision:
     return "fp16" if manifest.quality_is_known("fp16") else "fp32"
 
 
-def _open_nvidia(
-    bundle: Bundle,
-    name: str,
-    device: str | None,
-    precision: Precision | None,
-    samples: int,
-    gpu_options: GpuOptions,
-    progress: ProgressListener,
-) -> Backend:
-    if precision == "bf16":
+def _open_nvidia(request: _Request, name: str, gpu_options: GpuOptions, progress: ProgressListener) -> Backend:
+    if request.precision == "bf16":
         raise BackendMissingError(
             f"the {name} backend does not compute in bf16\n  expected fp32 or fp16, or --backend openvino"
         )
-    chosen = precision or nvidia_precision(bundle.manifest)
+    bundle = request.bundle_of_decoder
+    precision = request.precision or nvidia_precision(bundle.manifest)
     if name in ORT_NVIDIA:
         from svg_runtime.backends.onnxruntime.gpu import OrtGpuBackend
 
         return OrtGpuBackend(
             name=name,
             bundle=bundle,
-            precision=chosen,
-            device=device,
-            samples=samples,
+            precision=precision,
+            device=request.device,
+            samples=request.samples,
             gpu_options=gpu_options,
             progress=progress,
         )
@@ -173,51 +174,36 @@ def _open_nvidia(
     return TensorrtBackend(
         name=name,
         bundle=bundle,
-        precision=chosen,
-        device=device,
-        samples=samples,
+        precision=precision,
+        device=request.device,
+        samples=request.samples,
         gpu_options=gpu_options,
         progress=progress,
     )
 
 
-def _open_fastest(
-    bundle: Bundle,
-    device: str | None,
-    precision: Precision | None,
-    threads: int | None,
-    samples: int,
-    shuffled: bool | None,
-    lanes: int,
-) -> Backend:
+def _open_fastest(request: _Request) -> Backend:
     """A GPU, then OpenVINO where it is faster, then the cpu backend, whose description tells why the others do not work."""
-    if precision == "bf16":
-        return _open_openvino(
-            bundle=bundle, device=device, precision=precision, threads=threads, shuffled=shuffled, lanes=lanes
-        )  # fmt: skip
+    if request.precision == "bf16":
+        return _open_openvino(request)
     failures = ""
-    if device in (None, "auto") and cuda_is_installed():
+    if request.device in (None, "auto") and cuda_is_installed():
         try:
-            return _open_cuda(bundle.with_decoder(bool(shuffled)), precision, samples)
+            return _open_nvidia(request, "cuda", GpuOptions(), NullListener())
         except (BackendMissingError, BundleError) as error:  # a bundle that is damaged fails on the cpu backend, too
             failures += _does_not_work("cuda", error)
-    if device in (None, "auto", "cpu") and _openvino_is_faster():
+    if request.device in (None, "auto", "cpu") and _openvino_is_faster():
         try:
-            return _open_openvino(
-                bundle=bundle, device=device, precision=precision, threads=threads, remark=failures, shuffled=shuffled,
-                lanes=lanes,
-            )  # fmt: skip
+            return _open_openvino(request, remark=failures)
         except (BackendMissingError, BundleError) as error:
             failures += _does_not_work("openvino", error)
-    backend = _open_cpu(
-        bundle=bundle, device=device, precision=precision, threads=threads, shuffled=shuffled, lanes=lanes
-    )  # fmt: skip
+    backend = _open_cpu(request)
     backend.description += failures
     return backend
 
 
 def _does_not_work(name: str, error: Exception) -> str:
-    return f"; {name} does not work here: {str(error).splitlines()[0]}"
+    return f"; {name} does not work here: {first_line(error)}"
 
 
 def cuda_is_installed() -> bool:
@@ -229,13 +215,6 @@ def cuda_is_installed() -> bool:
     return has_provider("cuda")
 
 
-def _open_cuda(bundle: Bundle, precision: Precision | None, samples: int) -> Backend:
-    return _open_nvidia(
-        bundle=bundle, name="cuda", device=None, precision=precision, samples=samples,
-        gpu_options=GpuOptions(), progress=NullListener(),
-    )  # fmt: skip
-
-
 def _openvino_is_faster() -> bool:
     """Whether openvino is installed and the CPU has bf16 units: there it was measured faster, in f32 too (docs/results.md)."""
     from svg_runtime.backends.openvino.device import has_bf16_units
@@ -243,37 +222,27 @@ def _openvino_is_faster() -> bool:
     return has_bf16_units() and is_installed("openvino")
 
 
-def _open_cpu(
-    bundle: Bundle,
-    device: str | None,
-    precision: Precision | None,
-    threads: int | None,
-    shuffled: bool | None,
-    lanes: int,
-) -> CpuBackend:
+def _open_cpu(request: _Request) -> CpuBackend:
     from svg_runtime.backends.onnxruntime.cpu import CpuBackend
 
     return CpuBackend(
-        bundle=bundle.with_decoder(bool(shuffled)),
-        precision=precision or "fp32",
-        device=device,
-        threads=threads,
-        lanes=lanes,
+        bundle=request.bundle_of_decoder,
+        precision=request.precision or "fp32",
+        device=request.device,
+        threads=request.threads,
+        lanes=request.lanes,
     )
 
 
-def _open_openvino(
-    bundle: Bundle,
-    device: str | None,
-    precision: Precision | None,
-    threads: int | None,
-    remark: str = "",
-    shuffled: bool | None = None,
-    lanes: int = 1,
-) -> Backend:
+def _open_openvino(request: _Request, remark: str = "") -> Backend:
     from svg_runtime.backends.openvino.backend import OpenVinoBackend
 
     return OpenVinoBackend(
-        bundle=bundle, precision=precision, device=device, threads=threads, remark=remark, shuffled=shuffled,
-        lanes=lanes,
-    )  # fmt: skip
+        bundle=request.bundle,
+        precision=request.precision,
+        device=request.device,
+        threads=request.threads,
+        remark=remark,
+        shuffled=request.shuffled,
+        lanes=request.lanes,
+    )

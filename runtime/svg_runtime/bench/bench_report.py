@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from svg_common.errors import first_line
 from svg_runtime.backends.computed import summarize
-from svg_runtime.bench.bench_run import BenchOptions, Findings, Row, first_line
-from svg_runtime.bench.cases import reference_case
+from svg_runtime.bench.bench_run import BenchOptions, Findings, Row
 from svg_runtime.bench.operations import forecast_operations
 from svg_runtime.bundle.reader import Bundle
+from svg_runtime.calibration.ways import reference_way
 from svg_runtime.machine.hardware import hardware, versions
 
 _LABELS = ("backend", "weights", "graphs")
@@ -200,7 +201,7 @@ def _notes(bundle: Bundle, options: BenchOptions, findings: Findings) -> list[st
 def _error_notes(bundle: Bundle, findings: Findings) -> list[str]:
     if not findings.reference:
         return [f"error: not available, because the cpu backend produced no fp32 frames: {_why(findings, 'reference')}"]
-    graphs = reference_case(bundle.manifest).graphs
+    graphs = reference_way(bundle.manifest).graphs
     return [f"error: largest difference and PSNR against the {graphs} fp32 graphs on the cpu backend, same noise"]
 
 

@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from svg_common.errors import SvgError
+from svg_common.errors import SvgError, first_line
 from svg_common.metrics import psnr
 from svg_common.progress import ProgressListener
-from svg_runtime.bench.cases import Case, list_cases, reference_case
+from svg_runtime.bench.cases import list_cases
 from svg_runtime.bench.operations import forecast_bytes, forecast_operations
 from svg_runtime.bench.process import JobError, run_job
 from svg_runtime.bundle.manifest import Manifest, Precision
 from svg_runtime.bundle.reader import Bundle
+from svg_runtime.calibration.ways import Way, reference_way
 from svg_runtime.live.preprocess import Preprocessor
 from svg_runtime.live.sources.synthetic import SyntheticSource
 from svg_runtime.machine.hardware import load_average, usable_cores
@@ -118,7 +119,7 @@ class Bench:
         precision = "fp32" if "fp32" in self._manifest.variants else next(iter(self._manifest.variants))
         count = {"do": "count", "model": self._model, "precision": precision}
         findings.counts = self._attempt("counts", "operations of a forecast", count)
-        reference = self._job(reference_case(self._manifest), None, 0.0, "reference.npy")
+        reference = self._job(reference_way(self._manifest), None, 0.0, "reference.npy")
         findings.reference = self._attempt("reference", "fp32 frames on the cpu backend", reference) is not None
 
     def _probe(self) -> None:
@@ -138,7 +139,7 @@ class Bench:
         finally:
             self._done += 1
 
-    def _measure_backend(self, backend: str, cases: list[Case]) -> None:
+    def _measure_backend(self, backend: str, cases: list[Way]) -> None:
         """Add a row per case, or a single one if the backend or its device is not available."""
         end = self._done + len(cases)
         for case in cases:
@@ -156,7 +157,7 @@ class Bench:
             self._done += 1
         self._done = end
 
-    def _measure(self, case: Case) -> Row:
+    def _measure(self, case: Way) -> Row:
         result = self._run(str(case), self._job(case, self._options.device, self._options.seconds, "futures.npy"))
         if self.findings.reference:
             result["error"] = _error(np.load(self._folder / "futures.npy"), np.load(self._folder / "reference.npy"))
@@ -164,7 +165,7 @@ class Bench:
         _LOG.info("%s: %.1f ms per forecast, %.1f frames/s", case, latency_ms, rate)
         return Row(result.pop("backend"), case.precision, case.graphs, result)
 
-    def _job(self, case: Case, device: str | None, seconds: float, futures: str) -> dict[str, Any]:
+    def _job(self, case: Way, device: str | None, seconds: float, futures: str) -> dict[str, Any]:
         options = self._options
         return {
             "do": "measure", "model": self._model, "backend": case.backend, "device": device, "precision": case.precision,
@@ -212,11 +213,6 @@ def run_bench(bundle: Bundle, options: BenchOptions, progress: ProgressListener)
 def on_host(backend: str, device: str | None) -> bool:
     """Whether a backend runs on the CPU. A suffix of the device, as in CPU:bf16, is ignored."""
     return backend in _ON_HOST and (device or "auto").partition(":")[0].lower() in ("auto", "cpu")
-
-
-def first_line(error: Exception | str) -> str:
-    """Return the first line of a message, which is all that a table has room for."""
-    return (str(error).splitlines() or [""])[0]
 
 
 def _pictures(manifest: Manifest, seed: int) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from svg_common.errors import SvgError
+from svg_common.errors import SvgError, first_line
 from svg_common.metrics import psnr
 from svg_common.progress import ProgressListener
 from svg_runtime.bundle.manifest import Manifest
@@ -177,7 +177,7 @@ class _Contest:
             contest.spent_s = time.perf_counter() - start
         except (SvgError, MemoryError) as error:
             if row is not None:
-                row.reason = _first_line(error)
+                row.reason = first_line(error)
             return None
         if row is None:
             runner.close()
@@ -195,11 +195,11 @@ class _Contest:
             with _closed_on_error(*(each.runner for each in champions), unless=(SvgError, MemoryError)):
                 runner = self.open_way(row.way)
                 with self._spending(), _closed_on_error(runner):
-                    row.reason = self._difference(runner, row.way)
+                    row.reason = self._refusal(runner, row.way)
                     if not row.reason:
                         times = _race([runner, *(each.runner for each in champions)], self._short_task)
         except (SvgError, MemoryError) as error:
-            row.reason = _first_line(error)
+            row.reason = first_line(error)
             return False
         if not row.reason:
             for racer, seconds in zip([row, *(each.row for each in champions)], times, strict=True):
@@ -243,7 +243,7 @@ class _Contest:
         finally:
             self.spent_s += time.perf_counter() - start
 
-    def _difference(self, runner: Runner, way: Way) -> str:
+    def _refusal(self, runner: Runner, way: Way) -> str:
         """Why the frames of the first forecast, or of a later one, are not those of the reference; empty if they are."""
         return _difference(_first_forecast(runner, self.task)[0], self.expected, way, self.task.reference) or _difference(
             self.warm_up(runner), self.expected[:, : self.steps], way, self.task.reference
@@ -326,7 +326,3 @@ def _difference(frames: Frames, expected: Frames, way: Way, reference: Way) -> s
     reason = f"computes other frames than {reference}: largest error {error:.2g}, first frame {first_db:.1f} dB"
     _LOG.warning("%s %s, so it is left out; this is worth a bug report, with the output of svg-bench", way, reason)
     return reason
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__

@@ -25,10 +25,14 @@ class Way:
     shuffled: bool = False  # of the separate graphs: the graph decoder_shuffled, or the plain decoder
     threads: int | None = None  # on a CPU; None: as many as the user says, else one per usable core
 
+    @property
+    def graphs(self) -> str:
+        """Name of the set of graphs: fused, shuffled or separate."""
+        return "fused" if self.fused else "shuffled" if self.shuffled else "separate"
+
     def __str__(self) -> str:
-        graphs = "fused" if self.fused else "shuffled" if self.shuffled else "separate"
         threads = "" if self.threads is None else f", {self.threads} thread{'s' if self.threads > 1 else ''}"
-        return f"{self.backend} {self.precision} {graphs}{threads}"
+        return f"{self.backend} {self.precision} {self.graphs}{threads}"
 
     @property
     def on_cpu(self) -> bool:

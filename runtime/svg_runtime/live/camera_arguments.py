@@ -45,12 +45,12 @@ def source_options(values: Values, realtime: bool, seed: int) -> SourceOptions:
         UsageError: see `check_source`; or an option that does not apply to it.
         BackendMissingError: see `check_source`.
     """
-    rotate, flip, fps = values["rotate"], values["flip"], values["source_fps"]
+    fps = values["source_fps"]
     options = SourceOptions(
         camera=values["camera"], source=values["source"], source_fps=fps, realtime=realtime, seed=seed,
         reconnect_s=values["reconnect"], settings=parse_camera_settings(values["camera_size"], values["camera_fps"]),
         loop=values["loop"],
-        turn=Turn(rotate=0 if rotate is None else int(rotate.value), flip=None if flip is None else flip.value),
+        turn=Turn(rotate=int(values["rotate"] or 0), flip=values["flip"]),
     )  # fmt: skip
     check_source(options)
     if fps is not None and not 0 < fps < math.inf:
@@ -71,9 +71,7 @@ def alarms_of_all(cameras: Sequence[Values]) -> list[AlarmOptions]:
 
 
 def _alarms(values: Values) -> AlarmOptions:
-    signal = values["alarm_signal"]
-    given = {key: values[key] for key in ALARM_KEYS}
-    return alarm_options(values["alarm"], {**given, "alarm_signal": None if signal is None else signal.value})
+    return alarm_options(values["alarm"], {key: values[key] for key in ALARM_KEYS})
 
 
 def camera_names(sources: Sequence[SourceOptions], tables: Sequence[str]) -> list[str | None]:

@@ -2,26 +2,9 @@
 
 from __future__ import annotations
 
-from enum import Enum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
-
-
-class Rotation(str, Enum):
-    """Degrees clockwise."""
-
-    quarter = "90"
-    half = "180"
-    three_quarters = "270"
-
-
-class Flip(str, Enum):
-    """What is exchanged: left and right, or top and bottom."""
-
-    horizontal = "horizontal"
-    vertical = "vertical"
-
 
 ListCamerasOption = Annotated[
     bool,
@@ -35,8 +18,13 @@ CameraSizeOption = Annotated[
 CameraFpsOption = Annotated[
     float | None, typer.Option(metavar="FPS", help="Rate asked of a camera at this machine. Default: the driver's.")
 ]
-RotateOption = Annotated[Rotation | None, typer.Option(help="Rotate every picture clockwise, before everything else.")]
-FlipOption = Annotated[Flip | None, typer.Option(help="Mirror every picture after --rotate: left to right, or upside down.")]
+RotateOption = Annotated[
+    Literal["90", "180", "270"] | None, typer.Option(help="Rotate every picture clockwise, before everything else.")
+]
+FlipOption = Annotated[
+    Literal["horizontal", "vertical"] | None,
+    typer.Option(help="Mirror every picture after --rotate: left to right, or upside down."),
+]
 RoiOption = Annotated[
     str | None,
     typer.Option(

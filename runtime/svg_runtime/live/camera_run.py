@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from svg_common.errors import first_line
 from svg_common.video.sampling import MAX_HOLD_S
 from svg_runtime.bundle.manifest import Manifest
 from svg_runtime.errors import ForecastError, SvgError
@@ -177,7 +178,7 @@ class CameraRun:
             ForecastError: too many failed in a row.
         """
         self._failures += 1
-        reason = str(error).partition("\n")[0]
+        reason = first_line(error)
         self.stats.events.add("forecast_failed", f"no forecast for this frame: {reason}; the context is reset")
         if self._failures >= _FAILURES_IN_A_ROW:
             cause = reason if isinstance(error, ForecastError) else error  # its advice is for Python
@@ -293,7 +294,7 @@ class CameraRun:
             if self.stats.taken == 1:
                 raise
             if changed:
-                reason = str(error).partition("\n")[0]
+                reason = first_line(error)
                 self.stats.events.add("roi_outside", f"{reason}; there are no forecasts until it does")
             view.trouble = "roi_outside"
             return None

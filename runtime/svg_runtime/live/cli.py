@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
@@ -66,12 +65,6 @@ from svg_runtime.live.config.configured import configured
 from svg_runtime.live.page.cli_options import ServeHostOption, ServeOption, ServeTokenOption
 
 app = typer.Typer(pretty_exceptions_enable=False)
-
-
-class _Context(str, Enum):
-    window = "window"
-    stream = "stream"
-
 
 CameraOption = Annotated[
     list[int] | None,
@@ -143,7 +136,7 @@ LeadOption = Annotated[
     int | None, typer.Option(min=1, help="Forecast step whose mean and spread are shown. Default: the last.")
 ]
 ContextOption = Annotated[
-    _Context | None,
+    Literal["window", "stream"] | None,
     typer.Option(
         help="window: re-read the last frames before every forecast, as in training. stream: carry the state along. "
         "Default: as the bundle says."
@@ -261,7 +254,7 @@ def live(
         from svg_runtime.live.loop import LiveOptions, run_cameras
         from svg_runtime.live.outputs.image_folder import SUFFIXES
         from svg_runtime.live.outputs.recording_options import recording_options
-        from svg_runtime.live.page.options import serve_options
+        from svg_runtime.live.page.options import page_options
         from svg_runtime.live.roi import parse_roi
 
     # 1) what is watched
@@ -278,7 +271,7 @@ def live(
     )  # fmt: skip
     alarms = camera_arguments.alarms_of_all(cameras)
     endless = any(each.path is None or each.loop for each in sources)
-    page = serve_options(serve, serve_host, serve_token)
+    page = page_options(serve, serve_host, serve_token)
     ends_or_tells = (output, record, save_forecasts, json, max_frames, page)
     if headless and endless and not any(each.enabled for each in alarms) and all(each is None for each in ends_or_tells):
         raise UsageError(
@@ -294,8 +287,7 @@ def live(
     process = LiveOptions(
         source=sources[0],
         model=model, backend=backend, calibrate=measures, device=device, threads=threads, precision=precision, samples=samples,
-        horizon=horizon, lead=lead, seed=seed, context=None if context is None else context.value,
-        post_process=not no_post_process,
+        horizon=horizon, lead=lead, seed=seed, context=context, post_process=not no_post_process,
         window=not headless, output=output, recording=recording, json=json, overlays=overlays, display_wh=display_wh,
         max_frames=max_frames, adaptive=adaptive, gpu=GpuOptions(cuda_graph, cpu_fallback, cache_dir, workspace), serve=page,
     )  # fmt: skip

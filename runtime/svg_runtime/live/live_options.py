@@ -13,7 +13,7 @@ from svg_runtime.forecast_options import Calibrate
 from svg_runtime.live.alarms.options import AlarmOptions
 from svg_runtime.live.outputs import RecordingOptions
 from svg_runtime.live.overlay.names import DEFAULT, DEFAULT_WH
-from svg_runtime.live.page.options import ServeOptions
+from svg_runtime.live.page.options import PageOptions
 from svg_runtime.live.roi import Roi
 from svg_runtime.live.sources import SourceOptions
 
@@ -47,7 +47,7 @@ class LiveOptions:
     gpu: GpuOptions = field(default_factory=GpuOptions)
     alarms: AlarmOptions = field(default_factory=AlarmOptions)
     name: str | None = None  # of several cameras
-    serve: ServeOptions | None = None  # the page
+    serve: PageOptions | None = None  # the page
 
     @property
     def corrects(self) -> bool:

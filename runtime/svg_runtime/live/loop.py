@@ -57,7 +57,7 @@ from svg_runtime.live.timing import StageTimer
 
 _SAID_ABOVE = "\n  what was wrong with each is said above"
 
-__all__ = ["LiveOptions", "run_cameras", "run_live"]
+__all__ = ["LiveOptions", "run_cameras"]
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,6 @@ class _Setup:
     console: Console
     events: EventLog
     resources: ExitStack
-
-
-def run_live(options: LiveOptions, console: Console) -> LiveStats:
-    """Run one camera, see `run_cameras`."""
-    return run_cameras([options], console)[0]
 
 
 def run_cameras(cameras: Sequence[LiveOptions], console: Console) -> list[LiveStats]:

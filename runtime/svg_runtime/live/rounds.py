@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from svg_common.errors import SvgError, UsageError
+from svg_common.errors import SvgError, UsageError, first_line
 from svg_common.progress import ProgressDisplay
 from svg_runtime.errors import CamerasError, SourceLostError
 from svg_runtime.live.adaptive import AdaptiveCounts
@@ -149,7 +149,7 @@ class LiveLoop:
         try:
             self._forecasts.forecast(ready, samples, horizon)
         except (SvgError, RuntimeError, MemoryError) as error:
-            reason = str(error).partition("\n")[0]
+            reason = first_line(error)
             raise UsageError(f"{samples} samples of {horizon} steps cannot be forecast: {reason}") from error
         self._counts = samples, horizon
         for camera in self._cameras:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, MutableMapping, Sequence
 from types import TracebackType
 
+from svg_common.errors import first_line
 from svg_common.printable import console_text
 from svg_runtime.live.stats import LiveStats
 from svg_runtime.live.stop import StopRequest
@@ -146,4 +147,4 @@ def _failure(error: BaseException | None) -> str:
     """Why it failed, in one line without passwords; empty if it did not."""
     if error is None or isinstance(error, KeyboardInterrupt):
         return ""
-    return f"failed: {console_text(str(error).partition(chr(10))[0])}"
+    return f"failed: {console_text(first_line(error))}"

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 
+from svg_common.errors import first_line
 from svg_runtime.errors import SourceLostError
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.sources import Source, SourceFrame
@@ -154,7 +155,7 @@ def open_with_retries(open_source: Callable[[], Source], retry_s: float, stop: S
         except SourceLostError as error:
             if time.monotonic() >= deadline:
                 raise
-            reason = str(error).partition("\n")[0]
+            reason = first_line(error)
             events.once("camera_missing", f"{reason}; retrying for {retry_s:g} s")
         else:
             if "camera_missing" in events.counts:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from svg_runtime.live.alarms.record import SIGNALS, SignalName
 from svg_runtime.live.alarms.settling import Settling
+from svg_runtime.live.alarms.signal_names import SIGNALS, SignalName
 from svg_runtime.live.alarms.step_clock import StepClock
 from svg_runtime.live.alarms.trigger import AlarmTrigger, TriggerOptions
 from svg_runtime.live.signals import SignalValues

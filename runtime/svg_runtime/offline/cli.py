@@ -146,13 +146,13 @@ def forecast(
         from svg_runtime.offline.shard import Shard, parse_shard
 
     alarms = alarm_options(True, {
-        "alarm_signal": None if alarm_signal is None else alarm_signal.value, "alarm_threshold": alarm_threshold,
+        "alarm_signal": alarm_signal, "alarm_threshold": alarm_threshold,
         "alarm_clear": alarm_clear, "alarm_min_duration": alarm_min_duration, "alarm_hold": alarm_hold,
         "alarm_cooldown": alarm_cooldown,
     })  # fmt: skip
     alarms.check()
     seen_as = SeenAs(
-        turn=Turn(rotate=0 if rotate is None else int(rotate.value), flip=None if flip is None else flip.value),
+        turn=Turn(rotate=int(rotate or 0), flip=flip),
         roi=None if roi is None else parse_roi(roi), source_fps=source_fps, signal=alarms.signal, trigger=alarms.trigger,
     )  # fmt: skip
     options = ForecastOptions(

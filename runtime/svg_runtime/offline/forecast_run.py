@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from svg_common.errors import OutputError, SvgError
+from svg_common.errors import OutputError, SvgError, first_line
 from svg_common.files import write_json
 from svg_common.outputs import check_outputs
 from svg_common.progress import ProgressDisplay
@@ -120,7 +120,7 @@ def _finish(options: ForecastOptions, about: dict[str, Any], tally: Tally, durat
     say(f"svg-forecast: {counts}; {did} -> {options.out}")
     shown = list(tally.problems.items())[-_SHOWN:]  # those of this run come after those of earlier ones
     for name, reason in shown:
-        say(f"svg-forecast: {name}: {reason.partition(chr(10))[0]}")
+        say(f"svg-forecast: {name}: {first_line(reason)}")
     if len(shown) < len(tally.problems):
         say(f"svg-forecast: and {len(tally.problems) - len(shown)} more, which --json FILE has too")
     if options.json is None:

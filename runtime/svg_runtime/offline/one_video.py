@@ -11,12 +11,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from svg_common.errors import first_line
 from svg_common.printable import one_line
 from svg_common.video.reader import VideoError
 from svg_runtime.errors import ForecastError
 from svg_runtime.forecast.forecaster import Forecaster, Observation
 from svg_runtime.forecast.scores import ForecastScore
-from svg_runtime.live.alarms.record import SIGNALS, SignalName
+from svg_runtime.live.alarms.signal_names import SIGNALS, SignalName
 from svg_runtime.live.alarms.trigger import TriggerOptions
 from svg_runtime.live.empty_pictures import EmptyPicture, PictureCheck
 from svg_runtime.live.events import EventLog
@@ -110,7 +111,7 @@ def forecast_video(
     except VideoError as error:
         reason = error.reason
     except (ForecastError, RegionOutsideError) as error:
-        reason = str(error).partition("\n")[0]
+        reason = first_line(error)
     if stop:
         return None
     rows = watch if watch is not None and watch.frames else None
@@ -197,7 +198,7 @@ class _Watch:
             if not self.frames:
                 raise
             if resized:
-                reason = str(error).partition("\n")[0]
+                reason = first_line(error)
                 self.events.add("roi_outside", f"{reason}; there are no forecasts until it does")
             self._outside += 1
             return None

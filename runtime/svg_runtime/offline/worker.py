@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from svg_common.errors import SvgError, UsageError
+from svg_common.errors import SvgError, UsageError, first_line
 from svg_common.progress import ProgressDisplay
 from svg_common.quantities import duration_text
 from svg_runtime.forecast.forecaster import Forecaster
@@ -96,7 +96,7 @@ class Worker:
             with self._kept(part, video) as kept, local_copy(video, self._dataset.scratch) as path:
                 rows = self._forecast(kept, video, path)
         except (UnreachableError, UsageError) as error:
-            reason = str(error).partition("\n")[0]
+            reason = first_line(error)
             self._tally.unreachable(video.name, reason)
             # Beside a file that is gone, as where others make room, there may be those that are still there.
             self._away += not (video.is_local and Path(video.address).parent.is_dir())

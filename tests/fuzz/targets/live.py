@@ -14,7 +14,7 @@ from svg_runtime.live.cli import live
 from svg_runtime.live.config.camera_keys import CAMERA_KEYS
 from svg_runtime.live.config.live_config import LiveConfig
 from svg_runtime.live.config.settings import settings_of
-from svg_runtime.live.sources.addresses import is_address, require_stream_address, stream_name
+from svg_runtime.live.sources.addresses import is_stream_address, require_stream_address, stream_name
 from tests.fuzz.mutations import mutate_bytes
 from tests.fuzz.scratch import scratch_file
 from tests.fuzz.target import Target
@@ -46,7 +46,7 @@ _CONFIG_WORDS = (
 def read_address(data: bytes) -> None:
     source = data.decode("utf-8", "surrogateescape")  # as Python decodes arguments
     shown = stream_name(source)
-    assert is_address(source) in (True, False)
+    assert is_stream_address(source) in (True, False)
     assert "/" not in shown.partition("://")[2]
     require_stream_address(source)
 

@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 from svg_common.errors import ExitCode
 from svg_runtime import Forecaster
 from svg_runtime.bench.cli import app
-from svg_runtime.calibration import choice, decisions, ways
+from svg_runtime.calibration import choice
 from svg_runtime.errors import BackendMissingError, UsageError
+from tests.svg_runtime.choice_helpers import know_only_the_cpu_backend
 
 NO_DECISION = "decision.json': it is not a decision of svg-bench --calibrate\n"
 SMALL = ["--samples", "2", "--horizon", "2"]
@@ -19,14 +20,7 @@ SMALL = ["--samples", "2", "--horizon", "2"]
 
 @pytest.fixture(autouse=True)
 def cache(monkeypatch, tmp_path):
-    """Only the cpu backend is installed, as far as the choice knows."""
-    monkeypatch.delenv("SVG_EDGE_CALIBRATE", raising=False)
-    monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(ways, "is_installed", lambda module: False)
-    monkeypatch.setattr(ways, "cuda_is_installed", lambda: False)
-    monkeypatch.setattr(choice, "is_busy", lambda: False)
-    monkeypatch.setattr(choice, "usable_cores", lambda: 2)
-    monkeypatch.setattr(decisions, "_free_memory_class", lambda: 30)
+    know_only_the_cpu_backend(monkeypatch, tmp_path / "cache", cores=2)
     return tmp_path / "cache"
 
 

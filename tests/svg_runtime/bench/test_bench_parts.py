@@ -26,12 +26,13 @@ from svg_runtime.backends.onnxruntime.session import BoundSession
 from svg_runtime.bench import process
 from svg_runtime.bench.bench_report import print_report
 from svg_runtime.bench.bench_run import BenchOptions, Findings, Row, on_host
-from svg_runtime.bench.cases import Case, list_cases
+from svg_runtime.bench.cases import list_cases
 from svg_runtime.bench.cli import app
 from svg_runtime.bench.operations import UncountableError, count_operations, forecast_bytes, graph_runs, multiply_adds
 from svg_runtime.bench.probe import measure_peak
 from svg_runtime.bench.process import JobError, _converse, run_job
 from svg_runtime.bundle.reader import Bundle
+from svg_runtime.calibration.ways import Way
 from svg_runtime.errors import BundleError, UsageError
 from svg_runtime.forecast import checks, forecaster
 from tests.svg_runtime.backends.build_helpers import Watched
@@ -46,8 +47,8 @@ def test_cases_cover_all_backends_precisions_and_graphs(fused_bundle):
     several = {name: 5 if name in COMPUTE_BF16 else 4 for name in BACKENDS}  # bf16 is not in the bundle: one case
     assert Counter(case.backend for case in cases) == several
     assert [str(case) for case in cases[:4]] == ["cpu fp32 fused", "cpu fp32 separate", "cpu fp16 fused", "cpu fp16 separate"]
-    assert list_cases(manifest, "auto", "fp16") == [Case("auto", "fp16", True), Case("auto", "fp16", False)]
-    assert list_cases(manifest, "cpu", "bf16") == [Case("cpu", "bf16", False)]  # requested: the row has the reason
+    assert list_cases(manifest, "auto", "fp16") == [Way("auto", None, "fp16", True), Way("auto", None, "fp16", False)]
+    assert list_cases(manifest, "cpu", "bf16") == [Way("cpu", None, "bf16", False)]  # requested: the row has the reason
     with pytest.raises(UsageError, match="unknown backend 'gpu'"):
         list_cases(manifest, "gpu", None)
 
@@ -59,7 +60,7 @@ def test_a_bundle_without_fused_graphs_or_fp16_has_fewer_cases(fused_bundle):
         update={"graphs": {graph_name: spec for graph_name, spec in fp32.graphs.items() if graph_name != "step"}}
     )
     fewer = manifest.model_copy(update={"variants": {"fp32": separate}})
-    assert list_cases(fewer, "cpu", None) == [Case("cpu", "fp32", False), Case("cpu", "fp16", False)]
+    assert list_cases(fewer, "cpu", None) == [Way("cpu", None, "fp32", False), Way("cpu", None, "fp16", False)]
 
 
 def test_operations_are_those_that_pytorch_counts(fused_bundle, tiny_model, tmp_path, monkeypatch):
@@ -283,9 +284,9 @@ def test_numbers_are_aligned_with_their_titles(fused_bundle, findings):
 
 
 def test_a_report_in_a_file_has_one_line_for_each_failure_and_note(fused_bundle, findings):
-    findings.rows[1] = Row("cpu", "fp16", "fused", reason="a long reason " * 20)
+    findings.rows[1] = Row("cpu", "fp16", "fused", reason=" a long reason" * 20)
     text = printed(fused_bundle, findings, 80, terminal=False)
-    assert "cpu fp16 fused not measured: " + "a long reason " * 20 in text
+    assert "cpu fp16 fused not measured:" + " a long reason" * 20 in text
     assert sum(line.startswith(("engines:", "frames per second:", "compute:")) for line in text) == 3
     assert not any(line.startswith("  ") for line in text[text.index("cuda not measured: not here") :])
 

@@ -6,19 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from svg_runtime.calibration import choice, decisions, race, ways
+from svg_runtime.calibration import choice, race
+from tests.svg_runtime.choice_helpers import know_only_the_cpu_backend
 
 
 @pytest.fixture
 def cache(monkeypatch, tmp_path) -> Path:
-    """Only the cpu backend is installed, as far as the choice knows."""
-    monkeypatch.delenv("SVG_EDGE_CALIBRATE", raising=False)
-    monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(ways, "is_installed", lambda module: False)
-    monkeypatch.setattr(ways, "cuda_is_installed", lambda: False)
-    monkeypatch.setattr(decisions, "_free_memory_class", lambda: 30)
-    monkeypatch.setattr(choice, "is_busy", lambda: False)
-    monkeypatch.setattr(choice, "usable_cores", lambda: 1)
+    know_only_the_cpu_backend(monkeypatch, tmp_path / "cache")
     return tmp_path / "cache"
 
 

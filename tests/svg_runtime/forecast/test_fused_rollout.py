@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import onnxruntime
 import pytest
 
 from svg_common.errors import ExitCode
@@ -11,7 +10,7 @@ from svg_runtime import Forecaster
 from svg_runtime.bundle.contract import FUSED
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendMissingError, BundleError
-from tests.svg_runtime.bundle_helpers import copy_bundle, draw, edit_manifest, graph_bytes, watch
+from tests.svg_runtime.bundle_helpers import copy_bundle, draw, edit_manifest, watch
 
 ATOL = 2e-5
 
@@ -53,15 +52,6 @@ def test_fused_graphs_are_the_default_if_the_bundle_has_them(fused_bundle, tiny_
     with pytest.raises(BackendMissingError, match="svg-export") as refusal:
         Forecaster.open(tiny_bundle, fused=True)
     assert refusal.value.exit_code == ExitCode.BACKEND_MISSING
-
-
-def test_prime_accepts_the_context_at_batch_1_or_b(fused_bundle):
-    session = onnxruntime.InferenceSession(graph_bytes(fused_bundle, "prime"))
-    h_seq, eps = draw(1, 3, 1, 16), draw(2, 2, 5, 4)
-    shared = session.run(None, {"h_seq": h_seq, "eps": eps})
-    each = session.run(None, {"h_seq": np.repeat(h_seq, 5, axis=1), "eps": eps})
-    for output, one, many in zip(session.get_outputs(), shared, each, strict=True):
-        np.testing.assert_allclose(np.broadcast_to(one, many.shape), many, atol=1e-6, err_msg=output.name)
 
 
 @pytest.mark.parametrize("graph_name", FUSED)

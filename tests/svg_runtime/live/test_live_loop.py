@@ -20,7 +20,7 @@ from svg_runtime.forecast.forecaster import Forecaster
 from svg_runtime.forecast.scores import ForecastScore
 from svg_runtime.forecast.separate_rollout import SeparateRollout
 from svg_runtime.live import stats as stats_module
-from svg_runtime.live.loop import LiveOptions, run_live
+from svg_runtime.live.loop import LiveOptions, run_cameras
 from svg_runtime.live.sources import SourceOptions
 from svg_runtime.live.sources.capture import NoPictureError
 from svg_runtime.live.stats import ScoreTable
@@ -320,7 +320,7 @@ def test_lost_camera_exits_5_and_keeps_video_and_statistics(tiny_bundle, tmp_pat
         window=False, output=tmp_path / "out.mp4", json=tmp_path / "stats.json",
     )  # fmt: skip
     with pytest.raises(SourceLostError, match="did not come back within"):
-        run_live(options, Console(stderr=True))
+        run_cameras([options], Console(stderr=True))
     stats = json.loads((tmp_path / "stats.json").read_text())
     assert stats["stopped_by"] == "lost source"
     assert stats["events"]["counts"]["camera_lost"] == 1

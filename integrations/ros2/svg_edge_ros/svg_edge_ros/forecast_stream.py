@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from svg_common.errors import first_line
 from svg_edge_ros.image_messages import ImageError, check_picture
 from svg_edge_ros.stamp_schedule import StampSchedule, Step
 from svg_runtime import Forecaster
@@ -234,7 +235,7 @@ class ForecastStream:
 
     def _count_failure(self, error: Exception) -> None:
         self._failures += 1
-        reason = str(error).partition("\n")[0]
+        reason = first_line(error)
         self.events.add("forecast_failed", f"no forecast for this picture: {reason}; the context is reset")
         if self._failures >= _MOST_FAILURES:
             raise ForecastError(f"forecasting failed {self._failures} times in a row, last with: {reason}") from error

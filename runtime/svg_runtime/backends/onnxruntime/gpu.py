@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from svg_common.errors import first_line
 from svg_common.progress import ProgressListener
 from svg_runtime.backends.base import BoundGraph, Buffer, Chain
 from svg_runtime.backends.computed import summarize
@@ -125,7 +126,7 @@ class OrtGpuBackend(DeviceArrays):
                 raise
             self._provider = replace(self._provider, cuda_graph=False)
             self._graphs = _load_graphs(self._provider, contents, self._specs, progress)
-            return f"no CUDA graphs: {str(error).splitlines()[0]}"
+            return f"no CUDA graphs: {first_line(error)}"
         return "CUDA graphs" if self._provider.cuda_graph else ""
 
     def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> BoundGraph:

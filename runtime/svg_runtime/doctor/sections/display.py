@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from svg_common.errors import first_line
 from svg_runtime.doctor.finding import Finding
 
 _HEADLESS = "svg-live --headless --output forecast.mp4"
@@ -35,6 +36,6 @@ def _window(kind: str) -> Finding:
         cv2.waitKey(1)
         cv2.destroyAllWindows()
     except cv2.error as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         return Finding("display", "missing", f"{kind}, and no window opens: {reason}", f"run without: {_HEADLESS}")
     return Finding("display", "ok", f"{kind}; a window opens")

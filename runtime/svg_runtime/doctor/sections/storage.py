@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from svg_common.cache import cache_folder
-from svg_common.errors import OutputError
+from svg_common.errors import OutputError, first_line
 from svg_common.outputs import require_writable_folder
 from svg_runtime.doctor.finding import Finding
 from svg_runtime.errors import SvgError
@@ -32,7 +32,7 @@ def _cache(folder: Path) -> Finding:
     try:
         require_writable_folder(folder)
     except OutputError as error:
-        return Finding("cache folder", "problem", str(error).splitlines()[0], _CHOOSE)
+        return Finding("cache folder", "problem", first_line(error), _CHOOSE)
     sizes = list(_sizes(folder))
     size = f"{sum(sizes) / 1e6:.0f} MB in {len(sizes)} files" if sizes else "empty"
     more = " and more" if len(sizes) == _MOST_FILES else ""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import cv2
 
-from svg_common.errors import OutputError
+from svg_common.errors import OutputError, first_line
 from svg_common.files import atomic_file
 from svg_runtime.live.alarms.clip_buffer import StoredPicture
 from svg_runtime.live.alarms.record import AlarmRecord, Files
@@ -65,7 +65,7 @@ class Archive:
         try:
             write()
         except (OutputError, OSError) as error:
-            reason = str(error).partition("\n")[0] if isinstance(error, OutputError) else f"'{path}': {error.strerror or error}"
+            reason = first_line(error) if isinstance(error, OutputError) else f"'{path}': {error.strerror or error}"
             self.events.add(f"alarm_not_{not_done}", f"an alarm was not {not_done}: {reason}")
             return False
         return True

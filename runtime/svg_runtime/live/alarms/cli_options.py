@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from svg_runtime.live.alarms.signal_names import SignalName
+
 _option = partial(typer.Option, rich_help_panel="Alarms")
-
-
-class SignalChoice(str, Enum):
-    """The signal that is compared with the threshold."""
-
-    combined = "combined"
-    surprise = "surprise"
-    error = "error"
-    motion = "motion"
-    scene = "scene"
-    camera_motion = "camera_motion"
-
 
 AlarmOption = Annotated[bool, _option("--alarm", help="Raise an alarm when something unexpected happens.")]
 AlarmSignalOption = Annotated[
-    SignalChoice | None,
+    SignalName | None,
     _option(
         help="What raises it: the model's surprise, the error of its forecast, unusual motion, a changed scene, a "
         "camera that moves, or all combined; each in robust standard deviations above what is usual here. Default: combined."

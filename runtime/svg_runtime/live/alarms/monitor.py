@@ -18,8 +18,9 @@ from svg_runtime.live.alarms.archive import OWN_NAME, Archive
 from svg_runtime.live.alarms.clip_buffer import ClipBuffer, StoredPicture
 from svg_runtime.live.alarms.comparison import compare_frames
 from svg_runtime.live.alarms.options import AlarmOptions
-from svg_runtime.live.alarms.record import SIGNALS, AlarmRecord, Files, Peak, next_sequence
+from svg_runtime.live.alarms.record import AlarmRecord, Files, Peak, next_sequence
 from svg_runtime.live.alarms.settling import Settling
+from svg_runtime.live.alarms.signal_names import SIGNALS
 from svg_runtime.live.alarms.step_clock import StepClock
 from svg_runtime.live.alarms.trigger import AlarmTrigger, Change
 from svg_runtime.live.alarms.worker import Worker

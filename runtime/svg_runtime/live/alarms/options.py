@@ -14,7 +14,7 @@ from svg_common.quantities import parse_size, parsed_option
 from svg_runtime.live.alarms.command import AlarmCommand
 from svg_runtime.live.alarms.mqtt import MqttPublisher, check_broker
 from svg_runtime.live.alarms.outlet import Outlet, Transport
-from svg_runtime.live.alarms.record import SignalName
+from svg_runtime.live.alarms.signal_names import SignalName
 from svg_runtime.live.alarms.trigger import TriggerOptions
 from svg_runtime.live.alarms.webhook import Webhook
 from svg_runtime.live.events import EventLog

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
-SignalName = Literal["combined", "surprise", "error", "motion", "scene", "camera_motion"]
-SIGNALS: tuple[SignalName, ...] = ("combined", "surprise", "error", "motion", "scene", "camera_motion")
+from svg_runtime.live.alarms.signal_names import SignalName
+
 _LAST_LINE = 1 << 16  # bytes at the end of a file that hold its last line
 _LARGEST = 1 << 53  # above it, not every reader of JSON keeps integers apart
 

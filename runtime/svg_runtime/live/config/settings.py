@@ -8,7 +8,6 @@ import os
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -53,9 +52,9 @@ class Setting:
 
     def place(self, path: str, folder: Path) -> str:
         """Return a path that a file in `folder` gives as the working folder sees it; addresses and names of models stay."""
-        from svg_runtime.live.sources.addresses import is_address  # numpy, which --help does without
+        from svg_runtime.live.sources.addresses import is_stream_address  # numpy, which --help does without
 
-        if not self.is_path or is_address(path):
+        if not self.is_path or is_stream_address(path):
             return path
         home = Path(path).expanduser() if path.startswith("~/") else Path(path)
         may_be_name = "NAME" in self._forms and path == home.stem
@@ -117,8 +116,6 @@ def opposite(setting: Setting) -> str | None:
 
 def plain(value: Any) -> Any:
     """A value of the command line as a file can hold it."""
-    if isinstance(value, Enum):
-        return value.value
     if isinstance(value, list) and len(value) == 1:
         return plain(value[0])
     if isinstance(value, (list, tuple)):
@@ -156,12 +153,12 @@ def _converted(annotation: Any, value: Any) -> Any:
     origin = get_origin(annotation)
     if origin in (list, tuple):
         return _converted_list(annotation, value)
-    choices = _choices(annotation)
-    if choices is not None:
+    if origin is Literal:
+        choices = get_args(annotation)
         chosen = str(value) if type(value) is int else value  # a choice such as 90
         if chosen not in choices:
             raise ValueError(f"{shown(value)}; expected one of {', '.join(choices)}")
-        return annotation(chosen) if origin is not Literal else chosen
+        return chosen
     if value == "":
         raise ValueError(f"'' is empty; expected {_KINDS.get(annotation, str(annotation))}, or no such key")
     if annotation is float and type(value) is int:
@@ -183,11 +180,3 @@ def _converted_list(annotation: Any, value: Any) -> Any:
         raise ValueError(f"{shown(value)}; expected a list of {count}values in brackets")
     converted = [_converted(kind, item) for kind, item in zip([kinds[0]] * len(value) if many else kinds, value, strict=True)]
     return converted if get_origin(annotation) is list else tuple(converted)
-
-
-def _choices(annotation: Any) -> list[str] | None:
-    if get_origin(annotation) is Literal:
-        return list(get_args(annotation))
-    if isinstance(annotation, type) and issubclass(annotation, Enum):
-        return [item.value for item in annotation]
-    return None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from svg_runtime.live.overlay.images import put_picture, put_whole_picture
-from svg_runtime.live.overlay.layout import title_baseline
-from svg_runtime.live.overlay.theme import MUTED, SEMIBOLD, Canvas, Rect, Scale, shorten, text, text_width
+from svg_runtime.live.overlay.theme import Canvas, Rect, Scale
+from svg_runtime.live.overlay.titles import draw_title
 from svg_runtime.live.overlay.view import Caption, View
 
 
@@ -18,12 +18,7 @@ class LivePanel:
 
     def draw_static(self, canvas: Canvas) -> None:
         """Draw the title and the name of the source."""
-        rect, scale, baseline = self._rect, self._scale, title_baseline(self._rect, self._scale)
-        text(canvas, "Live", rect.x, baseline, size=scale.title, weight=SEMIBOLD)
-        room = rect.width - text_width("Live", scale.title, SEMIBOLD) - scale.near(16)
-        text(
-            canvas, shorten(self._source, room, scale.small), rect.right, baseline, size=scale.small, color=MUTED, align="right"
-        )
+        draw_title(canvas, self._rect, self._scale, title="Live", note=self._source)
 
     def annotate(self, canvas: Canvas, view: View) -> None:
         """Draw the newest picture."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from svg_runtime.live.overlay.images import put_frame
-from svg_runtime.live.overlay.layout import title_baseline
-from svg_runtime.live.overlay.theme import MUTED, PANEL, SEMIBOLD, Canvas, Rect, Scale, fill, text
+from svg_runtime.live.overlay.theme import PANEL, Canvas, Rect, Scale, fill
+from svg_runtime.live.overlay.titles import draw_title
 from svg_runtime.live.overlay.view import Caption, View
 
 
@@ -18,10 +18,7 @@ class MeanPanel:
 
     def draw_static(self, canvas: Canvas) -> None:
         """Draw title, forecast step, and an empty picture."""
-        baseline = title_baseline(self._rect, self._scale)
-        text(canvas, "Mean", self._rect.x, baseline, size=self._scale.title, weight=SEMIBOLD)
-        label = self._caption.lead_label(self._caption.lead)
-        text(canvas, label, self._rect.right, baseline, size=self._scale.small, color=MUTED, align="right")
+        draw_title(canvas, self._rect, self._scale, title="Mean", note=self._caption.lead_label(self._caption.lead))
         fill(canvas, self._rect, PANEL)
 
     def annotate(self, canvas: Canvas, view: View) -> None:

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 
 from svg_runtime.live.overlay.images import heat_map
-from svg_runtime.live.overlay.layout import title_baseline
-from svg_runtime.live.overlay.theme import MUTED, PANEL, SEMIBOLD, Canvas, Rect, Scale, fill, text
+from svg_runtime.live.overlay.theme import MUTED, PANEL, Canvas, Rect, Scale, fill, text
+from svg_runtime.live.overlay.titles import draw_title
 from svg_runtime.live.overlay.view import Caption, View
 
 _SCALES = (0.05, 0.1, 0.2, 0.3, 0.5)  # 0.5 is the largest standard deviation that values in [0, 1] can have
@@ -26,10 +26,7 @@ class SpreadPanel:
 
     def draw_static(self, canvas: Canvas) -> None:
         """Draw title, forecast step, an empty picture and the color scale."""
-        baseline = title_baseline(self._rect, self._scale)
-        text(canvas, "Spread", self._rect.x, baseline, size=self._scale.title, weight=SEMIBOLD)
-        label = self._caption.lead_label(self._caption.lead)
-        text(canvas, label, self._rect.right, baseline, size=self._scale.small, color=MUTED, align="right")
+        draw_title(canvas, self._rect, self._scale, title="Spread", note=self._caption.lead_label(self._caption.lead))
         fill(canvas, self._rect, PANEL)
         ramp = np.linspace(0.0, 1.0, self._bar.width, dtype=np.float32)[None].repeat(self._bar.height, 0)
         self._bar.of(canvas)[:] = heat_map(ramp, 1.0)

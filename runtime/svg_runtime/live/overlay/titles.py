@@ -12,5 +12,5 @@ def draw_title(canvas: Canvas, rect: Rect, scale: Scale, title: str, note: str =
     title = shorten(title, rect.width, scale.title, SEMIBOLD)
     text(canvas, title, rect.x, baseline, size=scale.title, weight=SEMIBOLD)
     room = rect.width - text_width(title, scale.title, SEMIBOLD) - scale.near(16)
-    if note and room > scale.near(40):
+    if note and room >= min(text_width(note, scale.small), scale.near(40)):  # a longer one is cut, but not to nothing
         text(canvas, shorten(note, room, scale.small), rect.right, baseline, size=scale.small, color=MUTED, align="right")

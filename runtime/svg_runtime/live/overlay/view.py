@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from svg_runtime.live.alarms.record import SignalName
+from svg_runtime.live.alarms.signal_names import SignalName
 from svg_runtime.live.roi import Region
 from svg_runtime.live.sources.base import Picture
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from svg_common.printable import one_line
 from svg_runtime.errors import SourceLostError, UsageError
 from svg_runtime.live.events import EventLog
-from svg_runtime.live.sources.addresses import is_address, require_stream_address, stream_name
+from svg_runtime.live.sources.addresses import is_stream_address, require_stream_address, stream_name
 from svg_runtime.live.sources.base import Picture, Source, SourceFrame
 from svg_runtime.live.sources.camera_settings import CameraSettings
 from svg_runtime.live.sources.foreign_names import refuse_foreign_name
@@ -54,7 +54,9 @@ class SourceOptions:
     @property
     def path(self) -> Path | None:
         """The file or folder, if that is the source, else None."""
-        return Path(self.source) if self.source is not None and self.camera is None and not is_address(self.source) else None
+        if self.source is None or self.camera is not None or is_stream_address(self.source):
+            return None
+        return Path(self.source)
 
     @property
     def is_paced(self) -> bool:

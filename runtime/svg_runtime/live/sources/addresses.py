@@ -15,7 +15,7 @@ _SCHEMES = ("rtsp", "rtsps", "http", "https", "udp", "tcp")
 _HOST_AND_PORT = re.compile(r"([^:\[\]]*|\[.*\])(:\d+)?")  # host, or IPv6 address in brackets, and port
 
 
-def is_address(source: str) -> bool:
+def is_stream_address(source: str) -> bool:
     """Whether a source is an address, not a path. `rtsp:/host`, with a missing slash, counts as an invalid address."""
     return "://" in source or source.lower().startswith(tuple(f"{scheme}:" for scheme in _SCHEMES))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from svg_common.errors import UsageError
 from svg_common.path_advice import path_advice, shell_argument
-from svg_runtime.live.sources.addresses import is_address
+from svg_runtime.live.sources.addresses import is_stream_address
 from svg_runtime.live.sources.local_cameras import has_gstreamer
 
 _CAMERA = re.compile(r"(?:v4l2:(?://)?)?(?:/dev/video)?(\d+)", re.IGNORECASE)
@@ -42,7 +42,7 @@ def refuse_foreign_name(source: str) -> None:
         raise _refusal(source, "is a camera", f"give it with: --camera {camera[1]}")
     if _PIPELINE.search(source):
         raise _refusal(source.split()[0] + " ...", "is a GStreamer pipeline", _instead_of_pipeline(source))
-    if is_address(source) and not source.lower().startswith("file:"):  # its query begins with a question mark: no pattern
+    if is_stream_address(source) and not source.lower().startswith("file:"):  # its query begins with ?: no pattern
         return
     if _LOGIN.fullmatch(source):  # no message repeats a password
         raise UsageError("the source begins with a user name and a password\n  give the whole address: --source rtsp://...")
