@@ -27,7 +27,7 @@ class SvgError(Exception):
 
 def first_line(error: BaseException | str) -> str:
     """The first line of a message, which is all that a table or an event has room for; without one, the name of the class."""
-    line = str(error).strip().partition("\n")[0].rstrip()
+    line = (str(error).strip().splitlines() or [""])[0].rstrip()
     return line or ("" if isinstance(error, str) else type(error).__name__)
 
 

@@ -12,6 +12,8 @@ from svg_common.errors import UsageError, first_line
     [
         (UsageError("no such file\n  expected a video"), "no such file"),
         (ValueError("\n of a library \r\n its file"), "of a library"),
+        (ValueError("one\rtwo"), "one"),
+        (ValueError("one\x0btwo"), "one"),
         (MemoryError(), "MemoryError"),
         (ValueError("\n"), "ValueError"),
         ("interrupted\nby a signal", "interrupted"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import sys
@@ -232,6 +233,27 @@ def test_a_push_without_a_connection_speaks_of_no_cache(hub, svg_export, monkeyp
     code, output = svg_export(CAMERA, "--push", "hf://ada/cam")
     advice = {"broken": "nothing was pushed; check the connection", "offline": "unset it, and run the command again"}[how]
     assert (code, advice in output, "the cache" in output) == (1, True, False)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(f"I/O error: denied (os error {errno.EACCES})"), "error: Permission denied"),
+        (
+            RuntimeError("Internal error: a"),
+            "error: the push failed: RuntimeError: Internal error: a\n  the push may have arrived",
+        ),
+    ],
+)
+def test_what_fails_in_the_storage_protocol_is_not_blamed_on_the_hub(hub, svg_export, monkeypatch, error, message):
+    from huggingface_hub import HfApi
+
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(HfApi, "create_commit", fail)
+    code, output = svg_export(CAMERA, "--push", "hf://ada/cam")
+    assert (code, message in output, "like a Hub" in output, "be reached" in output) == (1, True, False, False)
 
 
 @pytest.mark.parametrize("when", ["first", "commit", "commit, a list"])

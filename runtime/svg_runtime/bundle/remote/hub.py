@@ -16,7 +16,7 @@ from svg_common.printable import one_line
 from svg_runtime.bundle.manifest import FILE_NAME
 from svg_runtime.bundle.reader import GRAPH_LIMIT, MANIFEST_LIMIT
 from svg_runtime.bundle.remote.addresses import HubAddress
-from svg_runtime.bundle.remote.hub_library import explaining, is_unreachable, load_hub, talking, why_unreachable
+from svg_runtime.bundle.remote.hub_library import explaining, hub_cache, is_unreachable, load_hub, talking, why_unreachable
 from svg_runtime.bundle.remote.published import find_published, publish
 from svg_runtime.errors import BundleError
 
@@ -119,14 +119,14 @@ def _keep_reference(hub: Any, address: HubAddress, commit: HubAddress) -> None:
     """Let the Hub's cache know which commit a branch is, for times without a connection."""
     cached = hub.try_to_load_from_cache(address.repo, FILE_NAME, revision=address.revision)
     if not isinstance(cached, str) or Path(cached).parent.name != commit.revision:
-        with talking():
+        with talking(hub_cache()):
             hub.hf_hub_download(address.repo, FILE_NAME, revision=address.revision)
 
 
 def _download(hub: Any, commit: HubAddress, file: Any) -> str:
     """Bring one of `model_info`'s files into the Hub's cache; anew if the one that is there already is damaged."""
     name: str = file.rfilename
-    with talking():
+    with talking(hub_cache()):
         size = _size(hub, commit, file)
         if size > (MANIFEST_LIMIT if name == FILE_NAME else GRAPH_LIMIT):
             raise BundleError(f"{name} is too large: {size} bytes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -19,13 +20,23 @@ _QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 _LOG_IN = "log in with: hf auth login, or set HF_TOKEN"
 _TOKEN = re.compile(r"[!-~]+")  # what a header of HTTP can carry
 _BUSY = (407, 408, 429)  # refusals that are not of the model: a proxy's log-in, a timeout, too many requests
-_PROXIES = ("http_proxy", "https_proxy", "all_proxy")  # read in small and in capital letters
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy")  # read in lower and in upper case
 _SOCKS = ("socks5", "socks5h")
 _REASON_LIMIT = 300  # characters
+_OS_ERROR = re.compile(r"\(os error (\d{1,5})\)")  # how Rust ends the message of an error of the system
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)?")
+_OF_NETWORK = (
+    errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.ENOTCONN, errno.ETIMEDOUT,
+    errno.ENETDOWN, errno.ENETUNREACH, errno.ENETRESET, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL,
+)  # fmt: skip
 
 
 class StrangeAnswerError(Exception):
     """Something answers in place of the Hub, such as the log-in page of a network."""
+
+
+class TransferFailedError(Exception):
+    """The library's storage protocol, Xet, gave up: no permission, no such object, damage, or a bug in it."""
 
 
 class NoConnectionError(SvgError):
@@ -61,6 +72,13 @@ def endpoint() -> str:
     return constants.ENDPOINT
 
 
+def hub_cache() -> str:
+    """The folder into which the library downloads, below $HF_HOME."""
+    from huggingface_hub import constants
+
+    return constants.HF_HUB_CACHE
+
+
 def is_offline() -> bool:
     """Whether the user has switched connections to the Hub off."""
     from huggingface_hub import constants
@@ -74,6 +92,8 @@ def is_unreachable(error: Exception) -> bool:
 
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code >= 500 or error.response.status_code in _BUSY
+    if type(error) is TimeoutError and error.filename is None:  # of Xet; with a file, of a disk in the network
+        return True
     # Its HTTP client is httpx, and a fork of it in later releases; both name their errors of the network the same.
     return isinstance(error, (ConnectionError, StrangeAnswerError, NoConnectionError)) or any(
         kind.__name__ == "RequestError" and kind.__module__.startswith("httpx") for kind in type(error).__mro__
@@ -90,14 +110,18 @@ def why_unreachable(error: Exception) -> str:
 
 
 @contextmanager
-def talking() -> Iterator[None]:
+def talking(cache: str | None = None) -> Iterator[None]:
     """Around calls of the library that talk to the Hub: it reads the answers without care, and so anything may be raised.
+
+    Args:
+        cache: the folder that the calls write to, as Xet's errors of the disk name no file; None: none.
 
     Raises:
         UsageError: the token cannot be sent.
         NoConnectionError: no connection can be made with the settings of this machine.
         StrangeAnswerError: the answer cannot be read.
-        ConnectionError: the library's storage protocol could not connect.
+        TransferFailedError: the library's storage protocol, Xet, gave up.
+        ConnectionError: a connection of Xet failed.
         Exception: everything else that `explaining` knows, and an OSError of the disk, as it is.
     """
     if not is_offline():
@@ -106,12 +130,12 @@ def talking() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        cause = _root(error)
+        cause = _with_number(_root(error), cache)
         if _is_known(cause):
             raise cause from cause.__cause__
         reason = one_line(f"{type(cause).__name__}: {' '.join(str(cause).split())}"[:_REASON_LIMIT])
-        if isinstance(cause, RuntimeError) and not isinstance(cause, RecursionError):  # of Xet, in compiled code
-            raise ConnectionError(reason) from error
+        if _is_of_xet(cause):
+            raise TransferFailedError(reason) from error
         raise StrangeAnswerError(reason) from error
 
 
@@ -121,6 +145,26 @@ def _root(error: Exception) -> Exception:
 
     is_cover = isinstance(error, LocalEntryNotFoundError) or type(error) is ValueError
     return _root(error.__cause__) if is_cover and isinstance(error.__cause__, Exception) else error
+
+
+def _with_number(error: Exception, cache: str | None) -> Exception:
+    """An error of the system in Xet, as Python raises it: Xet, in compiled code, says the number in the message alone."""
+    found = _OS_ERROR.search(str(error))
+    if found is None or type(error) not in (OSError, RuntimeError) or getattr(error, "errno", None) is not None:
+        return error
+    number = int(found[1])
+    of_network = number in _OF_NETWORK
+    numbered = ConnectionError(str(error)) if of_network else OSError(number, os.strerror(number), cache)
+    numbered.__cause__ = error
+    return numbered
+
+
+def _is_of_xet(error: Exception) -> bool:
+    """Whether Xet gave up: it has two errors of its own; a RuntimeError means damage, a cancelled transfer, or a bug in it."""
+    if isinstance(error, RuntimeError):
+        return not isinstance(error, RecursionError)  # of an answer that is nested too deep
+    is_io = type(error) is OSError and str(error).startswith("I/O error: ")  # one without a number
+    return is_io or type(error).__module__.partition(".")[0] == "hf_xet"
 
 
 def _is_known(error: Exception) -> bool:
@@ -141,11 +185,18 @@ def _is_known(error: Exception) -> bool:
 def _refuse_bad_endpoint() -> None:
     given = os.environ.get("HF_ENDPOINT")
     if given is not None and not is_server_address(given):
-        shown = one_line(re.sub(r"//[^/]*@", "//", given)[:_REASON_LIMIT])  # without a password
+        shown = one_line(_without_login(given)[:_REASON_LIMIT])
         raise UsageError(
             f"HF_ENDPOINT is not the address of a server: '{shown}'\n"
             "  expected such as https://hub.example.org, or unset it for https://huggingface.co"
         )
+
+
+def _without_login(address: str) -> str:
+    """An address as it was given, which may be none, without user and password, in which any character may be."""
+    login, _, server = address.rpartition("@")
+    scheme = _SCHEME.match(login)
+    return f"{scheme[0] if scheme else ''}{server}"
 
 
 def _refuse_bad_token() -> None:
@@ -250,6 +301,8 @@ def _explained(error: Exception, address: HubAddress, push_advice: str | None) -
         return None
     if isinstance(error, StrangeAnswerError):
         return SvgError(_strange(error, address, push_advice))
+    if isinstance(error, TransferFailedError):
+        return SvgError(_failed(error, push_advice))
     if isinstance(error, (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError)) or is_unreachable(error):
         return SvgError(_unreachable(error, address, push_advice))
     if isinstance(error, errors.HfHubHTTPError):
@@ -277,6 +330,12 @@ def _strange(error: Exception, address: HubAddress, push_advice: str | None) -> 
     here = "check HF_ENDPOINT and the proxy, or log in to the network"
     advice = f"{here}; {push_advice}" if push_advice is not None else f"{address} is not in the cache; {here}"
     return f"{endpoint()} does not answer like a Hub: {error}\n  {advice}"
+
+
+def _failed(error: Exception, push_advice: str | None) -> str:
+    if push_advice is not None:
+        return f"the push failed: {error}\n  {push_advice}"
+    return f"the download failed: {error}\n  run the command again, or set HF_HUB_DISABLE_XET=1 before it"
 
 
 def _refused(error: Any, address: HubAddress) -> str:

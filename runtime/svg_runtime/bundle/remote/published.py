@@ -31,7 +31,8 @@ class Files(Protocol):
         """Path inside the bundle -> bytes, of everything there. None: not known before it is copied."""
 
     def copy(self, name: str, destination: Path) -> None:
-        """Write the file `name` to `destination`, no more than its size, or if that is not known, than a bundle may have.
+        """Write the file `name` to `destination`: at most as many bytes as `sizes` says, or as a bundle's file may have where
+        it does not say.
 
         Raises:
             BundleError: it cannot be had.
