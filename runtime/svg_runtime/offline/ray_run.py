@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import os
+import platform
 import signal
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,10 @@ class RayWorker:
         tally = Tally()
         failure = self._run_part(videos, tally)
         work = sum(video.work for video in videos)
-        report = {**vars(tally), "failure": None if failure is None else _failure_report(failure), "work": work}
+        report = {
+            **vars(tally), "failure": None if failure is None else _failure_report(failure), "work": work,
+            "is_open": not isinstance(self._forecaster, SvgError),
+        }  # fmt: skip
         return {"report": np.array([json.dumps(report)])}
 
     def _run_part(self, videos: list[Video], tally: Tally) -> SvgError | None:
@@ -113,14 +117,16 @@ def forecast_with_ray(
             display.progress("forecasting", 0.0)
             for row in reports.iter_rows():
                 report = json.loads(row["report"])
-                failure = failure or report.pop("failure")
+                failure = failure or report["failure"]
+                if not report["is_open"]:
+                    break  # it would take the blocks of all others, and fail at once
                 done_work += report.pop("work")
                 tally.add(report)
                 display.progress("forecasting", done_work / all_work, f"{tally.frames} frames so far")
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None) or error
         raised_by_worker = isinstance(error, ray.exceptions.RayTaskError) or getattr(error, "actor_init_failed", False)
-        advice = "" if raised_by_worker else "; run the same command again"  # with other machines than the one that was lost
+        advice = "" if raised_by_worker else "; run the same command again"  # another machine may take its place
         return SvgError(f"Ray ended the run: {cause}\n  what was finished is published{advice}")
     finally:
         ray.shutdown()
@@ -128,7 +134,7 @@ def forecast_with_ray(
 
 
 def _failure_report(error: SvgError) -> dict[str, Any]:
-    return {"message": str(error), "exit_code": int(error.exit_code)}
+    return {"message": f"on {platform.node()}: {error}", "exit_code": int(error.exit_code)}
 
 
 def _reported_failure(report: dict[str, Any]) -> SvgError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -101,7 +102,7 @@ def other_engine(*given):
 def test_a_worker_that_cannot_open_the_model_ends_the_run_as_this_process_would(end_with_ray, open_alike, code, message):
     failure, tally = end_with_ray(open_alike)
     assert failure is not None
-    assert (failure.exit_code, str(failure)) == (code, message)
+    assert (failure.exit_code, str(failure)) == (code, f"on {platform.node()}: {message}")
     assert not tally.status
 
 
@@ -115,7 +116,7 @@ def test_what_ends_a_worker_keeps_its_exit_code_and_what_is_finished_counts(end_
     monkeypatch.setattr(Worker, "run_part", run_part)
     failure, tally = end_with_ray(opened)
     assert failure is not None
-    assert (failure.exit_code, str(failure)) == (ExitCode.BACKEND_MISSING, "the device is gone")
+    assert (failure.exit_code, str(failure)) == (ExitCode.BACKEND_MISSING, f"on {platform.node()}: the device is gone")
     assert (tally.status, tally.frames) == ({"ok": 1}, 5)
 
 

@@ -17,8 +17,8 @@ from svg_runtime.live.alarms.record import AlarmRecord
 from svg_runtime.live.alarms.worker import NotDeliveredError
 from svg_runtime.live.sources.addresses import stream_name, without_login
 
-_TIMEOUT_S = 5.0  # of an attempt
-_SILENCE_S = 60.0  # of a socket, which outlives attempts: an answer that begins late is not lost, and the record not sent again
+_TIMEOUT_S = 5.0  # of an attempt, and of a connection
+_SILENCE_S = 60.0  # of a server that has the record: its answer may take several attempts
 _RETRIED = (408, 425, 429)  # of the answers 4xx, those that mean "later"
 
 
@@ -29,6 +29,32 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
+
+class _Patient:
+    """A connection that waits longer for an answer than for the server itself."""
+
+    def connect(self) -> None:
+        super().connect()  # type: ignore[misc]
+        self.sock.settimeout(_SILENCE_S)  # type: ignore[attr-defined]
+
+
+class _PatientHttp(_Patient, http.client.HTTPConnection):
+    pass
+
+
+class _PatientHttps(_Patient, http.client.HTTPSConnection):
+    pass
+
+
+class _PatientHttpHandler(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_PatientHttp, req)
+
+
+class _PatientHttpsHandler(urllib.request.HTTPSHandler):
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_PatientHttps, req)
 
 
 class Webhook:
@@ -48,13 +74,14 @@ class Webhook:
         address, login = without_login(_split(url))
         self._url = address
         self._headers = {"Content-Type": "application/json", "User-Agent": "svg-live", **login}
-        self._opener = urllib.request.build_opener(_NoRedirect)
+        self._opener = urllib.request.build_opener(_NoRedirect, _PatientHttpHandler, _PatientHttpsHandler)
         self._attempt: tuple[AlarmRecord, Future[None]] | None = None  # in progress
 
     def send(self, record: AlarmRecord) -> None:
         """See `Transport`. Answers 4xx refuse the record, 5xx do so for now.
 
-        An answer that is not complete in time is waited for again at the next attempt: nothing is sent twice.
+        An answer that is not complete in time is waited for again at the next attempts. The record is sent again only when the
+        server has been silent for a minute.
         """
         if self._attempt is None or self._attempt[0] is not record:
             self._attempt = record, self._start(record)
@@ -84,7 +111,7 @@ class Webhook:
     def _post(self, record: AlarmRecord) -> None:
         request = urllib.request.Request(self._url, record.to_json().encode("utf-8"), self._headers, method="POST")
         try:
-            with self._opener.open(request, timeout=_SILENCE_S):
+            with self._opener.open(request, timeout=_TIMEOUT_S):
                 pass
         except urllib.error.HTTPError as error:
             error.close()

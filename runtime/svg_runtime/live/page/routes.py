@@ -167,7 +167,9 @@ class Routes:
 
     async def _events(self, request: Request) -> Response:
         """Server-sent events; with ?live=1 also the signals and numbers of all cameras."""
-        last = self._page.board.number_of(request.headers.get("last-event-id", ""))
+        # A browser that connects again by itself sends the header; a page that does it can only ask.
+        last_id = request.headers.get("last-event-id") or request.query_params.get("last", "")
+        last = self._page.board.number_of(last_id)
         messages = self._messages(last, live=request.query_params.get("live") == "1")
         return self._stream_answer(request, messages, "text/event-stream")
 

@@ -316,6 +316,7 @@ def test_who_joins_late_gets_the_last_events_and_goes_on_from_there():
         again = events_of(address, until="event 60", **{"last-event-id": seen})
         assert "event 58" not in again
         assert f"id: {seen[:-2]}59\nevent: event\n" in again
+        assert events_of(address, f"/events?last={seen}", until="event 60") == again
 
 
 def test_who_has_seen_events_of_an_earlier_run_gets_the_last_ones_of_this():

@@ -35,6 +35,7 @@ const states = new Map();
 let shown = null; // the camera in the address, or the only one; null: all of them
 let source = null; // the event stream
 let heard = 0; // when numbers came last
+let newest = ""; // entry of the event list
 let lost = false;
 let size = ""; // of the live picture that is asked for
 let requests = 0; // changes asked for so far
@@ -99,7 +100,7 @@ function noticeSilence() {
 function listen() {
   heard = performance.now();
   source?.close();
-  source = new EventSource("/events?live=1");
+  source = new EventSource(`/events?live=1&last=${encodeURIComponent(newest)}`);
   source.addEventListener("open", () => {
     if (lost && shown) showLive();
     lost = false;
@@ -121,7 +122,10 @@ function listen() {
     if (camera === shown) showSignals(points);
   });
   for (const kind of Object.keys(SYMBOLS)) {
-    source.addEventListener(kind, (message) => showEntry(kind, JSON.parse(message.data), message.lastEventId));
+    source.addEventListener(kind, (message) => {
+      newest = message.lastEventId;
+      showEntry(kind, JSON.parse(message.data), message.lastEventId);
+    });
   }
 }
 
