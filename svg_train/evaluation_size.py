@@ -1,4 +1,4 @@
-"""How much memory an evaluation takes, which is asked before the first step: it would fail after hours, or take the machine."""
+"""The memory that an evaluation needs, checked before the first step: later the run would fail, or exhaust the machine."""
 
 from __future__ import annotations
 

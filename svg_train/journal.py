@@ -29,7 +29,9 @@ _LINE_EVERY_S = 30.0
 class Journal:
     """Append-only record of a run. Only the first process writes it; the others pass `active=False`."""
 
-    def __init__(self, folder: Path, total_steps: int | None, start_step: int, active: bool = True) -> None:
+    def __init__(
+        self, folder: Path, total_steps: int | None, start_step: int, active: bool = True, owes_evaluation: bool = False
+    ) -> None:
         self._active = active
         self._of_total = "" if total_steps is None else f"/{total_steps}"
         self._start = start_step
@@ -40,7 +42,7 @@ class Journal:
         self._events = folder / "tensorboard"
         with ExitStack() as opened:
             with _named(self._metrics):
-                self._file = opened.enter_context(_continue_at(self._metrics, start_step))
+                self._file = opened.enter_context(_continue_at(self._metrics, start_step, owes_evaluation))
             with _named(self._events):
                 self._board = _open_board(self._events, start_step)
             self._display = ProgressDisplay(line_every_s=_LINE_EVERY_S)
@@ -120,18 +122,23 @@ def _open_board(folder: Path, start_step: int) -> SummaryWriter | None:
     return SummaryWriter(str(folder), purge_step=start_step + 1 if start_step else None)  # it was saved with that step's
 
 
-def _continue_at(path: Path, step: int) -> TextIO:
+def _continue_at(path: Path, step: int, owes_evaluation: bool) -> TextIO:
     """Open for appending, without the lines that a resumed run will write again.
 
     They are the only copy: a full disk or a kill must not cost those that stay.
     """
     written = path.read_bytes() if path.is_file() else b""
     lines = written.decode("utf-8", errors="replace").splitlines() if step > 0 else []
-    kept = "".join(line + "\n" for line in lines if _step(line) <= step).encode()
+    kept = "".join(line + "\n" for line in lines if _stays(line, step, owes_evaluation)).encode()
     if kept != written:
         with atomic_file(path) as partial:
             partial.write_bytes(kept)
     return path.open("a", encoding="utf-8")
+
+
+def _stays(line: str, step: int, owes_evaluation: bool) -> bool:
+    """Whether a run that was saved at `step` does not write `line` again, as it does with an evaluation that it owes."""
+    return _step(line) < step or (_step(line) == step and not (owes_evaluation and json.loads(line).get("kind") == "eval"))
 
 
 def _step(line: str) -> float:

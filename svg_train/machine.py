@@ -32,7 +32,7 @@ class Machine:
         processes: to start on this host; 1 under `torchrun`, which knows better.
         precision: auto, bf16-mixed, 16-mixed or 32-true.
         workers: data loader processes of each process.
-        lost_after_s: seconds after which a process that does not answer is lost. Others wait while one decodes or evaluates.
+        lost_after_s: seconds after which a process that does not answer is lost. Others wait while one decodes or saves.
     """
 
     device: str = "auto"

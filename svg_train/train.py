@@ -203,7 +203,10 @@ class Trainer:
         )
         loader = training_loader(self._data, sampler, self._workers, pin_memory=fabric.device.type == "cuda")
         total = None if self._length.timed else train.steps
-        with Journal(self._out, total, self._step, fabric.global_rank == 0) as self._journal, self._stop_signals():
+        journal = Journal(
+            self._out, total, self._step, active=fabric.global_rank == 0, owes_evaluation=_owes_evaluation(self._resumed)
+        )
+        with journal as self._journal, self._stop_signals():
             if fabric.global_rank == 0:
                 self._journal.log(f"{self._descriptions}\n{self._machine_description()}")
             self._length.start()

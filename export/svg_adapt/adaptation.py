@@ -226,7 +226,7 @@ def _record(record: CameraRecording, config: Config, out: Path, lock: FolderLock
                 how_to_delete(out),
             )  # fmt: skip
             try:
-                Recorder(recording, source, side, events).record(record.wanted_s, stop, display)
+                Recorder(recording, source, side=side, events=events, least_s=least_s).record(record.wanted_s, stop, display)
             except SourceLostError as error:
                 raise SourceLostError(f"{error}\n  what was recorded is kept{_GO_ON}") from error
     kept = KeptVideo.read(recording.folder, recording.facts)

@@ -48,13 +48,16 @@ class Recorder:
         source: where from; it yields a picture per interval of the recording.
         side: of the model's frame in pixels.
         events: of the source.
+        least_s: the shortest video of whose last part, which is held out, one sequence can be evaluated.
     """
 
-    def __init__(self, recording: Recording, source: Source, side: int, events: EventLog) -> None:
+    def __init__(self, recording: Recording, source: Source, side: int, events: EventLog, least_s: float = 0.0) -> None:
         self._recording = recording
         self._source = source
         self._side = side
         self._events = events
+        # Where a minute has few pictures: wherever a segment ends in the last part, a sequence lies on one side of its end.
+        self._segment_s = max(SEGMENT_S, 2 * least_s)
         self._interval_s = recording.facts.interval_s
         self._segment: _Segment | None = None
         self._first_tick = 0
@@ -101,7 +104,7 @@ class Recorder:
 
     def _write(self, frame: SourceFrame) -> None:
         picture = shrink(frame.image, self._side)
-        full = self._open_s >= SEGMENT_S
+        full = self._open_s >= self._segment_s
         if self._segment is not None:
             full = full or self._segment.writer.size_bytes >= self._recording.segment_limit_bytes
             if full or not self._segment.continues(frame, picture):

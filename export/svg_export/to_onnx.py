@@ -33,7 +33,7 @@ def export_graph(graph_export: GraphExport, graph_name: str, bundle_id: str) -> 
         RuntimeError: PyTorch's exporter refused the module.
     """
     _load_exporter()
-    with torch.no_grad(), _quiet(), _collecting_afterwards():
+    with torch.no_grad(), _quiet(), _without_garbage_collection():
         program = torch.onnx.export(
             graph_export.module.eval(),
             graph_export.example,
@@ -147,7 +147,7 @@ def _clean(model: onnx.ModelProto) -> None:
 
 
 @contextlib.contextmanager
-def _collecting_afterwards() -> Iterator[None]:
+def _without_garbage_collection() -> Iterator[None]:
     """Collect no garbage meanwhile: what the exporter makes, a million objects, mostly stays until its end."""
     if not gc.isenabled():
         yield

@@ -1,4 +1,4 @@
-"""The data of a trained model: that of its training unless the user names others. One rule for all that opens it again."""
+"""The data of a trained model: that of its training unless the user names others. One rule for all code that opens it again."""
 
 from __future__ import annotations
 

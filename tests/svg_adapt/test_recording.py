@@ -58,9 +58,9 @@ def noisy(tick: int) -> SourceFrame:
     return SourceFrame(np.random.default_rng(tick).integers(0, 255, (64, 64, 3), np.uint8), tick)
 
 
-def record(recording: Recording, source, until_s: float = 1e9, events: EventLog | None = None) -> None:
+def record(recording: Recording, source, until_s: float = 1e9, events: EventLog | None = None, least_s: float = 0.0) -> None:
     with ProgressDisplay() as display:
-        Recorder(recording, source, 16, events or EventLog()).record(until_s, StopRequest(), display)
+        Recorder(recording, source, 16, events or EventLog(), least_s).record(until_s, StopRequest(), display)
 
 
 @pytest.fixture
@@ -167,6 +167,15 @@ def test_a_sequence_to_evaluate_on_lies_within_a_segment(recording, monkeypatch)
     assert kept.longest_held_out_s(0.6) == pytest.approx(1.1)
     (recording.folder / "000003.mp4").write_bytes(b"damaged")
     assert KeptVideo.read(recording.folder, recording.facts).longest_held_out_s(1.0) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("pictures", [10, 20, 21, 22, 23, 25, 41, 43])
+def test_wherever_segments_end_a_sequence_to_evaluate_on_is_held_out(recording, monkeypatch, pictures):
+    """As of a camera with a picture every five seconds, of which a minute holds fewer than an evaluation needs."""
+    monkeypatch.setattr(recorder_module, "SEGMENT_S", 0.2)
+    needed, held_out = 3, 0.3
+    record(recording, Frames([frame(tick) for tick in range(pictures)]), least_s=needed / held_out * 0.1)
+    assert KeptVideo.read(recording.folder, recording.facts).longest_held_out_s(held_out) > (needed - 0.5) * 0.1
 
 
 def test_a_lost_source_keeps_what_was_recorded_and_can_be_continued(recording):

@@ -14,6 +14,7 @@ from svg_train.config import build_config
 from svg_train.evaluation import Futures, evaluate
 from svg_train.families import FAMILIES
 from svg_train.machine import Machine
+from svg_train.recipe_files import load_recipe, shipped_recipes
 from svg_train.train import Trainer
 from tests.conftest import TINY
 from tests.families import TINY_MODELS
@@ -54,9 +55,11 @@ def test_an_evaluation_can_be_given_up_within_any_step_of_any_family(name):
     assert len(seen) == last
 
 
-def test_what_a_recipe_asks_for_fits():
-    for sequences in (1, 128):
-        evaluation_size.refuse_too_large(build_config(), sequences, torch.device("cpu"))
+@pytest.mark.parametrize("recipe", shipped_recipes())
+def test_what_a_recipe_asks_for_fits_into_4_gb(monkeypatch, recipe):
+    monkeypatch.setattr(evaluation_size, "_memory_bytes", lambda device: 4 << 30)
+    config = build_config(load_recipe(recipe))
+    evaluation_size.refuse_too_large(config, config.train.eval_sequences, torch.device("cpu"))
 
 
 @pytest.mark.parametrize(("side", "n_past", "horizon"), [(8, 3, 5000), (128, 300, 250), (1024, 5, 10), (1024, 64, 30)])
@@ -64,11 +67,14 @@ def test_strips_of_any_evaluation_can_be_opened(tmp_path, monkeypatch, side, n_p
     monkeypatch.setattr(pictures, "_MOST_PIXELS", pictures._MOST_PIXELS // 40)  # in less time
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS // 40)
     side //= 4 if side == 1024 else 1
-    truth = torch.zeros(1, 1, 1, 1).expand(n_past + horizon, 1, side, side)
+    moments = torch.arange(n_past + horizon) % 256 / 255  # equal ones would become one in the GIF
+    truth = moments.reshape(-1, 1, 1, 1).expand(-1, 1, side, side)
     example = Futures(truth, truth[n_past:].expand(2, -1, -1, -1, -1), torch.zeros(2))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         picture = pictures.save_strips(tmp_path, "strip", [example] * 4, n_past)
         Image.open(picture).load()
-    gif = Image.open(picture.with_suffix(".gif"))
-    assert 1 <= gif.n_frames <= n_past + pictures._MOST_FORECASTS
+    width = Image.open(picture).width
+    frames = Image.open(picture.with_suffix(".gif")).n_frames
+    assert 1 < frames <= n_past + pictures._MOST_FORECASTS
+    assert width == pictures._LABEL_WIDTH + frames * (side + pictures._GAP)

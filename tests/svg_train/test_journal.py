@@ -62,6 +62,15 @@ def test_a_record_from_which_no_line_has_to_go_is_left_alone(tmp_path):
     assert file.read_text().splitlines() == KEPT
 
 
+def test_an_evaluation_that_a_run_owes_is_not_kept_twice(tmp_path):
+    """It was recorded when the run was continued, and lost with the next kill, before it was saved."""
+    made_up = '{"kind": "eval", "step": 3, "psnr": 20.0}'
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{line}\n" for line in [KEPT[0], made_up]))
+    for owes, expected in ((False, [KEPT[0], made_up]), (True, KEPT[:1])):
+        with Journal(tmp_path, total_steps=10, start_step=3, owes_evaluation=owes):
+            assert (tmp_path / "metrics.jsonl").read_text().splitlines() == expected
+
+
 def test_the_record_of_another_run_is_not_continued_by_a_new_one(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(KEPT[0] + "\n")
     with Journal(tmp_path, total_steps=10, start_step=0):

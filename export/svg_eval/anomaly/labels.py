@@ -42,7 +42,7 @@ _EXPECTED = (
 )
 _COMMENTS = re.compile(r"^[ \t]*%\{[ \t]*$.*?(?:^[ \t]*%\}[ \t]*$|\Z)|%[^\n]*", re.DOTALL | re.MULTILINE)
 _ASSIGNED = re.compile(r"\bgt_frame\b")
-# No part of these can begin inside of what the one before it takes: a file of brackets that never close, or of spaces, would
+# No part of these can begin inside what the one before it matches: a file of brackets that never close, or of spaces, would
 # otherwise take a time that grows with the square of its size.
 _ENTRY = re.compile(r"TestVideoFile\s*\{([^{}]*)\}\s*\.\s*gt_frame\s*=\s*(?:\[([^\[\]]*)\]|(\d[\d: \t]*)(?:;|$))", re.MULTILINE)
 _COLON = re.compile(r"(?<!\s)\s*:\s*")
