@@ -138,7 +138,8 @@ def _continue_at(path: Path, step: int, owes_evaluation: bool) -> TextIO:
 
 def _stays(line: str, step: int, owes_evaluation: bool) -> bool:
     """Whether a run that was saved at `step` does not write `line` again, as it does with an evaluation that it owes."""
-    return _step(line) < step or (_step(line) == step and not (owes_evaluation and json.loads(line).get("kind") == "eval"))
+    at = _step(line)
+    return at < step or (at == step and not (owes_evaluation and json.loads(line).get("kind") == "eval"))
 
 
 def _step(line: str) -> float:
