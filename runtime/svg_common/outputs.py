@@ -36,11 +36,13 @@ def check_outputs(
             none of `folders` may be one that holds its clips.
 
     Raises:
-        UsageError: an output is one of the needed files, lies in one of these folders, is also another output, would replace
-            a file of data, is a folder among its clips, or replaces a folder with a needed file or another output in it.
+        UsageError: an output is named `-`, is one of the needed files, lies in one of these folders, is also another output,
+            would replace a file of data, is a folder among its clips, or replaces a folder with a needed file or another output
+            in it.
         OutputError: a folder cannot be made or written, or a file and a folder are confused.
     """
     folders, replaced, needed = folders or {}, replaced or {}, list(needed)
+    _refuse_dash({**folders, **files, **replaced})
     roots = [Path(given) for given in data if given is not None]
     refuse_overwriting({**folders, **files}, [*needed, *(root for root in roots if root.is_file()), *replaced.values()])
     _refuse_replacing(replaced, [*needed, *roots])
@@ -52,6 +54,13 @@ def check_outputs(
         require_writable_folder(path)
     for path in filter(None, replaced.values()):
         _require_replaceable(path)
+
+
+def _refuse_dash(outputs: Outputs) -> None:
+    """Refuse `-`: elsewhere it means the standard output, and would be the name of a file here."""
+    for flag, output in outputs.items():
+        if output == Path("-"):
+            raise UsageError(f"{flag} is '-', which would be a file of this name\n  expected a file, or /dev/stdout")
 
 
 def refuse_overwriting(outputs: Outputs, needed: Iterable[str | Path | None]) -> None:

@@ -76,6 +76,8 @@ def _content_size(message: memoryview, position: int, wire_type: int) -> tuple[i
 
 def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
     """Return the integer at `position`, 7 bits per byte and the lowest first, and the position after it."""
+    if position < len(message) and message[position] < 0x80:  # nearly all of them have one byte
+        return message[position], position + 1
     value = 0
     for shift in range(0, _MAX_SHIFT + 1, 7):
         if position == len(message):

@@ -33,6 +33,14 @@ def test_outputs_never_overwrite_inputs_or_each_other(tmp_path, monkeypatch, out
     assert str(refusal.value).startswith(message)
 
 
+@pytest.mark.parametrize("kind", ["files", "folders", "replaced"])
+def test_a_dash_is_not_taken_for_a_name(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="--out is '-', which would be a file of this name\n  expected a file, or /dev/stdout"):
+        check_outputs(**{"files": {}, kind: {"--out": Path("-")}})
+    check_outputs({"--out": Path("./-.json")})
+
+
 def test_results_of_an_earlier_run_may_be_replaced(tmp_path):
     for name in ("old.json", "clip.mp4"):
         (tmp_path / name).touch()

@@ -90,11 +90,14 @@ def count_weight_types(content: bytes) -> Counter[str]:
 
 def _made_type(node: list[Field]) -> Iterator[int]:
     """Yield the output type of a Cast or Constant. NodeProto: op_type = 4, attribute = 5 {name = 1, i = 3, t = 5}."""
+    operator = _text(node, 4)
+    if operator not in ("Cast", "Constant"):
+        return
     for attribute in map(read_fields, length_delimited(node, 5)):
-        if _text(node, 4) == "Cast" and _text(attribute, 1) == "to":
-            yield _number(attribute, 3)
-        elif _text(node, 4) == "Constant":
+        if operator == "Constant":
             yield from (_number(read_fields(tensor), 2) for tensor in length_delimited(attribute, 5))
+        elif _text(attribute, 1) == "to":
+            yield _number(attribute, 3)
 
 
 def _weights(model: list[Field], graph: list[Field]) -> Iterator[memoryview]:

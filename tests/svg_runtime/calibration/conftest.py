@@ -27,3 +27,16 @@ def measured(monkeypatch) -> list[list[str]]:
 
     monkeypatch.setattr(choice, "find_fastest", find)
     return seen
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[list[str]]:
+    """The ways of every measurement. The first one is taken and none is run: for tests of what is kept, and for how long."""
+    seen: list[list[str]] = []
+
+    def find(ways, **rest):
+        seen.append([str(way) for way in ways])
+        return ways[0], [race.Row(way, [0.001]) for way in ways]
+
+    monkeypatch.setattr(choice, "find_fastest", find)
+    return seen

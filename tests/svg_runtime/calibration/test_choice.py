@@ -40,23 +40,23 @@ def test_it_is_measured_once_and_says_why(fused_bundle, measured):
     assert measured == [["cpu fp32 separate", "cpu fp32 fused", "cpu fp32 shuffled"]]
 
 
-def test_other_circumstances_are_measured_on_their_own(fused_bundle, tiny_bundle, measured, monkeypatch):
+def test_other_circumstances_are_measured_on_their_own(fused_bundle, tiny_bundle, asked, monkeypatch):
     opened(fused_bundle)
     opened(tiny_bundle)
     for number, given in enumerate([{"threads": 1}, {"precision": "fp32"}, {"fused": True}, {"shuffled": True}], 3):
         opened(fused_bundle, **given)
-        assert len(measured) == number
+        assert len(asked) == number
     with Forecaster.open(fused_bundle, samples=3, horizon=2):
-        assert len(measured) == 7
+        assert len(asked) == 7
     monkeypatch.setattr(decisions, "versions", lambda: {"onnxruntime": "99"})
     opened(fused_bundle)
-    assert len(measured) == 8
+    assert len(asked) == 8
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     opened(fused_bundle)
-    assert len(measured) == 9
+    assert len(asked) == 9
 
 
-def test_memory_that_measuring_takes_is_no_other_circumstance(fused_bundle, measured, monkeypatch):
+def test_memory_that_measuring_takes_is_no_other_circumstance(fused_bundle, asked, monkeypatch):
     free = [30]
     monkeypatch.setattr(decisions, "_free_memory_class", lambda: free[-1])
     find = choice.find_fastest
@@ -69,7 +69,7 @@ def test_memory_that_measuring_takes_is_no_other_circumstance(fused_bundle, meas
     opened(fused_bundle)
     free.append(30)  # as before the start
     opened(fused_bundle)
-    assert len(measured) == 1
+    assert len(asked) == 1
 
 
 def test_frames_are_those_of_the_backend_by_name(fused_bundle, frames):
@@ -95,16 +95,16 @@ def test_the_stream_context_is_chosen_for_too(fused_bundle, measured):
         ),
     ],
 )
-def test_a_damaged_decision_is_measured_again(fused_bundle, cache, measured, damage):
+def test_a_damaged_decision_is_measured_again(fused_bundle, cache, asked, damage):
     opened(fused_bundle)
     (file,) = (cache / "calibration").iterdir()
     file.write_text(damage)
     opened(fused_bundle)
-    assert len(measured) == 2
+    assert len(asked) == 2
     assert json.loads(file.read_text())["way"]["backend"] == "cpu"
 
 
-def test_a_decision_of_an_older_release_is_measured_again(fused_bundle, cache, measured):
+def test_a_decision_of_an_older_release_is_measured_again(fused_bundle, cache, asked):
     opened(fused_bundle)
     (file,) = (cache / "calibration").iterdir()
     about = json.loads(file.read_text())
@@ -112,7 +112,7 @@ def test_a_decision_of_an_older_release_is_measured_again(fused_bundle, cache, m
         del each["shuffled"], each["threads"]
     file.write_text(json.dumps(about))
     opened(fused_bundle)
-    assert len(measured) == 2
+    assert len(asked) == 2
 
 
 @pytest.mark.parametrize(
@@ -124,14 +124,14 @@ def test_what_is_not_a_way_is_refused(wrong):
     assert ways.Way.from_json(ways.REFERENCE.as_json()) == ways.REFERENCE
 
 
-def test_without_a_cache_it_is_measured_every_time(fused_bundle, cache, measured):
+def test_without_a_cache_it_is_measured_every_time(fused_bundle, cache, asked):
     cache.write_text("a file in place of the folder")
     assert "chosen by measurement" in opened(fused_bundle)
     assert "chosen by measurement" in opened(fused_bundle)
-    assert len(measured) == 2
+    assert len(asked) == 2
 
 
-def test_a_decision_of_a_busy_machine_says_so_and_holds_for_an_hour(fused_bundle, measured, monkeypatch):
+def test_a_decision_of_a_busy_machine_says_so_and_holds_for_an_hour(fused_bundle, asked, monkeypatch):
     monkeypatch.setattr(choice, "is_busy", lambda: True)
     assert opened(fused_bundle).endswith(", on a busy machine")
     monkeypatch.setattr(choice, "is_busy", lambda: False)
@@ -139,17 +139,17 @@ def test_a_decision_of_a_busy_machine_says_so_and_holds_for_an_hour(fused_bundle
     now = time.time()
     monkeypatch.setattr(decisions.time, "time", lambda: now + 3700)
     assert not opened(fused_bundle).endswith(", on a busy machine")
-    assert len(measured) == 2
+    assert len(asked) == 2
 
 
-def test_it_can_be_measured_again_or_not_at_all(fused_bundle, measured, monkeypatch):
+def test_it_can_be_measured_again_or_not_at_all(fused_bundle, asked, monkeypatch):
     opened(fused_bundle)
     opened(fused_bundle, calibrate="again")
-    assert len(measured) == 2
+    assert len(asked) == 2
     assert "chosen" not in opened(fused_bundle, calibrate="no")
     monkeypatch.setenv("SVG_EDGE_CALIBRATE", "no")
     assert "chosen" not in opened(fused_bundle)
-    assert len(measured) == 2
+    assert len(asked) == 2
     monkeypatch.setenv("SVG_EDGE_CALIBRATE", "maybe")
     with pytest.raises(UsageError, match="SVG_EDGE_CALIBRATE is 'maybe'\n  expected one of: ready, full, again, no"):
         opened(fused_bundle)
@@ -168,7 +168,7 @@ def test_a_precision_that_the_bundle_lacks_is_the_same_error(fused_bundle, measu
     assert measured == []
 
 
-def test_a_decision_that_does_not_open_any_more_is_forgotten(fused_bundle, cache, measured):
+def test_a_decision_that_does_not_open_any_more_is_forgotten(fused_bundle, cache, asked):
     opened(fused_bundle)
     (file,) = (cache / "calibration").iterdir()
     about = json.loads(file.read_text())
@@ -275,9 +275,9 @@ def test_a_gpu_without_memory_is_not(fused_bundle, gpu):
     assert gpu.cuda.left == (0, 0, 0, 0)
 
 
-def test_what_was_measured_with_engines_holds_for_later_openings(fused_bundle, measured):
+def test_what_was_measured_with_engines_holds_for_later_openings(fused_bundle, asked):
     opened(fused_bundle, calibrate="full")
     opened(fused_bundle)
-    assert len(measured) == 1
+    assert len(asked) == 1
     opened(fused_bundle, calibrate="full")
-    assert len(measured) == 2
+    assert len(asked) == 2

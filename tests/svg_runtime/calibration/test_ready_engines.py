@@ -34,7 +34,7 @@ pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed: pip
 pytest.importorskip("filelock", reason="filelock is not installed: pip install 'svg-edge[tensorrt-rtx]'")
 pytestmark = pytest.mark.usefixtures("cache")
 
-SMALL = {"samples": 2, "horizon": 2, "precision": "fp32"}
+SMALL = {"samples": 2, "horizon": 2, "precision": "fp32", "fused": True}
 NATIVE = ("tensorrt", pytest.param("tensorrt-rtx", marks=pytest.mark.slow))
 NOT_BUILT = "engine not built; svg-live --calibrate full builds it"
 CPU = "cpu (ONNX Runtime"

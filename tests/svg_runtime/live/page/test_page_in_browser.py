@@ -107,6 +107,10 @@ def test_the_page_shows_pictures_that_move_and_a_control_changes_them(browser, p
         seen.tab.fill("#samples", "5")
         seen.tab.press("#samples", "Enter")
         wait_until(lambda: camera.state()["settings"]["samples"] == 5)
+        seen.until(lambda: seen.tab.inner_text("#answer") == "Done.")
+        seen.tab.fill("#samples", "")
+        seen.tab.press("#samples", "Enter")
+        assert seen.tab.input_value("#samples") == "5"
         seen.tab.fill("#roi", "1,2")
         seen.tab.press("#roi", "Enter")
         seen.until(lambda: "is not a region" in seen.tab.inner_text("#answer"))

@@ -377,7 +377,10 @@ function startControls() {
   $("controls").addEventListener("submit", (event) => event.preventDefault());
   $("overlay").addEventListener("change", () => change({ overlay: $("overlay").value }));
   for (const name of ["samples", "horizon", "threshold"]) {
-    $(name).addEventListener("change", () => $(name).value && change({ [name]: Number($(name).value) }));
+    $(name).addEventListener("change", () => {
+      if ($(name).value) change({ [name]: Number($(name).value) });
+      else $(name).value = states.get(shown).settings[name]; // cleared, or no number: what is in force stays
+    });
   }
   $("roi").addEventListener("change", () => change({ roi: $("roi").value.trim() || null }));
   $("whole").addEventListener("click", () => change({ roi: null }));
