@@ -158,8 +158,7 @@ class AccessControl:
         given = [value for name, value in query if name == "token"]
         if given and scope["method"] == "GET" and token.matches(given[-1]):
             rest = urlencode([(name, value) for name, value in query if name != "token"])
-            path = "/" + quote(scope["path"].lstrip("/\\"))  # never //host
-            return self._logged_in(f"{path}?{rest}" if rest else path, headers, token)
+            return self._logged_in(scope["path"], f"?{rest}" if rest else "", headers, token)
         if not given and token.matches_cookie(_cookie(headers.get("cookie", ""), self._access.cookie_name)):
             return None
         refusal = _refuse(
@@ -168,20 +167,24 @@ class AccessControl:
         refusal.headers["www-authenticate"] = "Bearer"
         return refusal
 
-    def _logged_in(self, path: str, headers: Mapping[str, str], token: Token) -> Response:
-        """Set the cookie, and go on without the token in the address.
+    def _logged_in(self, path: str, query: str, headers: Mapping[str, str], token: Token) -> Response:
+        """Set the cookie, and go on without the token in the address, which is relative: a proxy may put all below a path.
 
         After a redirect from a link on another site, a browser would hold back a strict cookie. It says that there was one in
         Sec-Fetch-Site, but not to the address of another machine without TLS.
         """
         answer: Response
+        address = f"./{quote(path.rpartition('/')[2])}{query}"
         to_browser = "text/html" in headers.get("accept", "")
         if headers.get("sec-fetch-site", "cross-site" if to_browser else "none") == "cross-site":
-            page = f'<!doctype html><title>svg-live</title><a href="{html.escape(path)}">Go on</a>'
-            answer = HTMLResponse(page, headers={"refresh": f"0; url={path}"})
+            page = f'<!doctype html><title>svg-live</title><a href="{html.escape(address)}">Go on</a>'
+            answer = HTMLResponse(page, headers={"refresh": f"0; url={address}"})
         else:
-            answer = RedirectResponse(path, 303)
-        answer.set_cookie(self._access.cookie_name, token.cookie, max_age=_COOKIE_AGE_S, httponly=True, samesite="strict")
+            answer = RedirectResponse(address, 303)
+        answer.set_cookie(
+            self._access.cookie_name, token.cookie, max_age=_COOKIE_AGE_S, httponly=True, samesite="strict",
+            path=None if path == "/" else "/",  # None: the folder of the address, which only the browser knows
+        )  # fmt: skip
         return answer
 
     def _size_refusal(self, scope: Scope, headers: Mapping[str, str]) -> Response | None:

@@ -18,7 +18,6 @@ from svg_runtime.web.access import Access, AccessControl
 from svg_runtime.web.address import listen
 from svg_runtime.web.limits import StreamSlots, WebLimits
 from svg_runtime.web.serving import ServerThread
-from svg_runtime.web.token import find_token
 
 # How long a thread may hold Python's lock while another waits for it. A forecast takes it a hundred times, between one graph
 # and the next; at Python's own 5 ms, each time that the server happens to hold it costs that much.
@@ -61,11 +60,9 @@ class LivePage:
 
         Raises:
             AddressError: the address cannot be taken.
-            UsageError: there is a token, and it is none.
         """
-        token = find_token("--serve-token", options.token_file, required=not options.address.is_loopback)
         sock, address = listen(options.address)
-        access = Access(address, token, options.names)
+        access = Access(address, options.token, options.names)
         report(f"the page: {access.link()}")
         return cls(sock, access, report)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from svg_common.command import require_modules
 from svg_common.errors import UsageError
 from svg_runtime.web.address import Address, check_host_name, parse_listen_address
-from svg_runtime.web.token import find_token
+from svg_runtime.web.token import Token, find_token
 
 
 @dataclass(frozen=True)
@@ -19,29 +19,32 @@ class PageOptions:
     Attributes:
         address: where the server listens.
         names: further host names by which it may be asked.
-        token_file: holds the token; None: the environment does, or one is made if others can reach the address.
+        token: None: whoever reaches the address may ask.
     """
 
     address: Address
     names: frozenset[str] = frozenset()
-    token_file: Path | None = None
+    token: Token | None = None
 
     def check(self) -> None:
         """Refuse what cannot work, before the model is opened.
 
         Raises:
             MissingExtraError: a package is not installed.
-            UsageError: there is a token, and it is none.
         """
         require_modules("--serve", "serve", "starlette", "uvicorn", "prometheus_client")
-        find_token("--serve-token", self.token_file, required=False)
 
 
 def page_options(serve: str | None, hosts: Sequence[str] | None, token_file: Path | None) -> PageOptions | None:
     """Read the options as they were given; None without a page.
 
+    Args:
+        serve: where to listen.
+        hosts: further names.
+        token_file: holds the token; None: the environment does, or one is made if others can reach the address.
+
     Raises:
-        UsageError: an option without --serve, or an address or name that is none.
+        UsageError: an option without --serve, or an address, name or token that is none.
     """
     if serve is None:
         idle = [name for name, value in (("--serve-host", hosts), ("--serve-token", token_file)) if value]
@@ -49,4 +52,5 @@ def page_options(serve: str | None, hosts: Sequence[str] | None, token_file: Pat
             raise UsageError(f"{idle[0]} has no effect without a page\n  add --serve PORT")
         return None
     names = frozenset(check_host_name("--serve-host", name) for name in hosts or ())
-    return PageOptions(parse_listen_address("--serve", serve), names, token_file)
+    address = parse_listen_address("--serve", serve)
+    return PageOptions(address, names, find_token("--serve-token", token_file, required=not address.is_loopback))

@@ -13,7 +13,15 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import (
+    FileResponse,
+    HTMLResponse,
+    JSONResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    Response,
+    StreamingResponse,
+)
 from starlette.routing import Route
 
 from svg_common.errors import SvgError
@@ -85,9 +93,11 @@ class Routes:
     # 1) the page itself
 
     async def _html(self, request: Request) -> Response:
+        root = "./"  # relative: a proxy may put everything below a path
         if "key" in request.path_params:
             self._camera(request)
-        return FileResponse(STATIC / "index.html", media_type="text/html")
+            root = "../"
+        return HTMLResponse((STATIC / "index.html").read_text(encoding="utf-8").replace("{root}", root))
 
     async def _static(self, request: Request) -> Response:
         name = request.path_params["file"]
@@ -96,7 +106,7 @@ class Routes:
         return FileResponse(STATIC / name, media_type=_STATIC_FILES[name], headers={"cache-control": "no-cache"})
 
     async def _icon(self, request: Request) -> Response:
-        return RedirectResponse("/static/icon.svg", 308)
+        return RedirectResponse("static/icon.svg", 308)
 
     # 2) numbers
 

@@ -26,6 +26,7 @@ from svg_runtime.live.page.live_page import LivePage
 from svg_runtime.live.page.options import PageOptions
 from svg_runtime.live.stats import LiveStats
 from svg_runtime.web.address import Address
+from svg_runtime.web.token import Token
 
 STEP_S = 0.1
 
@@ -90,10 +91,12 @@ def summary_of(page: LivePage) -> dict[str, Any]:
 
 
 @contextmanager
-def served_page(clips: Path | None = None, names: tuple[str, ...] = ("wall",)) -> Iterator[tuple[LivePage, str]]:
+def served_page(
+    clips: Path | None = None, names: tuple[str, ...] = ("wall",), token: Token | None = None
+) -> Iterator[tuple[LivePage, str]]:
     """A page that answers, and its address."""
     reports: list[str] = []
-    page = LivePage.open(PageOptions(Address("127.0.0.1", 0)), reports.append)
+    page = LivePage.open(PageOptions(Address("127.0.0.1", 0), token=token), reports.append)
     try:
         for name in names:
             add_camera(page, name, clips)

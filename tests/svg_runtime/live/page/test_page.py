@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import threading
 import time
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timezone
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -25,8 +27,9 @@ from svg_runtime.live.alarms.record import AlarmRecord, Files
 from svg_runtime.live.page import controls, routes, studio
 from svg_runtime.live.page.controls import Fixed, NotYetError
 from svg_runtime.live.page.live_page import LivePage
-from svg_runtime.live.page.options import PageOptions
+from svg_runtime.live.page.options import PageOptions, page_options
 from svg_runtime.web.address import Address
+from svg_runtime.web.token import Token
 from tests.svg_runtime.live.page.page_helpers import (
     PictureStream,
     add_camera,
@@ -588,12 +591,24 @@ def test_a_picture_that_fails_is_reported_once_and_ends_nothing(monkeypatch):
     assert reports[1:] == ["the page failed to answer: ZeroDivisionError: division by zero"]
 
 
+def test_a_token_may_come_from_a_pipe_which_can_be_read_only_once():
+    """As the shell's <(pass show camera)."""
+    reading, writing = os.pipe()
+    os.write(writing, b"a-token-of-a-pipe\n")
+    os.close(writing)
+    options = page_options("0", None, Path(f"/dev/fd/{reading}"))
+    os.close(reading)
+    options.check()
+    page = LivePage.open(options, lambda message: None)
+    page.close()
+    assert page.access.token == Token("a-token-of-a-pipe")
+
+
 # 7) hostile clients; `benchmarks/page_load.py` sends a thousand of them beside real forecasts
 
 
-def test_hostile_requests_are_refused_and_leave_nothing(monkeypatch):
-    monkeypatch.setenv("SVG_EDGE_TOKEN", page_load.TOKEN)
-    with served_page() as (page, address):
+def test_hostile_requests_are_refused_and_leave_nothing():
+    with served_page(token=Token(page_load.TOKEN)) as (page, address):
         page.cameras["wall"].publish(make_view())
         site = page_load.Site(address, page_load.TOKEN)
         answers = [page_load.send_hostile(site, request) for request in page_load.hostile_requests("wall", page_load.TOKEN) * 3]

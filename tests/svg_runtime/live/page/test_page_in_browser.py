@@ -18,27 +18,31 @@ from svg_runtime.live.page.controls import Change
 from svg_runtime.live.page.live_page import LivePage
 from svg_runtime.live.page.options import PageOptions
 from svg_runtime.live.page.routes import Routes
+from svg_runtime.web.access import AccessControl
 from svg_runtime.web.address import Address
+from svg_runtime.web.token import Token
 from tests.svg_runtime.live.page.page_helpers import add_camera, check_on_phone, make_view, wait_until
 
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="there is no Chromium")
 TOKEN = "0123456789abcdef0123"
 
 
+def opened(port: int = 0, names: frozenset[str] = frozenset(), token: str = TOKEN) -> LivePage:
+    return LivePage.open(PageOptions(Address("127.0.0.1", port), names, Token(token)), lambda message: None)
+
+
 @pytest.fixture(scope="module")
 def browser():
     with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
-        yield opened
-        opened.close()
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
+        yield launched
+        launched.close()
 
 
 @pytest.fixture(scope="module")
 def page():
     """A page with a token, whose live loop publishes 20 pictures a second."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SVG_EDGE_TOKEN", TOKEN)
-        served = LivePage.open(PageOptions(Address("127.0.0.1", 0)), lambda message: None)
+    served = opened()
     camera = add_camera(served)
     served.start()
     ended = threading.Event()
@@ -62,7 +66,7 @@ def page():
 class Seen:
     """One open page, and what went wrong in it."""
 
-    def __init__(self, browser, page: LivePage, token: str = TOKEN, **context) -> None:
+    def __init__(self, browser, page: LivePage, token: str = TOKEN, path: str = "/", **context) -> None:
         self.context = browser.new_context(**context)
         self.tab = self.context.new_page()
         self.errors: list[str] = []
@@ -71,7 +75,7 @@ class Seen:
         self.tab.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
         self.tab.on("pageerror", lambda error: self.errors.append(str(error)))
         self.tab.on("request", lambda request: request.url.startswith((own, "blob:")) or self.foreign.append(request.url))
-        self.answer = self.tab.goto(f"{own}/?token={token}")
+        self.answer = self.tab.goto(f"{own}{path}?token={token}")
 
     def wait_for(self, expression: str) -> None:
         self.until(lambda: self.tab.evaluate(expression))
@@ -130,6 +134,33 @@ def test_the_page_shows_pictures_that_move_and_a_control_changes_them(browser, p
         assert seen.foreign == []
         assert all("422" in error for error in seen.errors)
     wait_until(lambda: not camera.watched)
+
+
+def test_below_a_path_of_a_proxy_it_is_the_same(browser, page, monkeypatch):
+    outside = []
+
+    async def as_asked_by_a_proxy(self, scope, receive, send):
+        if not scope["path"].startswith("/yard/"):
+            outside.append(scope["path"])
+        await answer(self, {**scope, "path": scope["path"].removeprefix("/yard")}, receive, send)
+
+    answer = AccessControl.__call__
+    monkeypatch.setattr(AccessControl, "__call__", as_asked_by_a_proxy)
+    (camera,) = page.cameras.values()
+    with Seen(browser, page, path="/yard/") as seen:
+        for path, address in ((None, "/yard/"), ("cameras/wall", "/yard/cameras/wall")):
+            if path is not None:
+                seen.tab.goto(f"{seen.tab.url}{path}")
+            assert seen.tab.url.endswith(address)
+            seen.wait_for("document.getElementById('live').naturalWidth")
+            samples = 2 + len(address) % 2
+            seen.tab.fill("#samples", str(samples))
+            seen.tab.press("#samples", "Enter")
+            wait_until(lambda expected=samples: camera.state()["settings"]["samples"] == expected)
+            assert seen.tab.evaluate("document.getElementById('snapshot').href").endswith("/yard/cameras/wall/snapshot.png")
+        assert [cookie["path"] for cookie in seen.context.cookies()] == ["/yard"]  # a host may have several of these
+        assert seen.errors == []
+    assert outside == []
 
 
 @pytest.mark.parametrize(("width", "expected"), [(390, 400), (1280, 1280)])
@@ -204,10 +235,9 @@ def test_it_can_be_read_and_touched_on_a_phone(browser, page, scheme):
         check_on_phone(seen.tab, scheme)
 
 
-def test_events_of_a_run_that_was_started_again_are_shown(browser, monkeypatch):
+def test_events_of_a_run_that_was_started_again_are_shown(browser):
     """It counts from 1 again, under the same address, and the browser has entries of these numbers."""
-    monkeypatch.setenv("SVG_EDGE_TOKEN", TOKEN)
-    first = LivePage.open(PageOptions(Address("127.0.0.1", 0)), lambda message: None)
+    first = opened()
     try:
         camera = add_camera(first)
         for number in range(3):
@@ -216,7 +246,7 @@ def test_events_of_a_run_that_was_started_again_are_shown(browser, monkeypatch):
         with Seen(browser, first) as seen:
             seen.until(lambda: "before 2" in seen.tab.inner_text("#events"))
             first.close()
-            second = LivePage.open(PageOptions(first.access.address), lambda message: None)
+            second = opened(first.access.address.port)
             try:
                 camera = add_camera(second)
                 camera.stats.events.add("test", "afterwards")
@@ -229,25 +259,24 @@ def test_events_of_a_run_that_was_started_again_are_shown(browser, monkeypatch):
         first.close()
 
 
-def test_a_link_on_another_site_opens_the_page_without_tls(browser, monkeypatch):
+def test_a_link_on_another_site_opens_the_page_without_tls(browser):
     """As in a web mail, for a device in the network, where browsers do not send Sec-Fetch-Site."""
-    monkeypatch.setenv("SVG_EDGE_TOKEN", TOKEN)
     names = frozenset({"device.test", "mail.test"})
-    served, other = (LivePage.open(PageOptions(Address("127.0.0.1", 0), names), lambda message: None) for _ in range(2))
+    served, other = (opened(names=names) for _ in range(2))
     try:
         for each in (served, other):
             add_camera(each)
             each.start()
         resolved = [*CHROMIUM_ARGUMENTS, "--host-resolver-rules=MAP *.test 127.0.0.1"]
-        opened = browser.browser_type.launch(executable_path=CHROMIUM, args=resolved)
-        tab = opened.new_page()
+        launched = browser.browser_type.launch(executable_path=CHROMIUM, args=resolved)
+        tab = launched.new_page()
         tab.goto(f"http://mail.test:{other.access.address.port}/?token=wrong")
         link = f"http://device.test:{served.access.address.port}/?token={TOKEN}"
         tab.evaluate(
             "link => { const a = document.createElement('a'); a.href = link; document.body.append(a); a.click(); }", link
         )
         tab.wait_for_selector("#camera:not([hidden])", timeout=10_000)
-        opened.close()
+        launched.close()
     finally:
         served.close()
         other.close()
@@ -255,8 +284,7 @@ def test_a_link_on_another_site_opens_the_page_without_tls(browser, monkeypatch)
 
 @pytest.mark.parametrize("width", [360, 1280])
 def test_many_cameras_without_pictures_are_counted_and_fit_on_the_page(browser, monkeypatch, width):
-    monkeypatch.setenv("SVG_EDGE_TOKEN", TOKEN)
-    served = LivePage.open(PageOptions(Address("127.0.0.1", 0)), lambda message: None)
+    served = opened()
     cameras = [add_camera(served, f"a camera with a long name at the gate number {number}") for number in range(5)]
     served.start()
     try:
@@ -276,9 +304,8 @@ def test_many_cameras_without_pictures_are_counted_and_fit_on_the_page(browser, 
         served.close()
 
 
-def test_a_page_whose_token_is_no_longer_valid_says_so(browser, monkeypatch):
-    monkeypatch.setenv("SVG_EDGE_TOKEN", TOKEN)
-    served = LivePage.open(PageOptions(Address("127.0.0.1", 0)), lambda message: None)
+def test_a_page_whose_token_is_no_longer_valid_says_so(browser):
+    served = opened()
     add_camera(served).publish(make_view())
     served.start()
     try:
@@ -286,8 +313,7 @@ def test_a_page_whose_token_is_no_longer_valid_says_so(browser, monkeypatch):
             seen.wait_for("document.getElementById('status').textContent.includes('fps')")
             port = served.access.address.port
             served.close()
-            monkeypatch.setenv("SVG_EDGE_TOKEN", TOKEN[::-1])
-            served = LivePage.open(PageOptions(Address("127.0.0.1", port)), lambda message: None)
+            served = opened(port, token=TOKEN[::-1])
             add_camera(served).publish(make_view())
             served.start()
             seen.wait_for("document.getElementById('status').textContent.includes('open the new link')")

@@ -1,6 +1,6 @@
 // The page: one event stream for all numbers, one picture stream for the camera that is shown, POSTs for changes.
 
-import { Chart } from "/static/chart.js";
+import { Chart } from "./chart.js";
 
 const $ = (id) => document.getElementById(id);
 const RETRY_MS = 1500, FUTURES_MS = 700, TILE_MS = 400;
@@ -43,14 +43,14 @@ let awaited = null; // a change that is not in force yet
 
 // 1) start
 
-const match = location.pathname.match(/^\/cameras\/([^/]+)\/?$/);
+const match = location.pathname.match(/\/cameras\/([^/]+)\/?$/);
 const chart = new Chart($("chart"));
 start();
 
 async function start() {
   let found;
   try {
-    const answer = await fetch("/cameras.json");
+    const answer = await fetch(root("cameras.json"));
     if (answer.status === 401) {
       showStatus(OLD_TOKEN, true);
       setTimeout(start, RETRY_MS);
@@ -100,7 +100,7 @@ function noticeSilence() {
 function listen() {
   heard = performance.now();
   source?.close();
-  source = new EventSource(`/events?live=1&last=${encodeURIComponent(newest)}`);
+  source = new EventSource(root(`events?live=1&last=${encodeURIComponent(newest)}`));
   source.addEventListener("open", () => {
     if (lost && shown) showLive();
     lost = false;
@@ -132,7 +132,7 @@ function listen() {
 // An event stream does not say why it was refused.
 async function explain() {
   try {
-    if ((await fetch("/cameras.json")).status === 401) showStatus(OLD_TOKEN, true);
+    if ((await fetch(root("cameras.json"))).status === 401) showStatus(OLD_TOKEN, true);
   } catch {
     // no connection, as is said already
   }
@@ -170,7 +170,7 @@ function startOverview(found) {
   for (const state of found) {
     const tile = document.createElement("a");
     tile.className = "tile";
-    tile.href = `/cameras/${encodeURIComponent(state.camera)}`;
+    tile.href = root(`cameras/${encodeURIComponent(state.camera)}`);
     tile.dataset.camera = state.camera;
     const picture = document.createElement("img");
     picture.alt = `Live picture of ${state.name}`;
@@ -183,7 +183,7 @@ function startOverview(found) {
     tile.append(picture, line);
     $("overview").append(tile);
     showTile(state);
-    refreshTile(picture, `/cameras/${encodeURIComponent(state.camera)}/picture.jpg?size=small`);
+    refreshTile(picture, root(`cameras/${encodeURIComponent(state.camera)}/picture.jpg?size=small`));
   }
 }
 
@@ -216,8 +216,13 @@ async function showPicture(image, address) {
 
 // 3) one camera
 
+// Of all cameras: above this script, which a proxy may have put below a path of another site.
+function root(file) {
+  return new URL(`../${file}`, import.meta.url).href;
+}
+
 function address(file) {
-  return `/cameras/${encodeURIComponent(shown)}/${file}`;
+  return root(`cameras/${encodeURIComponent(shown)}/${file}`);
 }
 
 function startCamera(state) {
@@ -296,7 +301,7 @@ function showEntry(kind, data, id) {
   for (const [name, link] of Object.entries(data.files || {})) {
     if (!link) continue;
     const anchor = element("a", name);
-    anchor.href = link;
+    anchor.href = root(link.slice(1));
     anchor.target = "_blank";
     anchor.rel = "noopener";
     text.append(" ", anchor);
