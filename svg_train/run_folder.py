@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+BEST, LAST = "ckpt.pt", "last.pt"  # the model that was best, and the state to continue from
 METRICS = "metrics.jsonl"
 STRIPS = "strips"  # a folder of pictures of held-out forecasts
 

@@ -19,27 +19,20 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 from svg_common.errors import ExitCode, SvgError, UsageError
 from svg_common.files import resolved
 from svg_common.folder_lock import FolderLock
-from svg_common.frame_statistics import TrainingData
 from svg_common.out_of_memory import is_out_of_memory
 from svg_common.path_advice import shell_argument
 from svg_common.signals import ignore_next_hangup, stop_signals
-from svg_train.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from svg_train.checkpoint import Checkpoint, CheckpointError, save_checkpoint
 from svg_train.config import Config, build_config
-from svg_train.config_options import arguments, check_data_options
+from svg_train.config_options import check_data_options
 from svg_train.data import open_data
 from svg_train.data.loading import StepSampler, collate, share_of_batch, step_noise, to_unit, training_loader
-from svg_train.data.statistics import (
-    data_fingerprint,
-    files_fingerprint,
-    is_same_data,
-    is_same_description,
-    measure_training_data,
-)
+from svg_train.data.statistics import data_fingerprint, files_fingerprint, measure_training_data
 from svg_train.evaluation import Evaluation, evaluate, held_out
 from svg_train.evaluation_size import refuse_too_large
 from svg_train.families import FAMILIES
-from svg_train.families.base import FamilyConfig
 from svg_train.families.video_model import TrainingOutput, VideoModel
+from svg_train.initial_weights import initial_weights
 from svg_train.journal import Journal
 from svg_train.loss_scaling import LossScaling
 from svg_train.machine import Machine
@@ -53,13 +46,20 @@ from svg_train.processes import (
     require_same,
     true_in_any,
 )
-from svg_train.reference.checkpoint import load_any_checkpoint
-from svg_train.run_folder import STRIPS
+from svg_train.run_folder import BEST, LAST, STRIPS
 from svg_train.run_length import RunLength
+from svg_train.saved_run import (
+    elapsed_s,
+    known_here,
+    owes_evaluation,
+    refuse_existing,
+    refuse_other_data,
+    resume_point,
+    saved_precision,
+)
 from svg_train.synced_norm import synchronize_norms
 from svg_train.weight_average import warm_up_steps, warming_average
 
-BEST, LAST = "ckpt.pt", "last.pt"
 LOG_EVERY = 20  # steps between lines of metrics.jsonl
 _LOOK_EVERY_S = 1.0  # between two questions whether another process is stopped, in an evaluation
 BN_BATCHES = 24  # batches from which the averaged weights get their BatchNorm statistics
@@ -113,10 +113,10 @@ class Trainer:
         self._lock = FolderLock(out)
         if machine.is_first:
             self._lock.hold()
-        self._init = _initial_weights(init, config.model, model_config) if init is not None else None
-        self._resumed = _resume_point(out) if resume and machine.is_first else None
+        self._init = initial_weights(init, config.model, model_config) if init is not None else None
+        self._resumed = resume_point(out) if resume and machine.is_first else None
         self._config = self._in_its_places(self._resumed.config) if self._resumed else config
-        self._fabric = machine.fabric(_saved_precision(self._resumed or _known_here(out)) if resume else None)
+        self._fabric = machine.fabric(saved_precision(self._resumed or known_here(out)) if resume else None)
         self._workers = machine.workers
         self._stop_requested = False
         self._may_give_up = False
@@ -187,7 +187,7 @@ class Trainer:
         fingerprints = {"train": files_fingerprint(self._data), "test": files_fingerprint(test)}
         self._data_files = {split: value for split, value in fingerprints.items() if value is not None}
         if self._resumed is not None:
-            _refuse_other_data(self._out, self._resumed, self._training_data, self._data_files)
+            refuse_other_data(self._out, self._resumed, self._training_data, self._data_files)
         resolved(self._out).mkdir(parents=True, exist_ok=True)  # a link may lead to a folder that does not exist yet
         self._lock.hold()
 
@@ -204,13 +204,13 @@ class Trainer:
         loader = training_loader(self._data, sampler, self._workers, pin_memory=fabric.device.type == "cuda")
         total = None if self._length.timed else train.steps
         journal = Journal(
-            self._out, total, self._step, active=fabric.global_rank == 0, owes_evaluation=_owes_evaluation(self._resumed)
+            self._out, total, self._step, active=fabric.global_rank == 0, owes_evaluation=owes_evaluation(self._resumed)
         )
         with journal as self._journal, self._stop_signals():
             if fabric.global_rank == 0:
                 self._journal.log(f"{self._descriptions}\n{self._machine_description()}")
             self._length.start()
-            if _owes_evaluation(self._resumed) and self._make_up_evaluation():
+            if owes_evaluation(self._resumed) and self._make_up_evaluation():
                 return
             for frames in loader:
                 self._train_step(frames)
@@ -230,7 +230,7 @@ class Trainer:
         fabric = self._fabric
         processes = f", {fabric.world_size} processes" if fabric.world_size > 1 else ""
         precision = _precision_name(fabric)
-        before = _saved_precision(self._resumed)
+        before = saved_precision(self._resumed)
         changed = "" if before in (None, precision) else f"\nprecision: the run began in {before}; its losses change with it"
         return f"model: {_count(self._raw)} parameters, {fabric.device}, {precision}{processes}{changed}"
 
@@ -242,7 +242,7 @@ class Trainer:
             raw.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._loss_scaling = LossScaling(self._fabric)
         optimizer = torch.optim.Adam(raw.parameters(), lr=train.lr, fused=not self._loss_scaling.in_use)
-        self._length = RunLength(train, _elapsed_s(self._resumed))
+        self._length = RunLength(train, elapsed_s(self._resumed))
         self._schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._length.learning_rate)
         self._average = self._averaged(raw)
         if self._fabric.world_size > 1:
@@ -518,113 +518,6 @@ def _lay_out_together(model: torch.nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.LSTM):
             module.flatten_parameters()
-
-
-def _initial_weights(init: Path, model: FamilyConfig, model_config: Path | None) -> dict[str, Tensor]:
-    """The weights of a checkpoint, whose model must have the shape of this run's."""
-    checkpoint = load_any_checkpoint(init, model_config)
-    require_same_shape(checkpoint.config.model, model, init, model_config)
-    return checkpoint.weights
-
-
-def require_same_shape(start: FamilyConfig, model: FamilyConfig, init: Path | str, model_config: Path | None = None) -> None:
-    """Refuse to start a run of `model` from the weights of another shape.
-
-    Args:
-        start: the model that the weights are of.
-        model: of the run.
-        init: what --init was given.
-        model_config: as for `Trainer`.
-
-    Raises:
-        CheckpointError: naming every difference, and the flags of a run that can start from it.
-    """
-    given, expected = start.shape(), model.shape()
-    names = ["family"] if given["family"] != expected["family"] else list(expected)
-    different = [name for name in names if given[name] != expected[name]]
-    if different:
-        sizes = "\n".join(f"  {name}: given {given[name]}, expected {expected[name]}" for name in different)
-        flags = " ".join(arguments("model", name, given[name]) for name in _flags_of(start, different))
-        settings = f" --model-config {shell_argument(model_config)}" if model_config is not None else ""
-        raise CheckpointError(
-            f"the model in '{init}' differs in shape from this run's:\n{sizes}\n"
-            f"  start from it with: --init {shell_argument(init)}{settings} {flags}"
-        )
-
-
-def _flags_of(model: FamilyConfig, different: list[str]) -> list[str]:
-    """Settings to give, so that a run has the shape of `model`: those that differ, or all if its family does."""
-    if "family" not in different:
-        return different
-    changed = [name for name, value in model.shape().items() if value != type(model).model_fields[name].default]
-    return ["family", *(name for name in changed if name != "family")]
-
-
-def _resume_point(out: Path) -> Checkpoint:
-    checkpoint = load_checkpoint(out / LAST)
-    if checkpoint.training is None:
-        raise UsageError(f"'{out / LAST}' contains no training state\n  expected the last.pt of a run that svg-train started")
-    if is_complete(checkpoint):
-        raise UsageError(f"the run in '{out}' is complete ({checkpoint.step} steps)\n  start a new one with another --out")
-    return checkpoint
-
-
-def _known_here(out: Path) -> Checkpoint | None:
-    """The run to be resumed, in a process that is not the first one: other hosts may not have its folder."""
-    with suppress(SvgError):
-        return load_checkpoint(out / LAST)
-    return None
-
-
-def _saved_precision(checkpoint: Checkpoint | None) -> str | None:
-    """The precision in which a run was saved; older checkpoints do not have it."""
-    training = checkpoint.training if checkpoint is not None else None
-    return None if training is None else training.get("precision")
-
-
-def _refuse_other_data(out: Path, saved: Checkpoint, found: TrainingData, files: dict[str, str]) -> None:
-    """Frames that were held out would be trained on. Checkpoints of older versions know less of their data, or nothing."""
-    known, before = saved.training_data, (saved.training or {}).get("data_files", {})
-    other = [split for split in before.keys() & files.keys() if before[split] != files[split]]
-    if known is not None and not is_same_description(known, found):
-        what = f"was trained on {known.description}\n  found {found.description}"
-    elif known is not None and not is_same_data(known, found):
-        what = "was trained on other frames"
-    elif other:
-        what = "was trained on other files, or in another order" if "train" in other else "held out other files"
-    else:
-        return
-    raise UsageError(
-        f"the run in '{out}' {what}\n"
-        "  continue it with the same files as before, or start another --out from its weights, "
-        f"with: --init {shell_argument(out / BEST)}"
-    )
-
-
-def is_complete(checkpoint: Checkpoint) -> bool:
-    """Whether the run that saved `checkpoint`, a last.pt, has reached its length, and was evaluated then."""
-    is_over = RunLength(checkpoint.config.train, _elapsed_s(checkpoint)).is_over(checkpoint.step)
-    return is_over and not _owes_evaluation(checkpoint)
-
-
-def _owes_evaluation(checkpoint: Checkpoint | None) -> bool:
-    """Whether a run was stopped where an evaluation was due. Older checkpoints were saved after it."""
-    training = checkpoint.training if checkpoint is not None else None
-    return training is not None and bool(training.get("evaluation_due", False))
-
-
-def _elapsed_s(checkpoint: Checkpoint | None) -> float:
-    """Seconds that a run had trained when it was saved; older checkpoints do not have them."""
-    training = checkpoint.training if checkpoint is not None else None
-    return 0.0 if training is None else float(training.get("elapsed_s", 0.0))
-
-
-def refuse_existing(out: Path) -> None:
-    """Refuse to start a run in a folder that has one, or a model, with a `UsageError`."""
-    if (out / LAST).exists():
-        raise UsageError(f"'{out}' already contains a run\n  continue it with --resume, or choose another --out")
-    if (out / BEST).exists():  # the run was killed before its first save
-        raise UsageError(f"'{out}' already contains a model, {BEST}, but no {LAST} to continue from\n  choose another --out")
 
 
 def _divisors(size: int) -> str:

@@ -36,11 +36,14 @@ from svg_train.config import Config, build_config
 from svg_train.config_options import check_data_options
 from svg_train.data import open_data
 from svg_train.data.video import require_something_to_train_on
+from svg_train.initial_weights import require_same_shape
 from svg_train.machine import Machine
 from svg_train.recipe_files import load_recipe
 from svg_train.reference.checkpoint import load_any_checkpoint
+from svg_train.run_folder import BEST, LAST
+from svg_train.saved_run import is_complete, refuse_existing
 from svg_train.shipped_models import shipped_models
-from svg_train.train import BEST, LAST, StoppedError, Trainer, is_complete, refuse_existing, require_same_shape
+from svg_train.train import StoppedError, Trainer
 
 _LOG = logging.getLogger(__name__)
 _DEFAULT_INTERVAL_S = 0.1  # of a start that has none

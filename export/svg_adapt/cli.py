@@ -142,8 +142,8 @@ def train(
     start = find_checkpoint(init) if init is not None else None
     require_modules("svg-train", "train", "torch", "lightning_fabric", "tensorboard", "PIL")
     with defer_interrupts():  # heavy: torch
-        from svg_train.run_folder import METRICS
-        from svg_train.train import BEST, LAST, Trainer
+        from svg_train.run_folder import BEST, LAST, METRICS
+        from svg_train.train import Trainer
 
     needed = [existing_file(config), start, model_config, *(out / name for name in (BEST, LAST, METRICS, STATE, RECORDING))]
     check_outputs({"--json": json}, {"--out": out}, needed=needed, data=[overrides["data"].get("root")])

@@ -10,7 +10,8 @@ from svg_common.errors import UsageError
 from svg_train.checkpoint import load_checkpoint
 from svg_train.config import TrainConfig, build_config
 from svg_train.run_length import RunLength
-from svg_train.train import StoppedError, Trainer, is_complete
+from svg_train.saved_run import is_complete
+from svg_train.train import StoppedError, Trainer
 from tests.svg_train.test_train import CPU, config, stop_after
 
 

@@ -1,0 +1,103 @@
+"""What the folder of a run says of it: whether there is one, how far it came, and whether it can go on."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from svg_common.errors import SvgError, UsageError
+from svg_common.frame_statistics import TrainingData
+from svg_common.path_advice import shell_argument
+from svg_train.checkpoint import Checkpoint, load_checkpoint
+from svg_train.data.statistics import is_same_data, is_same_description
+from svg_train.run_folder import BEST, LAST
+from svg_train.run_length import RunLength
+
+
+def resume_point(out: Path) -> Checkpoint:
+    """The state from which the run in `out` goes on.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be read.
+        UsageError: it holds no training state, or the run is complete.
+    """
+    checkpoint = load_checkpoint(out / LAST)
+    if checkpoint.training is None:
+        raise UsageError(f"'{out / LAST}' contains no training state\n  expected the last.pt of a run that svg-train started")
+    if is_complete(checkpoint):
+        raise UsageError(f"the run in '{out}' is complete ({checkpoint.step} steps)\n  start a new one with another --out")
+    return checkpoint
+
+
+def known_here(out: Path) -> Checkpoint | None:
+    """The run to be resumed, in a process that is not the first one: other hosts may not have its folder."""
+    with suppress(SvgError):
+        return load_checkpoint(out / LAST)
+    return None
+
+
+def saved_precision(checkpoint: Checkpoint | None) -> str | None:
+    """The precision in which a run was saved; older checkpoints do not have it."""
+    training = checkpoint.training if checkpoint is not None else None
+    return None if training is None else training.get("precision")
+
+
+def refuse_other_data(out: Path, saved: Checkpoint, found: TrainingData, files: dict[str, str]) -> None:
+    """Refuse to go on with other data: frames that were held out would be trained on.
+
+    Checkpoints of older versions know less of their data, or nothing.
+
+    Args:
+        out: folder of the run.
+        saved: its last.pt.
+        found: the data that it would go on with.
+        files: fingerprints of the files of each split, where there are files.
+
+    Raises:
+        UsageError: with what is different.
+    """
+    known, before = saved.training_data, (saved.training or {}).get("data_files", {})
+    other = [split for split in before.keys() & files.keys() if before[split] != files[split]]
+    if known is not None and not is_same_description(known, found):
+        what = f"was trained on {known.description}\n  found {found.description}"
+    elif known is not None and not is_same_data(known, found):
+        what = "was trained on other frames"
+    elif other:
+        what = "was trained on other files, or in another order" if "train" in other else "held out other files"
+    else:
+        return
+    raise UsageError(
+        f"the run in '{out}' {what}\n"
+        "  continue it with the same files as before, or start another --out from its weights, "
+        f"with: --init {shell_argument(out / BEST)}"
+    )
+
+
+def is_complete(checkpoint: Checkpoint) -> bool:
+    """Whether the run that saved `checkpoint`, a last.pt, has reached its length, and was evaluated then."""
+    is_over = RunLength(checkpoint.config.train, elapsed_s(checkpoint)).is_over(checkpoint.step)
+    return is_over and not owes_evaluation(checkpoint)
+
+
+def owes_evaluation(checkpoint: Checkpoint | None) -> bool:
+    """Whether a run was stopped where an evaluation was due. Older checkpoints were saved after it."""
+    training = checkpoint.training if checkpoint is not None else None
+    return training is not None and bool(training.get("evaluation_due", False))
+
+
+def elapsed_s(checkpoint: Checkpoint | None) -> float:
+    """Seconds that a run had trained when it was saved; older checkpoints do not have them."""
+    training = checkpoint.training if checkpoint is not None else None
+    return 0.0 if training is None else float(training.get("elapsed_s", 0.0))
+
+
+def refuse_existing(out: Path) -> None:
+    """Refuse to start a run in a folder that has one, or a model.
+
+    Raises:
+        UsageError: with what to do instead.
+    """
+    if (out / LAST).exists():
+        raise UsageError(f"'{out}' already contains a run\n  continue it with --resume, or choose another --out")
+    if (out / BEST).exists():  # the run was killed before its first save
+        raise UsageError(f"'{out}' already contains a model, {BEST}, but no {LAST} to continue from\n  choose another --out")
