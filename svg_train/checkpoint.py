@@ -89,24 +89,24 @@ def staged_checkpoint(path: str | Path, checkpoint: Checkpoint) -> Iterator[None
         OSError: as `save_checkpoint`, before the block.
     """
     with atomic_file(path) as partial:
+        content = {
+            "format": FORMAT,
+            "version": VERSION,
+            "config": checkpoint.config.model_dump(mode="json"),
+            "weights": {name: value.detach().cpu() for name, value in checkpoint.weights.items()},
+            "step": checkpoint.step,
+            "frame_interval_s": checkpoint.frame_interval_s,
+            "metrics": {name: value for name, value in checkpoint.metrics.items() if math.isfinite(value)},
+            "training": checkpoint.training,
+            "training_data": _plain(checkpoint.training_data),
+        }
         try:
-            torch.save(
-                {
-                    "format": FORMAT,
-                    "version": VERSION,
-                    "config": checkpoint.config.model_dump(mode="json"),
-                    "weights": {name: value.detach().cpu() for name, value in checkpoint.weights.items()},
-                    "step": checkpoint.step,
-                    "frame_interval_s": checkpoint.frame_interval_s,
-                    "metrics": {name: value for name, value in checkpoint.metrics.items() if math.isfinite(value)},
-                    "training": checkpoint.training,
-                    "training_data": _plain(checkpoint.training_data),
-                },
-                partial,
-            )
-        except RuntimeError as error:  # torch reports a failed write as a RuntimeError of its zip writer
-            reason = first_line(error)
-            raise OSError(f"cannot write '{path}': is the disk full? (torch reports: {reason})") from error
+            with partial.open("wb") as file:  # given a path, torch would not say why it cannot write
+                torch.save(content, file)
+        except RuntimeError as error:  # of its zip writer, after an error of the file
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
         yield
 
 

@@ -17,6 +17,7 @@ from svg_common.errors import ExitCode, SvgError, first_line
 from svg_common.log_messages import PACKAGES
 from svg_common.path_advice import shell_argument
 from svg_train.machine import by_torchrun
+from svg_train.run_folder import BEST, LAST
 
 T = TypeVar("T")
 
@@ -36,10 +37,13 @@ class LostProcessError(SvgError):
     """
 
     def __init__(self, reason: str, out: Path) -> None:
+        go_on = f"continue from the last save with: --out {shell_argument(out)} --resume, on each"
+        if (out / BEST).exists() and not (out / LAST).exists():
+            go_on = "start again with another --out: nothing was saved yet to continue from"
         super().__init__(
             f"lost another process of this run: {reason}\n"
             "  its own message, on its host, may say why; if it only waits, raise --lost-after\n"
-            f"  when all hosts are back, continue from the last save with: --out {shell_argument(out)} --resume, on each"
+            f"  when all hosts are back, {go_on}"
         )
 
 

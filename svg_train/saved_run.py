@@ -8,10 +8,12 @@ from pathlib import Path
 from svg_common.errors import SvgError, UsageError
 from svg_common.frame_statistics import TrainingData
 from svg_common.path_advice import shell_argument
-from svg_train.checkpoint import Checkpoint, load_checkpoint
+from svg_train.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from svg_train.data.statistics import is_same_data, is_same_description
 from svg_train.run_folder import BEST, LAST
 from svg_train.run_length import RunLength
+
+SCORE = "psnr_best"  # of the evaluations: the model with the highest one is kept
 
 
 def resume_point(out: Path) -> Checkpoint:
@@ -21,6 +23,14 @@ def resume_point(out: Path) -> Checkpoint:
         CheckpointError: there is none, or it cannot be read.
         UsageError: it holds no training state, or the run is complete.
     """
+    if (out / BEST).exists() and not (out / LAST).exists():
+        raise CheckpointError(
+            f"the run in '{out}' ended before its first save: there is no {LAST} to continue from\n{_anew(out)}"
+        )
+    if not (out / LAST).exists():
+        raise CheckpointError(
+            f"there is no run in '{out}': no {LAST}\n  expected the --out of a run; start a new one without --resume"
+        )
     checkpoint = load_checkpoint(out / LAST)
     if checkpoint.training is None:
         raise UsageError(f"'{out / LAST}' contains no training state\n  expected the last.pt of a run that svg-train started")
@@ -100,4 +110,19 @@ def refuse_existing(out: Path) -> None:
     if (out / LAST).exists():
         raise UsageError(f"'{out}' already contains a run\n  continue it with --resume, or choose another --out")
     if (out / BEST).exists():  # the run was killed before its first save
-        raise UsageError(f"'{out}' already contains a model, {BEST}, but no {LAST} to continue from\n  choose another --out")
+        raise UsageError(f"'{out}' already contains a model, {BEST}, but no {LAST} to continue from\n{_anew(out)}")
+
+
+def best_so_far(out: Path, saved: Checkpoint) -> float:
+    """The score of the best model of the run that goes on from `saved`, a last.pt.
+
+    A run that was killed may have saved a better one since: it must not give way to what is worse.
+    """
+    known = float(saved.training["best"]) if saved.training is not None else float("-inf")
+    with suppress(SvgError):
+        return max(known, load_checkpoint(out / BEST).metrics.get(SCORE, known))
+    return known
+
+
+def _anew(out: Path) -> str:
+    return f"  start again with another --out, from this model with: --init {shell_argument(out / BEST)}"

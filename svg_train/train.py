@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import sys
 import time
@@ -16,7 +17,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, update_bn
 
-from svg_common.errors import ExitCode, SvgError, UsageError
+from svg_common.errors import FULL_DISK, ExitCode, OutputError, SvgError, UsageError
 from svg_common.files import resolved
 from svg_common.folder_lock import FolderLock
 from svg_common.out_of_memory import is_out_of_memory
@@ -49,6 +50,8 @@ from svg_train.processes import (
 from svg_train.run_folder import BEST, LAST, STRIPS
 from svg_train.run_length import RunLength
 from svg_train.saved_run import (
+    SCORE,
+    best_so_far,
     elapsed_s,
     known_here,
     owes_evaluation,
@@ -144,6 +147,10 @@ class Trainer:
             # 3) train from the first step, or from the one after the last save
             try:
                 self._train()
+            except OSError as error:
+                if error.errno in FULL_DISK and self._saved_at is not None:
+                    raise self._disk_is_full(error) from error
+                raise
             finally:
                 self._lock.release()
         return self._evaluation
@@ -310,6 +317,11 @@ class Trainer:
             self._average.update_parameters(self._raw)
         self._step += 1
 
+    def _disk_is_full(self, error: OSError) -> OutputError:
+        place = self._out if error.filename is None else Path(os.fsdecode(error.filename))
+        go_on = f"svg-train --out {shell_argument(self._out)} --resume"
+        return OutputError(place, error, f"free some space, then continue the run from its last save with: {go_on}")
+
     def _diverged(self, what: str) -> DivergedError:
         """With what there is to go back to: a model that was evaluated, or a state from which at least one step went well."""
         good = (self._out / BEST).exists() or self._saved_at not in (None, self._step)
@@ -401,8 +413,8 @@ class Trainer:
         picture = save_strips(self._out / STRIPS, f"step-{self._step:07d}", evaluation.examples, model.config.n_past)
         self._journal.picture("held out", self._step, picture)
         self._journal.log(_summary(self._step, metrics))
-        if metrics["psnr_best"] > self._best:
-            self._best = metrics["psnr_best"]
+        if metrics[SCORE] > self._best:
+            self._best = metrics[SCORE]
             self._save(BEST, model.state_dict(), training=None)
 
     def _evaluated_model(self) -> VideoModel:
@@ -478,7 +490,7 @@ class Trainer:
                 f"  fine-tune the model that the run has saved: --init {shell_argument(self._out / BEST)} and another --out"
             ) from error
         self._step = checkpoint.step
-        self._best = training["best"]
+        self._best = best_so_far(self._out, checkpoint) if self._fabric.global_rank == 0 else training["best"]
 
     @contextmanager
     def _stop_signals(self) -> Iterator[None]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from svg_adapt.adaptation_options import CameraRecording
 from svg_adapt.adaptation_report import as_text, verdict, write_text
-from svg_adapt.adaptation_stage import STATE, read_stage, write_stage
+from svg_adapt.adaptation_stage import STATE, exported_bundle, read_stage, write_stage
 from svg_adapt.comparison import SEQUENCES, Comparison, compare
 from svg_adapt.kept_video import KeptVideo
 from svg_adapt.recorded_source import RecordedSource
@@ -139,7 +139,7 @@ def _adapt_in(request: Adaptation, lock: FolderLock) -> dict[str, Any]:
             progress=display,
         )
         # 4) export, if it is worth it
-        bundle = out / f"{out.resolve().name}.svgb"
+        bundle = exported_bundle(out)
         if not comparison.reasons_against:
             _export(out, bundle, display)
     # 5) report
@@ -208,9 +208,7 @@ def _record(record: CameraRecording, config: Config, out: Path, lock: FolderLock
         _refuse_more(facts, record, out)
     least_s = _least_s(config)
     if record.wanted_s < least_s:
-        raise UsageError(
-            f"--record {duration_text(record.wanted_s)} is too short to adapt to\n  expected {_why(least_s, config)}"
-        )
+        raise UsageError(f"--record {_exactly(record.wanted_s)} is too short to adapt to\n  expected {_why(least_s, config)}")
     events = EventLog(announce=lambda message: _LOG.info("%s", message))
     side = min(config.model.height, config.model.width)
     with StopRequest() as stop:
@@ -243,8 +241,8 @@ def _refuse_more(facts: Facts, record: CameraRecording, out: Path) -> None:
     """Once training has begun, more would move what is held out."""
     if (out / LAST).exists():
         raise UsageError(
-            f"--record {duration_text(record.wanted_s)} is longer than what '{out}' trains on: "
-            f"{duration_text(facts.recorded_s)}\n  give the same --record as before, or choose another --out"
+            f"--record {_exactly(record.wanted_s)} is longer than what '{out}' trains on: "
+            f"{_exactly(facts.recorded_s)}\n  give the same --record as before, or choose another --out"
         )
 
 
@@ -270,7 +268,7 @@ def _require_enough(out: Path, config: Config) -> None:
         problem = f"{limit} is too small: of {facts.source}, it left too little to adapt to: {recorded}"
         advice = f"record it again with a larger --record-limit and --resume, or with another --out; {deleted}"
     elif facts.recorded_s < least_s:
-        problem = f"{facts.source} ended after {recorded}: too short to adapt to"
+        problem = f"{facts.source} ended after {_exactly(facts.recorded_s)}: too short to adapt to"
         advice = f"take a longer one, with another --out; {deleted}"
     else:
         problem = f"{facts.source} was recorded in pieces that are too short to adapt to: {recorded}"
@@ -301,7 +299,12 @@ def _evaluated(config: Config) -> int:
 def _why(least_s: float, config: Config) -> str:
     held_out = f"the last {config.data.test_fraction:.0%} are held out"
     needed = f"an evaluation needs {_evaluated(config)} pictures in one segment"
-    return f"at least {duration_text(least_s)}: {held_out}, and {needed}"
+    return f"at least {_exactly(least_s)}: {held_out}, and {needed}"
+
+
+def _exactly(seconds: float) -> str:
+    """Not rounded to what it is compared with."""
+    return f"{round(seconds, 3):.10g} s"
 
 
 # ---- 2) train ----

@@ -103,6 +103,8 @@ class AdaptationOptions:
             reconnect_s=_DEFAULT_RECONNECT_S if self.reconnect is None else self.reconnect,
         )
         check_source(source)
+        if self.reconnect is not None and source.path is not None:
+            raise UsageError("--reconnect has no effect with a file, which is not waited for\n  remove it")
         if source_fps is not None and (source.path is None or not 0 < source_fps < math.inf):
             raise UsageError("--source-fps applies to files without time stamps, and is their pictures per second\n  remove it")
         limit = parsed_option("--record-limit", parse_size, self.record_limit or _DEFAULT_LIMIT)

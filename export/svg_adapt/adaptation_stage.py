@@ -1,4 +1,4 @@
-"""adaptation.json in the folder of a run: how far its adaptation has come, and its values once it is done."""
+"""What an adaptation adds to the folder of a run: adaptation.json, how far it has come and its values, and a bundle at last."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from svg_common.errors import SvgError
-from svg_common.files import write_json
+from svg_common.files import resolved, write_json
 
 STATE = "adaptation.json"  # in the folder of the run
 Stage = Literal["recording", "training", "comparing", "done"]
+
+
+def exported_bundle(out: Path) -> Path:
+    """Where the bundle of an adapted model lies, once it is worth one."""
+    return out / f"{resolved(out).name}.svgb"
 
 
 def read_stage(out: Path) -> Stage | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from svg_adapt.adaptation_options import RECIPE, AdaptationOptions
-from svg_adapt.adaptation_stage import STATE, read_stage
+from svg_adapt.adaptation_stage import STATE, exported_bundle, read_stage
 from svg_adapt.machine_share import set_niceness, set_threads
 from svg_adapt.recording import RECORDING, delete_recording
 from svg_common.command import require_modules, run_command
@@ -145,7 +145,8 @@ def train(
         from svg_train.run_folder import BEST, LAST, METRICS
         from svg_train.train import Trainer
 
-    needed = [existing_file(config), start, model_config, *(out / name for name in (BEST, LAST, METRICS, STATE, RECORDING))]
+    own = [exported_bundle(out), *(out / name for name in (BEST, LAST, METRICS, STATE, RECORDING))]
+    needed = [existing_file(config), start, model_config, *own]
     check_outputs({"--json": json}, {"--out": out}, needed=needed, data=[overrides["data"].get("root")])
     if threads is not None:
         set_threads(threads)
@@ -227,6 +228,8 @@ def _choose_length(train: dict[str, Any]) -> None:
         raise UsageError("both --steps and --train were given\n  expected one of them: the length in steps, or in time")
     if "steps" in train:
         train["duration_s"] = None
+    elif "duration_s" in train:
+        train["duration_s"] = parsed_option("--train", parse_duration, train["duration_s"])
 
 
 def _delete_recording(out: Path) -> None:

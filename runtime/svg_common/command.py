@@ -17,7 +17,7 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 
-from svg_common.errors import ExitCode, MissingExtraError, SvgError, UsageError, first_line
+from svg_common.errors import FULL_DISK, ExitCode, MissingExtraError, SvgError, UsageError, first_line
 from svg_common.journal import prefix_journal_lines, stderr_is_journal
 from svg_common.log_messages import ConsoleHandler, log_messages_to
 from svg_common.out_of_memory import is_out_of_memory
@@ -182,7 +182,11 @@ def _describe_import_error(module: str, error: ImportError) -> str:
 
 def _describe_os_error(error: OSError) -> str:
     place = f": {os.fsdecode(error.filename)}" if error.filename else ""
-    advice = "\n  this shell allows too few; raise the limit with: ulimit -n 1024" if error.errno == errno.EMFILE else ""
+    advice = ""
+    if error.errno == errno.EMFILE:
+        advice = "\n  this shell allows too few; raise the limit with: ulimit -n 1024"
+    elif error.errno in FULL_DISK:
+        advice = "\n  free some space, or choose another path"
     return f"{error.strerror or error}{place}{advice}"
 
 

@@ -252,7 +252,10 @@ def test_a_model_that_this_adaptation_has_not_saved_is_refused_and_kept(
         error = invoke("--init", model, "--config", "adapt", *data, *QUICK, "--steps", "2", *resume)
         assert getattr(error, "exit_code", None) == ExitCode.USAGE
         if resume or stage is None:
-            assert "already contains a model, ckpt.pt, but no last.pt to continue from\n  choose another --out" in str(error)
+            assert (
+                "already contains a model, ckpt.pt, but no last.pt to continue from\n  start again with another --out"
+                in str(error)
+            )
     assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 
 
@@ -302,7 +305,7 @@ def test_a_run_that_is_no_adaptation_is_not_recorded_into(start_model, flashing,
 
 def test_the_report_does_not_replace_what_the_adaptation_goes_on_from(start_model, flashing, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("adaptation.json", "recording/recording.json"):
+    for name in ("adaptation.json", "recording/recording.json", "run.svgb/manifest.json"):
         error = invoke(*command(start_model, flashing, "--steps", "1", "--json", f"run/{name}")[1:])
         assert f"--json would overwrite 'run/{name}'" in str(error)
 
@@ -330,7 +333,7 @@ def stopped(start_model, flashing, tmp_path_factory) -> tuple[Path, list[str]]:
     ("option", "value", "message"),
     [
         ("--source", "synthetic://digits", r"flashing\.mp4 at 0\.1 s per picture, not of synthetic://digits at 0\.1 s\n"),
-        ("--record", "2h", r"--record 2\.0 h is longer than what 'run' trains on: 12 s\n  give the same --record"),
+        ("--record", "2h", r"--record 7200 s is longer than what 'run' trains on: 12 s\n  give the same --record"),
     ],
 )
 def test_once_training_began_another_recording_is_refused(option, value, message, stopped, tmp_path):
@@ -358,7 +361,7 @@ def test_a_clip_that_is_too_short_is_refused_before_the_training(start_model, tm
     for more in ([], ["--resume"]):
         run = start(command(start_model, tmp_path / "short.mp4", "--steps", "2", *more), tmp_path)
         assert run.wait() == ExitCode.ERROR
-        assert "short.mp4 ended after 1 s: too short to adapt to\n  expected at least" in run.output
+        assert "short.mp4 ended after 1.2 s: too short to adapt to\n  expected at least" in run.output
         assert "deleted with: svg-train --out run --delete-recording" in run.output
         assert "training" not in run.output
 
@@ -386,7 +389,7 @@ def test_a_limit_that_leaves_too_little_is_named_and_a_larger_one_records_again(
     for more in ([], ["--resume"], ["--resume", "--record", "10s"]):
         error = invoke(*given, "--record-limit", "100kB", *more)
         assert str(error).startswith(f"--record-limit 0.1 MB is too small: of {noise}, it left too little to adapt to: 12 s, ")
-        assert "expected at least 5 s: the last 15% are held out, and an evaluation needs" in str(error)
+        assert "expected at least 4.7 s: the last 15% are held out, and an evaluation needs" in str(error)
         assert "record it again with a larger --record-limit and --resume, or with another --out" in str(error)
         assert "--data-root" not in str(error)
     assert invoke(*given, "--record-limit", "1GB", "--resume") is None
@@ -441,14 +444,19 @@ def invoke(*arguments: str):
         (["--init", "MODEL", "--source", "a.mp4", "--camera", "0"], "both --source and --camera"),
         (["--record", "5m"], "--record without anything to record"),
         (["--init", "MODEL", "--source", "synthetic://digits", "--record", "20"], "--record: '20' is not a duration"),
-        (["--init", "MODEL", "--source", "synthetic://digits", "--record", "1s"], "--record 1 s is too short to adapt to"),
+        (["--init", "MODEL", "--source", "synthetic://digits", "--record", "1.4s"], "--record 1.4 s is too short to adapt to"),
         (["--init", "MODEL", "--source", "synthetic://digits", "--record-limit", "1kB"], "expected at least 1MB"),
         (["--init", "MODEL", "--source", "synthetic://digits", "--data-root", "clips"], "a recording is kept in --out"),
         (["--init", "MODEL", "--source", "synthetic://digits", "--processes", "2"], "--processes and an adaptation"),
         (["--init", "MODEL", "--source", "synthetic://digits", "--source-fps", "5"], "--source-fps applies to files"),
         (["--init", "MODEL", "--source", "synthetic://digits", "--data", "digits"], "a recording is kept in --out"),
         (["--steps", "5", "--train", "5s"], "both --steps and --train"),
-        (["--train", "soon"], "'soon' is not a duration"),
+        (["--train", "soon"], "--train: 'soon' is not a duration"),
+        (["--train", "0s"], "--train: '0s' is no time at all; expected a number with its unit, such as 90s"),
+        (
+            ["--init", "MODEL", "--source", "clip.mp4", "--reconnect", "5"],
+            "--reconnect has no effect with a file, which is not waited for\n  remove it",
+        ),
         (["--delete-recording"], "'run' has no recording"),
     ],
 )

@@ -189,7 +189,8 @@ def test_results_that_cannot_be_written_are_an_error(what):
     command = [sys.executable, "-c", PROGRAM, what]
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30, check=False)
-    assert (done.returncode, done.stderr) == (ExitCode.ERROR, "error: No space left on device\n")
+    message = "error: No space left on device\n  free some space, or choose another path\n"
+    assert (done.returncode, done.stderr) == (ExitCode.ERROR, message)
 
 
 @pytest.mark.parametrize("what", ["fine", "much"])

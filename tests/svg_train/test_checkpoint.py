@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import random
@@ -118,13 +119,17 @@ def test_failed_write_keeps_the_old_checkpoint(tmp_path, monkeypatch):
     path = save_model(tmp_path / "ckpt.pt", random_model())
     before = path.read_bytes()
 
-    def full_disk(value, file):
-        file.write_bytes(b"half")
-        raise RuntimeError("[enforce fail at inline_container.cc] . PytorchStreamWriter failed writing file")
+    save = torch.save
 
-    monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(OSError, match="disk full"):
+    def to_full_disk(value, file):
+        file.write(b"half")
+        with open("/dev/full", "wb", buffering=0) as full:
+            save(value, full)
+
+    monkeypatch.setattr(torch, "save", to_full_disk)
+    with pytest.raises(OSError, match="No space left") as error:
         save_checkpoint(path, load_checkpoint(path))
+    assert (error.value.errno, error.value.filename) == (errno.ENOSPC, str(path))
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["ckpt.pt"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,9 +21,9 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.precision.amp import MixedPrecision
 
-from svg_common.errors import UsageError
+from svg_common.errors import OutputError, UsageError
 from svg_train import loss_scaling, machine
-from svg_train.checkpoint import CheckpointError, load_checkpoint
+from svg_train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from svg_train.config import build_config
 from svg_train.data import open_data
 from svg_train.data.loading import StepSampler
@@ -294,6 +296,41 @@ def test_existing_run_is_not_overwritten(finished):
     assert (finished / "ckpt.pt").read_bytes() == before
 
 
+@pytest.mark.parametrize(("score", "kept"), [(99.0, True), (-99.0, False)])
+def test_a_run_that_was_killed_after_its_last_save_does_not_lose_a_better_model(score, kept, tmp_path, monkeypatch, finished):
+    """The model is saved at evaluations, the state to continue from at others, so a kill leaves them of different steps."""
+    with monkeypatch.context() as patch:
+        stop_after(4, patch)
+        with pytest.raises(StoppedError):
+            Trainer(config(), tmp_path / "run", CPU, resume=False).run()
+    better = load_checkpoint(finished / "ckpt.pt")
+    save_checkpoint(tmp_path / "run" / "ckpt.pt", replace(better, metrics={**better.metrics, "psnr_best": score}))
+    before = (tmp_path / "run" / "ckpt.pt").read_bytes()
+    Trainer(config(), tmp_path / "run", CPU, resume=True).run()
+    assert ((tmp_path / "run" / "ckpt.pt").read_bytes() == before) == kept
+
+
+def test_a_run_that_was_killed_before_its_first_save_cannot_go_on_and_says_what_can(tmp_path, finished):
+    shutil.copy(finished / "ckpt.pt", tmp_path)
+    advice = "start again with another --out, from this model with: --init"
+    with pytest.raises(CheckpointError, match=f"ended before its first save(?s:.*){advice}"):
+        Trainer(config(), tmp_path, CPU, resume=True)
+    with pytest.raises(UsageError, match=advice):
+        Trainer(config(), tmp_path, CPU, resume=False).run()
+
+
+def test_a_disk_that_is_full_after_a_save_is_no_end_of_the_run(tmp_path, monkeypatch):
+    def write(folder, name, *rest):
+        raise OSError(errno.ENOSPC, "No space left on device", str(folder / name))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("svg_train.train.save_strips", write)
+        with pytest.raises(OutputError, match=r"No space left(?s:.*)free some space, then continue the run(?s:.*)--resume"):
+            Trainer(config(steps=4, eval_every=3, save_every=2), tmp_path / "run", CPU, resume=False).run()
+    Trainer(config(), tmp_path / "run", CPU, resume=True).run()
+    assert load_checkpoint(tmp_path / "run" / "last.pt").step == 4
+
+
 def test_init_starts_from_the_weights_of_another_run(tmp_path, finished):
     Trainer(config(steps=1, lr=1e-12, ema_decay=0.0), tmp_path / "run", CPU, resume=False, init=finished / "ckpt.pt").run()
     start, tuned = load_checkpoint(finished / "ckpt.pt"), load_checkpoint(tmp_path / "run" / "last.pt")
@@ -531,7 +568,11 @@ def test_batches_depend_on_the_step_alone_and_ranks_share_them_out():
         (["--config", "nowhere.toml"], 2, "unknown recipe 'nowhere.toml'"),
         (["--resume", "--lr", "1"], 2, "--resume continues"),
         (["--resume", "--data-root", "clips", "--data", "video"], 2, "all settings but --data-root and --cache"),
-        (["--resume"], 1, "checkpoint 'run/last.pt' does not exist"),
+        (
+            ["--resume"],
+            1,
+            "there is no run in 'run': no last.pt\n  expected the --out of a run; start a new one",
+        ),
         (["--data", "video"], 2, "--data-root"),
         (["--bogus"], 2, "bogus"),
         (["--json", "run/ckpt.pt"], 2, "--json would overwrite 'run/ckpt.pt'"),
