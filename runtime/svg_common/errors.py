@@ -6,6 +6,8 @@ import errno
 from enum import IntEnum
 from pathlib import Path
 
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
 
 class ExitCode(IntEnum):
     """Exit codes of every `svg-*` command."""
@@ -41,7 +43,7 @@ class OutputError(SvgError):
     """A result cannot be written: no permission, no space, no such folder."""
 
     def __init__(self, path: Path, error: OSError, advice: str | None = None) -> None:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        full = error.errno in FULL_DISK
         advice = advice or f"{'free some space, or ' if full else ''}choose another path"
         super().__init__(f"cannot write '{path}': {error.strerror or error}\n  no file was left behind; {advice}")
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-from svg_common.errors import OutputError, UsageError
+from svg_common.errors import FULL_DISK, OutputError, UsageError
 from svg_common.files import resolved
 
 _WITHOUT_WAITING = getattr(os, "O_NOCTTY", 0) | getattr(os, "O_NONBLOCK", 0)  # Windows has neither
 
 _RESULTS = (".json", ".html")  # as a rule, earlier results, which may be replaced
+_HEAD = 1024  # bytes, which show whether a file is a text
 
 Outputs = Mapping[str, Path | None]  # option -> where it writes, if given
 
@@ -22,36 +23,49 @@ def check_outputs(
     files: Outputs,
     folders: Outputs | None = None,
     replaced: Outputs | None = None,
+    closed: Outputs | None = None,
     needed: Iterable[str | Path | None] = (),
     data: Iterable[str | Path | None] = (),
+    retried: Collection[str] = (),
+    appended: Collection[str] = (),
 ) -> None:
     """Refuse outputs that cannot be written, or would overwrite something. Nothing is created.
 
     Args:
         files: outputs that become files. Devices and pipes, such as /dev/stdout, are written as they are.
-        folders: outputs that become folders, or are written into existing ones.
+        folders: outputs that become folders, or are written into existing ones. A new file of `files` may lie in them, but must
+            not replace what they hold.
         replaced: outputs that become folders in place of existing ones, with everything in them.
+        closed: as `folders`, of which other programs read everything: no other output may lie in them.
         needed: other files that the command reads or writes, and folders whose whole content belongs to it.
         data: files and folders of data. New results may go into such a folder, but must not replace what lies there, and
             none of `folders` may be one that holds its clips.
+        retried: options among `files` and `folders` that the command tries to write again and again: the disk may be full.
+        appended: options among `files` that lines are added to, so that a text loses nothing.
 
     Raises:
-        UsageError: an output is named `-`, is one of the needed files, lies in one of these folders, is also another output,
-            would replace a file of data, is a folder among its clips, or replaces a folder with a needed file or another output
-            in it.
+        UsageError: an output is named `-`, is one of the needed files, lies in one of these folders or in a closed one, is also
+            another output, would replace a file of data or of an output folder, is a folder among the clips of data, or
+            replaces a folder with a needed file or another output in it.
         OutputError: a folder cannot be made or written, or a file and a folder are confused.
     """
-    folders, replaced, needed = folders or {}, replaced or {}, list(needed)
+    closed, replaced, needed = closed or {}, replaced or {}, list(needed)
+    folders = {**(folders or {}), **closed}
     _refuse_dash({**folders, **files, **replaced})
     roots = [Path(given) for given in data if given is not None]
     refuse_overwriting({**folders, **files}, [*needed, *(root for root in roots if root.is_file()), *replaced.values()])
+    _refuse_within(closed, {**folders, **files, **replaced})
     _refuse_replacing(replaced, [*needed, *roots])
-    _refuse_replacing_data(files, roots)
+    replacing = {flag: path for flag, path in files.items() if flag not in appended or not _is_text(path)}
+    _refuse_replacing_files(replacing, [("the data", root) for root in roots])
+    _refuse_replacing_files(replacing, [(f"the folder of {flag},", path) for flag, path in folders.items() if path is not None])
     _refuse_mixing_with_clips(folders, roots)
-    for path in filter(None, files.values()):
-        require_writable_file(path)
-    for path in filter(None, folders.values()):
-        require_writable_folder(path)
+    for flag, path in files.items():
+        if path is not None:
+            require_writable_file(path, full_disk=flag in retried)
+    for flag, path in folders.items():
+        if path is not None:
+            require_writable_folder(path, full_disk=flag in retried)
     for path in filter(None, replaced.values()):
         _require_replaceable(path)
 
@@ -75,22 +89,25 @@ def refuse_overwriting(outputs: Outputs, needed: Iterable[str | Path | None]) ->
         OutputError: an output's symbolic links go round in a circle.
     """
     used: dict[Path, str] = {}
-    others = [_resolved(Path(given)) for given in needed if given is not None]
+    others = {_resolved(Path(given)) for given in needed if given is not None}
+    files = {_file_id(other) for other in others} - {None}
     for flag, output in outputs.items():
         if output is None or _is_device(output):  # several outputs can share /dev/stdout
             continue
         target = _resolved(output)
-        for other in others:
-            same = target.exists() and other.exists() and target.samefile(other)
-            if same or target == other or other in target.parents:
-                raise UsageError(f"{flag} would overwrite '{output}', which this command uses\n  choose another file")
+        if _file_id(target) in files or not others.isdisjoint((target, *target.parents)):
+            raise UsageError(f"{flag} would overwrite '{output}', which this command uses\n  choose another file")
         if target in used:
             raise UsageError(f"{used[target]} and {flag} both name '{output}'\n  choose a different file for each")
         used[target] = flag
 
 
-def require_writable_file(path: Path) -> None:
+def require_writable_file(path: Path, full_disk: bool = False) -> None:
     """Refuse a file that cannot be written.
+
+    Args:
+        path: the file.
+        full_disk: whether its disk may be full.
 
     Raises:
         OutputError: its folder cannot be made or written, its name is too long, or `path` is a folder.
@@ -102,19 +119,23 @@ def require_writable_file(path: Path) -> None:
         if _is_device(path):  # not the target: /dev/stdout is a link to a pipe that no path leads to
             _try_device(path)
         else:
-            _try_folder(target.parent)
+            _try_folder(target.parent, full_disk)
     except OSError as error:
         raise OutputError(path, error) from error
 
 
-def require_writable_folder(path: Path) -> None:
+def require_writable_folder(path: Path, full_disk: bool = False) -> None:
     """Refuse a folder that cannot be made or written.
+
+    Args:
+        path: the folder.
+        full_disk: whether its disk may be full.
 
     Raises:
         OutputError: for these reasons, or `path` is a file.
     """
     try:
-        _try_folder(_resolved(path))
+        _try_folder(_resolved(path), full_disk)
     except OSError as error:
         raise OutputError(path, error) from error
 
@@ -124,14 +145,22 @@ def existing_file(path: str | Path | None) -> Path | None:
     return Path(path) if path is not None and Path(path).is_file() else None
 
 
-def _refuse_replacing_data(files: Outputs, data: Iterable[Path]) -> None:
-    """Refuse to replace a file in a folder of data, unless its suffix is that of results."""
+def _refuse_replacing_files(files: Outputs, folders: Iterable[tuple[str, Path]]) -> None:
+    """Refuse to replace a file in one of `folders`, each with what it is, unless the file's suffix is that of results."""
     for flag, output in files.items():
         if output is None or not output.is_file() or output.suffix.lower() in _RESULTS:
             continue
-        for folder in data:
+        for what, folder in folders:
             if _resolved(folder) in _resolved(output).parents:
-                raise UsageError(f"{flag} would overwrite '{output}', a file in the data '{folder}'\n  choose another file")
+                raise UsageError(f"{flag} would overwrite '{output}', a file in {what} '{folder}'\n  choose another file")
+
+
+def _refuse_within(closed: Outputs, outputs: Outputs) -> None:
+    """Refuse outputs in a folder that takes nothing else."""
+    for owner, folder in closed.items():
+        for flag, output in outputs.items():
+            if folder is not None and output is not None and _resolved(folder) in _resolved(output).parents:
+                raise UsageError(f"{flag} would write '{output}' into '{folder}', the folder of {owner}\n  choose another one")
 
 
 def _refuse_mixing_with_clips(folders: Outputs, data: Iterable[Path]) -> None:
@@ -161,20 +190,24 @@ def _refuse_replacing(replaced: Outputs, needed: Iterable[str | Path | None]) ->
 def _require_replaceable(path: Path) -> None:
     """Refuse a folder that cannot be made beside its destination and then renamed."""
     try:
-        _try_folder(_resolved(path).parent)
+        _try_folder(_resolved(path).parent, full_disk=False)
     except OSError as error:
         raise OutputError(path, error) from error
 
 
-def _try_folder(folder: Path) -> None:
-    """Try to write to `folder`, or where it would be made."""
+def _try_folder(folder: Path, full_disk: bool) -> None:
+    """Try to write to `folder`, or where it would be made; with `full_disk`, as if there were space."""
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     # Permissions alone do not tell: the disk may be read-only, or the user root. A full disk still takes empty files.
-    with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
-        file.write(b"\0")
+    try:
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            file.write(b"\0")
+    except OSError as error:
+        if not full_disk or error.errno not in FULL_DISK:
+            raise
 
 
 def _try_device(path: Path) -> None:
@@ -183,6 +216,26 @@ def _try_device(path: Path) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     if path.is_char_device():
         os.close(os.open(path, os.O_WRONLY | _WITHOUT_WAITING))
+
+
+def _is_text(path: Path | None) -> bool:
+    """Whether lines can be added to a file: it is not there yet, or does not begin as pictures, videos and tables do."""
+    if path is None or not path.is_file():
+        return True
+    try:
+        with path.open("rb") as file:
+            return b"\0" not in file.read(_HEAD)
+    except OSError as error:
+        raise OutputError(path, error) from error
+
+
+def _file_id(path: Path) -> tuple[int, int] | None:
+    """What tells a file from all others, under whatever name; None: it does not exist, or cannot be asked."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _is_device(path: Path) -> bool:

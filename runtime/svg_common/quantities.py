@@ -26,7 +26,8 @@ def parse_duration(text: str) -> float:
     found = _DURATION.fullmatch(text.strip())
     seconds = sum(float(number) * unit for number, unit in zip(found.groups(), _SECONDS, strict=True) if number) if found else 0
     if not 0 < seconds < float("inf"):
-        raise ValueError(f"'{text}' is not a duration; expected a number with its unit, such as 90s, 20m, 2h or 1h30m")
+        what = "no time at all" if found and text.strip() and seconds == 0 else "not a duration"
+        raise ValueError(f"'{text}' is {what}; expected a number with its unit, such as 90s, 20m, 2h or 1h30m")
     return seconds
 
 
@@ -53,6 +54,24 @@ def parsed_option(option: str, parse: Callable[[str], _Value], text: str) -> _Va
         return parse(text)
     except ValueError as error:
         raise UsageError(f"{option}: {error}") from error
+
+
+def parsed_size(option: str, text: str, least: str, of: str) -> int:
+    """Bytes of a size, the value of `option` on a command line.
+
+    Args:
+        option: its name.
+        text: its value, as for `parse_size`.
+        least: the smallest size that is accepted.
+        of: what a smaller one has no room for.
+
+    Raises:
+        UsageError: it cannot be read, or is too small.
+    """
+    size = parsed_option(option, parse_size, text)
+    if size < parse_size(least):
+        raise UsageError(f"{option} {text} is too small for {of}\n  expected at least {least}")
+    return size
 
 
 def duration_text(seconds: float) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -168,6 +170,22 @@ def test_a_full_disk_is_refused_before_the_work(tmp_path):
         subprocess.run(["umount", str(disk)], check=True)
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_no_reason_against_what_is_tried_again(tmp_path, monkeypatch, number):
+    def refuse(**_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    files, folders = {"--json": tmp_path / "a.json"}, {"--record": tmp_path / "rec"}
+    check_outputs(files, folders, retried=["--json", "--record"])
+    for given in (["--json"], ["--record"], []):
+        with pytest.raises(OutputError, match=f"{os.strerror(number)}\n.*free some space"):
+            check_outputs(files, folders, retried=given)
+    number = errno.EROFS
+    with pytest.raises(OutputError, match="Read-only file system"):
+        check_outputs(files, folders, retried=["--json", "--record"])
+
+
 def test_a_folder_that_is_replaced_holds_nothing_that_is_needed(tmp_path):
     bundle = tmp_path / "b.svgb"
     bundle.mkdir()
@@ -178,3 +196,46 @@ def test_a_folder_that_is_replaced_holds_nothing_that_is_needed(tmp_path):
         check_outputs({}, replaced={"--out": bundle}, needed=[bundle / "ckpt.pt"])
     with pytest.raises(UsageError, match="--strips would overwrite"):
         check_outputs({}, folders={"--strips": bundle}, needed=[bundle])
+
+
+def test_a_new_file_may_lie_in_an_output_folder_and_an_earlier_output_there_is_not_replaced(tmp_path):
+    folder = tmp_path / "rec"
+    (folder / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(folder)
+    for name in ("old.mp4", "deep/old.parquet", "old.json"):
+        (folder / name).touch()
+    for name in ("rec/old.mp4", "rec/deep/old.parquet", "link/old.mp4"):
+        with pytest.raises(UsageError, match=f"--json would overwrite '.*{name}', a file in the folder of --record, '.*rec'"):
+            check_outputs({"--json": tmp_path / name}, {"--record": folder})
+    for name in ("new.mp4", "new.json", "old.json"):
+        check_outputs({"--json": folder / name}, {"--record": folder, "--alarm-dir": None})
+
+
+def test_lines_may_be_added_to_a_text_in_an_output_folder_and_to_nothing_else(tmp_path):
+    (tmp_path / "a.log").write_text('{"sequence": 1}\n')
+    (tmp_path / "a.mp4").write_bytes(b"\0\0\0\x20ftypisom")
+    check_outputs({"--events": tmp_path / "a.log"}, {"--alarm-dir": tmp_path}, appended=["--events"])
+    with pytest.raises(UsageError, match=r"--events would overwrite '.*a.mp4', a file in the folder of --alarm-dir"):
+        check_outputs({"--events": tmp_path / "a.mp4"}, {"--alarm-dir": tmp_path}, appended=["--events"])
+
+
+def test_nothing_else_is_written_into_a_closed_folder(tmp_path):
+    models = tmp_path / "models"
+    inside = models / "deep" / "a.json"
+    for outputs in ({"files": {"--json": inside}}, {"files": {}, "folders": {"--json": inside}},
+                    {"files": {}, "replaced": {"--json": inside}}):  # fmt: skip
+        with pytest.raises(UsageError, match=r"--json would write '.*a.json' into '.*models', the folder of --triton"):
+            check_outputs(**outputs, closed={"--triton": models})
+    with pytest.raises(UsageError, match="--triton would overwrite"):
+        check_outputs({}, replaced={"--out": tmp_path}, closed={"--triton": models})
+    with pytest.raises(UsageError, match="both name"):
+        check_outputs({"--json": models}, closed={"--triton": models})
+    check_outputs({"--json": tmp_path / "a.json", "--pack": None}, closed={"--triton": models})
+    check_outputs({"--json": inside}, closed={"--triton": None})
+
+
+def test_an_input_is_known_by_any_of_its_names(tmp_path):
+    (tmp_path / "a.mp4").touch()
+    os.link(tmp_path / "a.mp4", tmp_path / "b.mp4")
+    with pytest.raises(UsageError, match=r"--json would overwrite '.*b.mp4'"):
+        check_outputs({"--json": tmp_path / "b.mp4"}, needed=[tmp_path / "gone.mp4", tmp_path / "a.mp4"])

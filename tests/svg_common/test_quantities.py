@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from svg_common.quantities import count_text, duration_text, is_or_are, parse_duration, parse_size, size_text
+from svg_common.errors import UsageError
+from svg_common.quantities import count_text, duration_text, is_or_are, parse_duration, parse_size, parsed_size, size_text
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,14 @@ def test_sizes(text, size):
 )
 def test_sizes_with_an_i_are_in_powers_of_1024(text, size):
     assert parse_size(text) == size
+
+
+def test_a_size_of_an_option_has_a_least_value():
+    assert parsed_size("--limit", "10MB", "10MB", "a video") == 10_000_000
+    with pytest.raises(UsageError, match="--limit 9MB is too small for a video\n  expected at least 10MB"):
+        parsed_size("--limit", "9MB", "10MB", "a video")
+    with pytest.raises(UsageError, match="--limit: 'much' is not a size"):
+        parsed_size("--limit", "much", "10MB", "a video")
 
 
 @pytest.mark.parametrize("text", ["", "2", "GB", "-1GB", "2XB", "2GBs"])

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from svg_common.errors import SvgError
 from svg_common.files import refuse_pipe
 from svg_common.printable import one_line
+from svg_common.quantities import count_text
 from svg_common.video.container import index_problem, is_joined, missing_bytes
 from svg_common.video.damage import DamageTracker
 from svg_common.video.file_end import FileEnd
@@ -171,7 +172,7 @@ class VideoReader:
             missing, joined = missing_bytes(self.path), is_joined(self.path, self._read_to)
         except OSError:  # it was removed meanwhile, and all of it was read
             size, missing, joined = 0, 0, False
-        could_be_read = f"{count} frames could be read"
+        could_be_read = f"{count_text(count, 'frame')} could be read"
         if missing:
             return f"the file is truncated: {missing} bytes are missing at its end; {could_be_read}"
         if self._end != FileEnd.WHOLE:
@@ -182,7 +183,7 @@ class VideoReader:
             read = f"{self._read_to / size:.0%}"
             return f"from {read} of the file on, its film is another stream, which is not read; {could_be_read}"
         if damage.reason:
-            left_out = f"{damage.left_out} frame(s) up to the next key frame left out"
+            left_out = f"{count_text(damage.left_out, 'frame')} up to the next key frame left out"
             return f"part of it is damaged ({damage.reason}): {left_out}; {could_be_read}"
         return None
 

@@ -6,6 +6,7 @@ usual distance between two pictures, measured in the first part of the file.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -110,23 +111,30 @@ class Clock:
 
 
 def _read_stamps(container: Any, stream: Any, decode_times: bool) -> tuple[list[float], int]:
-    """Time stamps of the first pictures in seconds, in the order of the file, and the number of these pictures."""
+    """Time stamps of the first pictures in seconds, in the order of the file, and the number of these pictures.
+
+    A picture that is shown later than what was read last is decoded is left out: in a file that is cut off, others that are
+    shown before it may be missing, and it would tell a rate that is too low.
+    """
     import av
 
     stamps: list[float] = []
+    read_to_s = math.inf
     pictures = size = 0
     try:
         for packet, _ in JoinedPackets(container.demux(stream)):
             stamp = packet.dts if decode_times else packet.pts
             if packet.size and stamp is not None:
                 stamps.append(float(stamp * packet.time_base))
+                read_to_s = float(packet.dts * packet.time_base) if packet.dts is not None else math.inf
             pictures += packet.size > 0
             size += packet.size
             if pictures > _MEASURED_PICTURES or size > _MEASURED_BYTES:
                 break
     except (av.FFmpegError, IndexError):  # as in JoinedPackets
         pass  # damage is reported when the pictures are decoded
-    return stamps, pictures
+    known = [stamp_s for stamp_s in stamps if stamp_s <= read_to_s]
+    return known, pictures - (len(stamps) - len(known))
 
 
 def _exact_rate(interval_s: float, stream: Any) -> Fraction:

@@ -16,6 +16,9 @@ _FREE = 0.7  # busy share that a richer forecast may be expected to take
 _JUDGED_S = 1.0  # before fewer
 _CALM_S = 5.0  # before more; doubled whenever more turned out to be too much
 _LONGEST_CALM_S = 60.0
+_FEWEST_JUDGED = 3  # pictures, however far apart they are
+_MOST_KEPT = 10_000  # pictures; bounded, because a camera may run for weeks
+_ROUNDING_S = 1e-6  # of sums of intervals
 
 
 def levels(samples: int, horizon: int, fewer_samples: bool = True) -> list[Counts]:
@@ -48,38 +51,44 @@ def counts_in_words(samples: int, horizon: int) -> str:
 
 
 class AdaptiveCounts:
-    """Chooses samples and horizon from how busy the loop is.
+    """Chooses samples and horizon from how busy the loop is. All seconds are those of the source.
 
     Args:
         steps: what may be forecast, the richest first, see `levels`.
-        interval_s: seconds between two pictures.
         events: receives one event per change.
     """
 
-    def __init__(self, steps: list[Counts], interval_s: float, events: EventLog) -> None:
+    def __init__(self, steps: list[Counts], events: EventLog) -> None:
         self._levels = steps
-        self._interval_s = interval_s
         self._events = events
         self._level = 0
-        self._shares: deque[float] = deque(maxlen=self._frames(_LONGEST_CALM_S))
-        self._since_change = 0
+        self._shares: deque[tuple[float, float]] = deque(maxlen=_MOST_KEPT)  # seconds, busy share; since the last change
+        self._since_change_s = 0.0
         self._calm_s = _CALM_S
         self._raised = False  # by the last change
-        self._reduced_frames = 0
+        self._reduced_s = 0.0
 
     @property
     def counts(self) -> Counts:
         """Samples and horizon of the next forecast."""
         return self._levels[self._level]
 
-    def add(self, busy_ms: float) -> None:
-        """Record how long the loop was busy with one picture, from taking it to being ready for the next."""
-        self._shares.append(busy_ms / 1e3 / self._interval_s)
-        self._since_change += 1
-        self._reduced_frames += self._level > 0
-        if self._since_change >= self._frames(_JUDGED_S) and self._share(_JUDGED_S) > _FULL:
+    def add(self, busy_ms: float, interval_s: float | None, passed_s: float) -> None:
+        """Record how long the loop was busy with one picture, from taking it to being ready for the next.
+
+        Args:
+            busy_ms: see above.
+            interval_s: seconds until the next picture of the source; None: not known yet, so that nothing is judged.
+            passed_s: seconds until the next picture that was taken: longer where some were dropped, and over a pause.
+        """
+        self._reduced_s += passed_s if self._level > 0 else 0.0
+        if interval_s is None:
+            return
+        self._shares.append((passed_s, busy_ms / 1e3 / interval_s))
+        self._since_change_s += passed_s
+        if self._lasts(_JUDGED_S) and self._share(_JUDGED_S) > _FULL:
             self._lower()
-        elif self._level > 0 and self._since_change >= self._frames(self._calm_s):
+        elif self._level > 0 and self._lasts(self._calm_s):
             richer = self._share(self._calm_s) * self._work(self._level - 1) / self._work(self._level)
             if richer <= _FREE:  # time grows with the work at most
                 self._change(self._level - 1, "more", richer)
@@ -88,7 +97,7 @@ class AdaptiveCounts:
     def summary(self) -> dict[str, Any]:
         """Return the present counts and for how long they were reduced, as plain JSON values."""
         samples, horizon = self.counts
-        return {"samples": samples, "horizon": horizon, "reduced_s": round(self._reduced_frames * self._interval_s, 3)}
+        return {"samples": samples, "horizon": horizon, "reduced_s": round(self._reduced_s, 3)}
 
     def _lower(self) -> None:
         if self._level + 1 == len(self._levels):
@@ -109,7 +118,8 @@ class AdaptiveCounts:
         why = f"forecasts took {took}" if direction == "fewer" else f"they need about {took}"
         self._events.add(f"adaptive_{direction}", f"now {self._words(level)} instead of {self._words(self._level)}: {why}")
         self._level = level
-        self._since_change = 0
+        self._shares.clear()
+        self._since_change_s = 0.0
 
     def _words(self, level: int) -> str:
         return counts_in_words(*self._levels[level])
@@ -118,9 +128,17 @@ class AdaptiveCounts:
         samples, horizon = self._levels[level]
         return samples * horizon
 
-    def _share(self, seconds: float) -> float:
-        recent = list(self._shares)[-min(self._frames(seconds), self._since_change) :]
-        return sum(recent) / len(recent)
+    def _lasts(self, seconds: float) -> bool:
+        """Whether the last change was so long ago."""
+        return len(self._shares) >= _FEWEST_JUDGED and self._since_change_s >= seconds - _ROUNDING_S
 
-    def _frames(self, seconds: float) -> int:
-        return max(3, round(seconds / self._interval_s))
+    def _share(self, seconds: float) -> float:
+        """The mean of the last seconds."""
+        recent: list[float] = []
+        recent_s = 0.0
+        for passed_s, share in reversed(self._shares):
+            if len(recent) >= _FEWEST_JUDGED and recent_s >= seconds - _ROUNDING_S:
+                break
+            recent.append(share)
+            recent_s += passed_s
+        return sum(recent) / len(recent)

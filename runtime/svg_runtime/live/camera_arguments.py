@@ -26,7 +26,11 @@ def each_camera(values: Values, tables: Mapping[str, Values]) -> list[Values]:
     cameras: list[Values] = []
     for table in tables.values() or [values]:
         if table["camera"] and table["source"]:
-            raise UsageError("both --camera and --source were given\n  expected one of them")
+            indexes = " ".join(f"--source v4l2://{index}" for index in table["camera"])
+            raise UsageError(
+                f"both --camera and --source were given\n  expected, for both, {indexes} instead of --camera,\n"
+                "  or a file of --config with a table for each camera"
+            )
         named = [(key, one) for key in ("camera", "source") for one in table[key] or ()]
         sources: list[dict[str, Any]] = [{"camera": None, "source": None, key: one} for key, one in named]
         cameras += [{**table, **source} for source in sources or [{"camera": None, "source": None}]]

@@ -65,7 +65,7 @@ class CameraRun:
         self.writer: OutputThread | None = None
         self.recorders: Sequence[Recorder] = ()
         self.page: PageCamera | None = None
-        self.view = View(picture=np.zeros((frame.height, frame.width), np.uint8))
+        self.view = View(picture=np.zeros((frame.height, frame.width), np.uint8), step_s=stats.interval_s)
         self.running = True
         self.ended_by: SvgError | None = None
         self._description = description
@@ -109,6 +109,8 @@ class CameraRun:
         if picture is not None:
             stats.taken += 1
             stats.held += picture.held
+            stats.interval_s = self.view.step_s = picture.step_s or stats.interval_s
+            self.view.position_s = picture.position_s(self.tick_s)
         return picture
 
     def end(self, reason: str, error: SvgError | None = None) -> None:
@@ -153,7 +155,7 @@ class CameraRun:
         self.stats.seen += 1
         self._observed = observation.index + 1
         surprise = observation.surprise
-        self.view.surprise.append(surprise)
+        self._extend_trace(surprise)
         if surprise is not None:
             self.stats.surprise.add(surprise)
         self.stats.scores.add(observation.scores)
@@ -164,7 +166,7 @@ class CameraRun:
         self.stats.alarms.add(
             source_frame=source_frame, frame=frame, observation=observation, empty=self._empty, steps=self._steps
         )
-        self.view.signal.append(self.stats.alarms.value)
+        self.view.signal[-1] = self.stats.alarms.value
 
     def forecast_made(self) -> None:
         """Count a forecast."""
@@ -232,11 +234,16 @@ class CameraRun:
     def _reset_context(self, new_scene: bool = False) -> None:
         self._reset_model()
         self._observed = 0
-        self.view.surprise.append(None)
-        self.view.signal.append(None)
+        self._extend_trace(None)
         self.stats.fit.cut()
         self.stats.alarms.reset(new_scene)
         self.stats.resets += 1
+
+    def _extend_trace(self, surprise: float | None) -> None:
+        view = self.view
+        view.trace_s.append(view.position_s)
+        view.surprise.append(surprise)
+        view.signal.append(None)
 
     def _note_cut(self, source_frame: SourceFrame) -> bool:
         """Whether earlier pictures cannot be context for this one, which is reported."""
@@ -272,7 +279,7 @@ class CameraRun:
             count = f"{self._longest_clip} picture{'' if self._longest_clip == 1 else 's'}"
             self.stats.events.once(
                 "short_loop",
-                f"{self._description} has {count} in a row, one every {self.caption.interval_s:.3g} s, and the model needs "
+                f"{self._description} has {count} in a row, one every {self.stats.interval_s:.3g} s, and the model needs "
                 f"{self._n_past} before its first forecast: there will be none\n  give a longer video, or more pictures",
             )
 
@@ -324,4 +331,4 @@ class CameraRun:
             best, _, repeat = psnr
             view.best_psnr = best
             view.repeat_psnr = repeat
-        return replace(view, surprise=view.surprise.copy(), signal=view.signal.copy())
+        return replace(view, trace_s=view.trace_s.copy(), surprise=view.surprise.copy(), signal=view.signal.copy())

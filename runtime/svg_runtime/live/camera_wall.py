@@ -36,8 +36,9 @@ class _Shown:
 class CameraWall:
     """Shows every camera in its tile. There is a picture of the wall per model interval, whichever cameras have a new one.
 
-    In real time it is shown with the first new picture of an interval. Otherwise it waits until every camera has a new picture,
-    or one has its next already, so that none is lost. A camera that joins or falls behind goes on at the present.
+    While pictures of a camera come in real time, the wall is shown with the first new picture of an interval, the newest wins
+    where outputs are slower, and old pictures are told from live ones. Otherwise it waits until every camera has a new
+    picture, or one has its next already, so that none is lost. A camera that joins or falls behind goes on at the present.
 
     Args:
         cameras: all of them.
@@ -45,24 +46,22 @@ class CameraWall:
         outputs: what it is written to.
         recorders: what records it.
         interval_s: seconds per picture of the wall.
-        paced: pictures come in real time: the newest wins where outputs are slower, and old ones are told from live ones.
     """
 
     def __init__(
         self, cameras: Sequence[CameraRun], picture: WallPicture, outputs: Sequence[Output], recorders: Sequence[Recorder],
-        interval_s: float, paced: bool,
+        interval_s: float,
     ) -> None:  # fmt: skip
         self.recorders = recorders
         self._cameras = cameras
         self._picture = picture
         self._interval_s = interval_s
-        self._paced = paced
         self._shown = [_Shown() for _ in cameras]
         self._tick = -1
         self._next_tick = -1  # of the newest view; that of the wall until it is ahead
         self._submitted_s = time.monotonic()
         self._writer = OutputThread(
-            picture=picture, outputs=outputs, recorders=recorders, timer=StageTimer(STAGES), newest_wins=paced
+            picture=picture, outputs=outputs, recorders=recorders, timer=StageTimer(STAGES), newest_wins=self._paced
         )
         self._writer.start()
 
@@ -89,6 +88,12 @@ class CameraWall:
             self._submit(time.monotonic())
         self._writer.finish(keep)
         self._count_not_shown(pending=0)
+
+    @property
+    def _paced(self) -> bool:
+        """Whether pictures come in real time now: a camera that never came, or has ended, costs a file nothing."""
+        cameras = zip(self._cameras, self._shown, strict=True)
+        return any(camera.running and camera.reader.is_paced and shown.view is not None for camera, shown in cameras)
 
     @property
     def _any_waits(self) -> bool:
@@ -130,6 +135,7 @@ class CameraWall:
         timed = [shown.waits for shown in self._shown if shown.waits is not None]
         for shown in self._shown:
             shown.waits = None
+        self._writer.newest_wins = self._paced
         self._writer.submit(WallView(picture=picture, tick=self._tick, tiles=tiles), self._tick, now, timed)
 
     def _note(self, camera: CameraRun, shown: _Shown, now: float) -> str:

@@ -48,7 +48,7 @@ def _summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         varied = reduced or summary.get("counts_changed")  # not every forecast had all samples
         best = "best sample" if varied else f"best of {summary['samples']}"
         rows.append((
-            f"PSNR at +{last['seconds']:g} s",
+            f"PSNR at +{last['seconds']:.3g} s",
             f"{last['psnr_best']:.1f} dB {best}, {last['psnr_mean']:.1f} mean forecast, "
             f"{last['psnr_repeat']:.1f} repeating the last frame",
         ))  # fmt: skip

@@ -117,8 +117,7 @@ def run_cameras(cameras: Sequence[LiveOptions], console: Console) -> list[LiveSt
             events.once("digits_only", KNOWS_DIGITS_ONLY)
         run = RunStats(_about(setup, own), [camera.stats for camera in opened], events)
         if options.adaptive:
-            interval_s = min(camera.caption.interval_s for camera in opened)  # all share the time between two pictures
-            run.adaptive = AdaptiveCounts(_adaptive_levels(options, forecasts), interval_s, events)
+            run.adaptive = AdaptiveCounts(_adaptive_levels(options, forecasts), events)
         displays, wall = _open_outputs(setup, own, opened)
         run.recorders = () if wall is None else wall.recorders
         if page is not None:
@@ -264,8 +263,8 @@ def _open_outputs(
         setup.resources.callback(output.close, keep=False)  # of what follows something may fail; closing again changes nothing
     for own, camera in zip(options, cameras, strict=True):
         camera.recorders = camera.stats.recorders = open_recorders(
-            options=own.recording, interval_s=camera.tick_s, step_s=camera.caption.interval_s,
-            bundle_id=setup.forecasts.manifest.bundle_id, events=camera.stats.events,
+            options=own.recording, interval_s=camera.tick_s, bundle_id=setup.forecasts.manifest.bundle_id,
+            events=camera.stats.events,
         )  # fmt: skip
     wall = _open_wall(setup, cameras, displays, interval_s) if several else None
     for own, camera in zip(options, cameras, strict=True):
@@ -295,7 +294,7 @@ def _open_wall(setup: _Setup, cameras: Sequence[CameraRun], displays: Sequence[O
     options = setup.options
     recorders = open_recorders(
         options=replace(options.recording, forecasts=None) if options.recording.shows_display else RecordingOptions(),
-        interval_s=interval_s, step_s=interval_s, bundle_id=setup.forecasts.manifest.bundle_id, events=setup.events,
+        interval_s=interval_s, bundle_id=setup.forecasts.manifest.bundle_id, events=setup.events,
     )  # fmt: skip
     if not displays and not recorders:
         return None
@@ -306,7 +305,6 @@ def _open_wall(setup: _Setup, cameras: Sequence[CameraRun], displays: Sequence[O
         outputs=displays,
         recorders=recorders,
         interval_s=interval_s,
-        paced=any(camera.reader.is_paced for camera in cameras),
     )
 
 
@@ -320,6 +318,7 @@ def _check_outputs(options: LiveOptions, cameras: Sequence[LiveOptions], model: 
     elif options.window or options.output is not None or options.recording.shows_display:
         wall_overlays(options.display_wh, options.overlays, len(cameras))
     files = {"--output": options.output, "--json": options.json}
+    end_the_run = set(files)  # on a full disk; everything else is tried again, and may make room itself
     folders = dict(options.recording.folders)
     shared: set[Path | None] = set()  # cameras append to one file of events
     for camera in cameras:
@@ -329,7 +328,10 @@ def _check_outputs(options: LiveOptions, cameras: Sequence[LiveOptions], model: 
             shared.add(camera.alarms.events_file)
             files[f"--events{of}"] = camera.alarms.events_file
         folders[f"--alarm-dir{of}"] = camera.alarms.folder
-    check_outputs(files, folders, needed=[model, *(file for camera in cameras for file in source_files(camera.source))])
+    check_outputs(
+        files, folders, needed=[model, *(file for camera in cameras for file in source_files(camera.source))],
+        retried={*files, *folders} - end_the_run, appended=set(files) - end_the_run,
+    )  # fmt: skip
 
 
 def _caption(setup: _Setup, options: LiveOptions, source: str, step_s: float) -> Caption:

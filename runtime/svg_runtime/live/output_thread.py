@@ -46,7 +46,7 @@ class OutputThread(threading.Thread):
         recorders: what views are written to, with the composed picture.
         timer: gets the stages queue, overlay, output and end_to_end.
         newest_wins: when the outputs are slower than the forecasts, leave out the oldest view that waits, as for a camera,
-            instead of making the forecasts wait.
+            instead of making the forecasts wait. It may be changed from one view to the next.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class OutputThread(threading.Thread):
         self._outputs = outputs
         self._recorders = recorders
         self._timer = timer
-        self._newest_wins = newest_wins
+        self.newest_wins = newest_wins
         self._changed = threading.Condition()
         self._waiting: deque[_Job] = deque()
         self._finished = False
@@ -80,7 +80,7 @@ class OutputThread(threading.Thread):
         """
         with self._changed:
             while len(self._waiting) >= _MOST_WAITING and self._error is None:
-                if self._newest_wins:
+                if self.newest_wins:
                     self._waiting.popleft()
                     self.left_out += 1
                 else:

@@ -42,6 +42,17 @@ class Due(NamedTuple):
     picture: SourceFrame
     start_s: float  # when it was captured, or taken
 
+    @property
+    def position_s(self) -> float:
+        """Seconds since the start of the source."""
+        return self.picture.position_s(self.camera.tick_s)
+
+    @property
+    def interval_s(self) -> float | None:
+        """Seconds until the next picture that the model is to see; None: the rate of the camera is not known yet."""
+        is_known = self.picture.captured_s is None or self.picture.step_s is not None
+        return self.camera.stats.interval_s if is_known else None
+
 
 class Display(Protocol):
     """Shows all cameras in one picture."""
@@ -77,7 +88,7 @@ class LiveLoop:
         self._display = display
         self._counts: tuple[int, int] | tuple[()] = ()  # samples and horizon, once a client of the page has changed them
         self._busy_ms = 0.0  # of the rounds since `_forecast_once` was empty
-        self._forecast_once: set[int] = set()  # cameras that were forecast in these rounds
+        self._forecast_once: dict[int, Due] = {}  # pictures that were forecast in these rounds, one of a camera
         self.sizes: Counter[int] = Counter()  # how many pictures were observed together: how often
 
     def run(self, max_frames: int | None, display: ProgressDisplay | None) -> None:
@@ -116,12 +127,12 @@ class LiveLoop:
                 self._display.show([])
             return
         if any(one.number in self._forecast_once for one in due):
-            self._tell_adaptive()
+            self._tell_adaptive(due)
         futures = self._observe_and_forecast(due)
         self._show(due, futures)
         self._stop.poll()
         if futures:
-            self._forecast_once |= futures.keys()
+            self._forecast_once |= {one.number: one for one in due if one.number in futures}
             self._busy_ms += (time.monotonic() - began_s) * 1e3
 
     def _apply_changes(self) -> None:
@@ -161,15 +172,24 @@ class LiveLoop:
             if camera.page is not None:
                 camera.page.note_counts(samples, horizon, by_client)
 
-    def _tell_adaptive(self) -> None:
-        """The cameras share the time between two pictures of one: what all forecasts since its last picture took counts."""
-        if self._adaptive is not None and self._forecast_once:
+    def _tell_adaptive(self, due: Sequence[Due] = ()) -> None:
+        """The cameras share the time between two pictures of one: what all forecasts since its last picture took counts.
+
+        Of those that were forecast, the one with the most pictures a second has the least time; `due` are the next pictures.
+        """
+        rounds = self._forecast_once
+        if self._adaptive is not None and rounds:
             before = self._adaptive.counts
-            self._adaptive.add(self._busy_ms)
+            known_s = [one.interval_s for one in rounds.values() if one.interval_s is not None]
+            passed_s = [one.position_s - rounds[one.number].position_s for one in due if one.number in rounds]
+            self._adaptive.add(
+                busy_ms=self._busy_ms, interval_s=min(known_s) if len(known_s) == len(rounds) else None,
+                passed_s=max(passed_s or known_s, default=0.0),
+            )  # fmt: skip
             if self._adaptive.counts != before:
                 self._note_counts(*self._adaptive.counts, by_client=False)
         self._busy_ms = 0.0
-        self._forecast_once.clear()
+        rounds.clear()
 
     def _take_due(self) -> list[Due]:
         """Wait for pictures, and take them."""

@@ -70,7 +70,7 @@ class LiveStats:
     Args:
         about: entries as the run began: model, backend, samples and so on.
         horizon: forecast steps.
-        interval_s: seconds per step.
+        interval_s: seconds per step; it follows the rate of a camera.
         events: the event log of the run, filled by other parts.
         fit: whether the model fits what it sees.
         alarms: signals, and the alarms that follow from them.
@@ -108,7 +108,7 @@ class LiveStats:
         self.forecast = 0  # of these, pictures followed by a forecast
         self.resets = 0  # resets of the context
         self.captured = 0  # pictures that the source took or decoded, used or not
-        self.dropped = 0  # model intervals of a camera that passed while the loop was busy
+        self.dropped = 0  # model intervals of a camera whose picture was missed because the loop was busy
         self.not_shown = 0  # pictures that were observed but never composed, because the outputs were slower
         self.held = 0  # pictures that were shown to the model again, because none came in a short gap
         self.blank = 0  # pictures of one colour

@@ -15,7 +15,7 @@ _AWAY_S = 5.0
 
 
 def away_after_s(interval_s: float) -> float:
-    """From how many seconds without a picture on a camera counts as away: five, or ten model intervals if these are longer."""
+    """From how many seconds without a picture on a camera counts as away: five, or ten steps if these are longer."""
     return max(_AWAY_S, 10 * interval_s)
 
 

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from svg_common.quantities import count_text
 from svg_common.video.reader import VideoReader
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data"
@@ -111,7 +112,7 @@ def test_no_smeared_picture_is_shown_and_the_next_key_frame_ends_the_wait(tmp_pa
     assert 1 <= left_out <= GOP + 6  # B-frames before the damage may depend on it
     assert set(range(2 * GOP, PICTURES)) <= set(shown)  # and the time of what follows is kept
     assert problem is not None
-    assert f"{left_out} frame(s) up to the next key frame left out" in problem
+    assert f"{count_text(left_out, 'frame')} up to the next key frame left out" in problem
     assert f"{len(shown)} frames could be read" in problem
 
 
@@ -124,7 +125,7 @@ def test_a_damaged_picture_of_motion_jpeg_costs_only_itself(tmp_path, name, dama
     assert smeared(shown, truth) == []
     assert sorted(shown) == [number for number in range(PICTURES) if number != 30]
     assert problem is not None
-    assert "1 frame(s) up to the next key frame left out" in problem
+    assert "1 frame up to the next key frame left out" in problem
 
 
 @pytest.fixture
@@ -178,7 +179,7 @@ def test_a_hole_in_the_first_picture_costs_all_up_to_the_second_key_frame(tmp_pa
     shown, problem = pictures_by_number(with_packet(whole, 0, "zeros"))
     assert len(shown) == PICTURES - GOP
     assert problem is not None
-    assert f"{GOP} frame(s) up to the next key frame left out" in problem
+    assert f"{GOP} frames up to the next key frame left out" in problem
 
 
 def test_lost_packets_of_a_transport_stream_are_damage(tmp_path):
@@ -240,4 +241,4 @@ def test_one_damaged_picture_of_a_real_clip_costs_up_to_the_key_frame():
     shown, problem = pictures_by_number(DAMAGED)
     assert sorted(shown) == [*range(10), *range(50, 100)]
     assert problem is not None
-    assert "40 frame(s) up to the next key frame left out" in problem
+    assert "40 frames up to the next key frame left out" in problem

@@ -135,6 +135,12 @@ def test_a_truncated_file_gives_its_front_part_and_reports_it(tmp_path, codec, n
     assert f"{len(frames)} frames could be read" in reader.problem
 
 
+def test_a_single_frame_is_counted_as_one(tmp_path):
+    with VideoReader(cut(write_video(tmp_path / "whole.avi"), 0.07, "cut.avi")) as reader:
+        assert len(list(reader)) == 1
+        assert "; 1 frame could be read" in reader.problem
+
+
 def test_a_truncation_between_two_frames_is_noticed_too(tmp_path):
     whole = write_video(tmp_path / "whole.mp4", codec="libx264", options={"movflags": "+faststart"})
     with av.open(str(whole)) as container:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from svg_common.video.clips import find_clips
-from svg_common.video.reader import VIDEO_SUFFIXES, VideoReader
+from svg_common.video.reader import VIDEO_SUFFIXES, VideoError, VideoReader
 from tests.conftest import SHARED_DATA
 
 ODD = SHARED_DATA / "odd"
@@ -147,6 +148,19 @@ def test_raw_motion_jpeg_has_no_time_stamps_whatever_ffmpeg_takes_it_for(tmp_pat
 
 def test_a_single_picture_has_no_rate_to_assume(tmp_path):
     assert not rate(write_at(tmp_path / "one.mkv", [0]))[1]
+
+
+def test_the_end_of_a_file_that_is_cut_off_tells_no_rate(tmp_path):
+    """The pictures that are shown before its last one are missing: two of them would seem further apart."""
+    whole = write_at(tmp_path / "whole.ts", [100 * i for i in range(20)]).read_bytes()
+    path, lengths = tmp_path / "cut.ts", set()
+    for size in range(564, len(whole) // 3, 188):
+        path.write_bytes(whole[:size])
+        with suppress(VideoError), VideoReader(path) as reader:
+            lengths.add(len(list(reader)))
+            assert reader.fps in (10, 25)  # 25: the codec's, of one picture
+            assert not reader.assumed_rate
+    assert {1, 2} <= lengths
 
 
 @pytest.mark.skipif(not ODD.is_dir(), reason="the odd files are not here")

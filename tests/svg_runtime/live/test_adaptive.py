@@ -26,7 +26,7 @@ def watch(adaptive: AdaptiveCounts, seconds: float, slowness: float = 1.0) -> li
     for _ in range(round(seconds / INTERVAL_S)):
         samples, horizon = adaptive.counts
         used.append(adaptive.counts)
-        adaptive.add(slowness * PER_FUTURE_MS * samples * horizon)
+        adaptive.add(slowness * PER_FUTURE_MS * samples * horizon, INTERVAL_S, passed_s=INTERVAL_S)
     return used
 
 
@@ -63,7 +63,7 @@ def test_any_number_of_samples_comes_down_to_two_and_each_level_is_less_work(hor
 
 def test_a_slow_machine_gets_fewer_and_a_free_one_more_again():
     events = EventLog()
-    adaptive = AdaptiveCounts(levels(8, 10), INTERVAL_S, events)
+    adaptive = AdaptiveCounts(levels(8, 10), events)
     assert watch(adaptive, 10.0, slowness=0.5)[-1] == (8, 10)
     used = watch(adaptive, 3.0)  # 120 ms of 100
     assert used[-1] == (4, 10)
@@ -77,10 +77,10 @@ def test_a_slow_machine_gets_fewer_and_a_free_one_more_again():
 
 def test_more_that_was_too_much_is_tried_ever_less_often():
     """A machine whose time does not fall with the work, as one that is busy with something else in between."""
-    adaptive = AdaptiveCounts(levels(4, 10), INTERVAL_S, EventLog())
+    adaptive = AdaptiveCounts(levels(4, 10), EventLog())
     changes, before = [], adaptive.counts
     for frame in range(3000):
-        adaptive.add(30.0 if adaptive.counts == (2, 10) else 95.0)
+        adaptive.add(30.0 if adaptive.counts == (2, 10) else 95.0, INTERVAL_S, passed_s=INTERVAL_S)
         if adaptive.counts != before and adaptive.counts == (4, 10):
             changes.append(frame)
         before = adaptive.counts
@@ -91,7 +91,7 @@ def test_more_that_was_too_much_is_tried_ever_less_often():
 
 def test_what_is_too_much_even_so_is_said_once():
     events = EventLog()
-    watch(AdaptiveCounts(levels(2, 2), INTERVAL_S, events), 20.0, slowness=100.0)
+    watch(AdaptiveCounts(levels(2, 2), events), 20.0, slowness=100.0)
     assert events.counts["too_slow"] == 1
     assert "a camera's frames are dropped, and a file falls behind" in events.messages[-1]
 
@@ -151,12 +151,13 @@ def test_the_page_shows_what_is_in_force(svg_live, slow_forecasts, monkeypatch):
 
 
 def test_a_video_of_few_pictures_a_second_leaves_its_own_time_for_each(svg_live, tmp_path, monkeypatch):
-    intervals = []
+    intervals, passed = set(), []
 
     class Watched(AdaptiveCounts):
-        def __init__(self, steps, interval_s, events):
-            intervals.append(interval_s)
-            super().__init__(steps, interval_s, events)
+        def add(self, busy_ms, interval_s, passed_s):
+            intervals.add(interval_s)
+            passed.append(passed_s)
+            super().add(busy_ms, interval_s, passed_s)
 
     monkeypatch.setattr("svg_runtime.live.loop.AdaptiveCounts", Watched)
     write_video(tmp_path / "clip.mp4", frames=8, fps=5)
@@ -164,7 +165,9 @@ def test_a_video_of_few_pictures_a_second_leaves_its_own_time_for_each(svg_live,
         "--source", "clip.mp4", "--headless", "--realtime", "--adaptive", "--json", "stats.json", "--save-forecasts", "raw"
     )
     assert code == 0, stderr
-    assert intervals == [stats["interval_s"]] == [pytest.approx(0.2)]
+    assert intervals == {stats["interval_s"]}
+    assert stats["interval_s"] == pytest.approx(0.2)
+    assert passed == pytest.approx([0.2] * stats["frames"]["forecast"])
     saved = np.load(next((tmp_path / "raw").iterdir()))
     assert saved["lead_s"][:2] == pytest.approx([0.2, 0.4])
 

@@ -81,6 +81,12 @@ def test_options_of_alarms_may_be_for_some_cameras_alone():
         alarms_of_all([{**values, "alarm": False}] * 2)
 
 
+def test_a_camera_beside_a_source_is_refused_with_what_to_write_instead():
+    values = {**dict.fromkeys(CAMERA_KEYS), "camera": [0, 2], "source": ["gate.mp4"]}
+    with pytest.raises(UsageError, match="--source v4l2://0 --source v4l2://2 instead of --camera,\n  or a file of --config"):
+        each_camera(values, {})
+
+
 def test_the_command_line_wins_over_tables_too(tmp_path):
     tables = tables_of(tmp_path, TABLES, "--reconnect", "1", "--alarm")
     assert [table["reconnect"] for table in tables.values()] == [1.0, 1.0, 1.0]
@@ -222,7 +228,7 @@ def test_sources_of_the_command_line_are_cameras():
     assert each_camera(values, {}) == [{**values, "source": "a"}, {**values, "source": "b"}]
     assert each_camera({"camera": [1, 1], "source": []}, {}) == [{"camera": 1, "source": None}] * 2
     assert each_camera({"camera": None, "source": None}, {}) == [{"camera": None, "source": None}]
-    with pytest.raises(UsageError, match="expected one of them"):
+    with pytest.raises(UsageError, match="both --camera and --source were given"):
         each_camera({"camera": [0], "source": ["x"]}, {})
 
 
@@ -241,7 +247,7 @@ def test_mistakes_of_one_camera_are_refused_before_anything_runs(svg_live):
     for arguments, message in (
         (("--source", "synthetic://digits", "--source", "missing.mp4"), "no such file or folder: 'missing.mp4'"),
         (("--source", "synthetic://digits", "--source", "rtsp://h/x", "--source-fps", "3"), "--source-fps applies to files"),
-        (("--camera", "0", "--camera", "1", "--source", "x"), "expected one of them"),
+        (("--camera", "0", "--camera", "1", "--source", "x"), "both --camera and --source were given"),
         (
             ("--source", "synthetic://digits", "synthetic://digits"),
             "unexpected arguments: synthetic://digits\n  expected --source before each",

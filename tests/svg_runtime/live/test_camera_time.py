@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
@@ -48,10 +48,12 @@ def steady(count: int, fps: float, start_s: float = 0.0) -> list[float]:
     return [start_s + n / fps for n in range(count)]
 
 
-def watch(times_s: list[float], until: int, work_s: float = 0.0) -> tuple[list[SourceFrame], CameraSource]:
+def watch(
+    times_s: list[float], until: int, work_s: float = 0.0, interval_s: float = INTERVAL_S
+) -> tuple[list[SourceFrame], CameraSource]:
     """Frames until picture `until` was seen."""
     stop = StopRequest()
-    camera = CameraSource("camera 0", lambda: ScheduledCamera(times_s), Ticker(INTERVAL_S, stop), stop, EventLog(), retry_s=0)
+    camera = CameraSource("camera 0", lambda: ScheduledCamera(times_s), Ticker(interval_s, stop), stop, EventLog(), retry_s=0)
     frames = []
     for frame in camera.frames():
         frames.append(frame)
@@ -123,6 +125,22 @@ def test_a_camera_slower_than_the_model_is_not_held_at_every_step():
     assert len({number(frame) for frame in frames}) >= 50
 
 
+def test_of_a_slow_camera_no_picture_is_dropped_as_long_as_all_are_seen():
+    """The loop is busy for several intervals of the model, but the camera has no picture for them."""
+    frames, camera = watch(steady(30, 10), until=20, work_s=0.05, interval_s=0.01)
+    missed = 20 - len({number(frame) for frame in frames})
+    assert camera.dropped == missed  # none on an idle machine
+    assert frames[-1].tick > 100
+
+
+def test_a_loop_slower_than_the_camera_drops_what_it_does_not_see():
+    """A third of the pictures, though an interval that is missed and the picture that is skipped for it differ by one."""
+    frames, camera = watch(steady(70, 25, start_s=0.01), until=60, work_s=1.5 * INTERVAL_S)
+    seen = {number(frame) for frame in frames}
+    assert camera.dropped == pytest.approx(max(seen) - min(seen) + 1 - len(seen), abs=3)
+    assert camera.dropped >= 15
+
+
 class Given:
     """A device whose pictures have the given times, at once."""
 
@@ -164,6 +182,83 @@ def capture(times_s: list[float], reopen=None) -> CaptureThread:
 def test_the_rate_of_a_camera(times_s, rate):
     found = capture([100 + time_s for time_s in times_s]).rate()
     assert found == (None if rate is None else pytest.approx(rate, rel=0.4 if rate == 30 else 0.05))
+
+
+def settled(thread: CaptureThread, interval_s: float) -> tuple[list[float | None], EventLog]:
+    """The step after each picture, as `CameraSource` follows it, and what was said."""
+    events, stop = EventLog(), StopRequest()
+    camera = CameraSource("camera 0", lambda: ScheduledCamera([]), Ticker(interval_s, stop), stop, EventLog(), retry_s=5)
+    camera.close()
+    camera._thread, camera._events = thread, events
+    steps: list[float | None] = []
+    note = thread._note_interval
+
+    def note_and_follow(apart_s: float) -> None:
+        note(apart_s)
+        camera._note_step()
+        steps.append(camera._step_s)
+
+    thread._note_interval = note_and_follow
+    thread.run()
+    return steps, events
+
+
+def read_all(*streams: list[float]) -> CaptureThread:
+    """A thread that is to read these streams, with a reconnect between two."""
+    devices = iter([Given(times_s) for times_s in streams])
+
+    def reopen() -> Given:
+        device = next(devices, None)
+        if device is None:
+            raise NoPictureError("gone")
+        return device
+
+    return CaptureThread("camera 0", reopen(), reopen, EventLog(), retry_s=0.3)
+
+
+def changes(steps: list[float | None]) -> list[float | None]:
+    return [after for before, after in pairwise(steps) if after != before]
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.2])
+def test_the_step_is_known_after_twenty_pictures_and_jitter_does_not_change_it(jitter):
+    shift = np.random.default_rng(0).uniform(-jitter, jitter, 400) / 2
+    steps, events = settled(read_all([100 + n / 2 + shift[n] for n in range(400)]), 0.1)
+    assert steps[:18] == [None] * 18
+    assert changes(steps) == [pytest.approx(0.5, rel=0.03)]
+    assert events.counts == {"slow_source": 1}
+    assert "one forecast step is 0.50 s here" in events.messages[0]
+
+
+def test_every_change_of_the_rate_changes_the_step_once_and_is_said_once():
+    day, dusk = steady(100, 30, 100.0), steady(100, 7.5, 103.5)
+    night = steady(100, 3, dusk[-1] + 1 / 3)
+    times_s = [*day, *dusk, *night, *steady(100, 30, night[-1] + 1 / 30)]
+    steps, events = settled(read_all(times_s), 0.1)
+    expected = [0.1, pytest.approx(1 / 7.5, rel=0.02), pytest.approx(1 / 3, rel=0.02), 0.1]
+    assert changes(steps) == expected
+    assert events.counts == {"slow_source": 2, "full_rate": 1}
+    assert events.messages[-1].endswith("delivers 30 frames per second, the model expects 10: one forecast step is 0.1 s again")
+
+
+def test_the_step_is_kept_over_a_reconnect_until_the_new_rate_is_known():
+    steps, events = settled(read_all(steady(40, 3, 100.0), steady(60, 2, 115.0)), 0.1)
+    assert steps[50] == pytest.approx(1 / 3)
+    assert steps[-1] == pytest.approx(0.5)
+    assert events.counts == {"slow_source": 2}
+
+
+def test_a_rate_at_the_border_of_what_is_slow_does_not_come_and_go():
+    border = np.repeat([0.1045, 0.1055, 0.1045, 0.1055], 100)
+    steps, events = settled(read_all(list(100 + np.cumsum(border))), 0.1)
+    assert len(set(steps) - {None}) <= 2
+    assert sum(events.counts.values()) <= 1
+
+
+def test_frames_of_a_slow_camera_say_how_long_its_step_is():
+    frames, _ = watch(steady(60, 20), until=45, interval_s=0.02)
+    assert frames[0].step_s is None
+    assert frames[-1].step_s == pytest.approx(0.05, rel=0.05)
 
 
 def test_a_camera_that_takes_a_picture_every_two_seconds_has_no_pauses():

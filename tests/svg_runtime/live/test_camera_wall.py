@@ -132,8 +132,9 @@ class Shown:
 class Camera:
     """Stands for what the wall asks of a CameraRun."""
 
-    def __init__(self) -> None:
+    def __init__(self, paced: bool) -> None:
         self.running = True
+        self.reader = SimpleNamespace(is_paced=paced)
         self.ended_by: Exception | None = None
         self.tick_s = 0.1
         self.stats = SimpleNamespace(
@@ -146,10 +147,8 @@ def due(number: int, camera: Camera, tick: int) -> tuple[Due, View]:
 
 
 def open_wall(count: int, paced: bool = False, shown: Shown | None = None) -> tuple[CameraWall, list[Camera], Shown]:
-    cameras, shown = [Camera() for _ in range(count)], shown or Shown()
-    wall = CameraWall(
-        cameras=cameras, picture=picture_of(count), outputs=[shown], recorders=[], interval_s=0.1, paced=paced
-    )  # fmt: skip
+    cameras, shown = [Camera(paced) for _ in range(count)], shown or Shown()
+    wall = CameraWall(cameras=cameras, picture=picture_of(count), outputs=[shown], recorders=[], interval_s=0.1)
     return wall, cameras, shown
 
 
@@ -180,6 +179,44 @@ def test_views_that_are_left_out_are_counted_while_the_run_goes_on():
     gate.set()
     wall.finish(keep=True)
     assert 10 <= counted <= camera.stats.not_shown
+
+
+class Held(Shown):
+    """An output that begins to write late."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+
+    def write(self, picture: np.ndarray, tick: int) -> None:
+        assert self.gate.wait(10)
+        super().write(picture, tick)
+
+
+@pytest.mark.parametrize("came", [False, True])
+def test_beside_a_camera_that_never_came_or_has_ended_no_picture_of_a_file_is_lost(came):
+    wall, (camera, file), shown = open_wall(2, paced=True, shown=Held())
+    file.reader.is_paced = False
+    if came:
+        wall.show([due(0, camera, 0)])
+        camera.running = False
+    threading.Timer(0.1, shown.gate.set).start()
+    for tick in range(12):
+        wall.show([due(1, file, tick)])
+    wall.finish(keep=True)
+    assert len(shown.ticks) == 12 + came
+    assert (camera.stats.not_shown, file.stats.not_shown) == (0, 0)
+
+
+def test_no_output_delays_a_camera_that_runs_beside_a_file():
+    wall, (camera, file), shown = open_wall(2, paced=True, shown=Held())
+    file.reader.is_paced = False
+    for tick in range(12):
+        wall.show([due(0, camera, tick)])  # would wait forever
+        wall.show([due(1, file, tick)])
+    shown.gate.set()
+    wall.finish(keep=True)
+    assert file.stats.not_shown > 0
 
 
 def test_there_is_one_picture_per_model_interval():

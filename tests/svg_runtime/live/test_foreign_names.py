@@ -105,6 +105,10 @@ def test_every_sign_that_cuts_a_password_short_is_named():
         assert f"{code} for {sign}" in message
     assert "s3" not in message
     assert "http://USER:PASSWORD@" in explain_missing_stream("http://host/x", "401 Unauthorized")
+    refused = explain_missing_stream("rtsp://user:s3cret@host/x", "401 Unauthorized")
+    assert "refused the user name and password" in refused
+    assert "%3A for :" in refused
+    assert "s3cret" not in refused
 
 
 @pytest.mark.parametrize("address", ["rtsp://user:s3cret@host/cam?channel=1*[0]", "HTTP://host/%d.jpg?k=s3cret"])

@@ -40,6 +40,8 @@ from tests.svg_runtime.live.network_cameras import (
     switched_on,
 )
 
+REFUSED = "the camera refused the user name and password in the address"
+
 
 def camera_at(url: str, events: EventLog | None = None, **options):
     return open_source(SourceOptions(source=url, **options), 0.04, 64, StopRequest(), events or EventLog())
@@ -177,10 +179,12 @@ def test_rtsp_with_a_password_that_no_message_shows():
         camera = camera_at(f"rtsp://admin:s3cr%25t@{server.address}/cam")
         assert camera.description == f"rtsp://{server.address}"
         require_live(camera)
-        with pytest.raises(SourceLostError, match="401") as refused:
+        with pytest.raises(SourceLostError, match=r"401.*\n  include the user name and password: rtsp://USER"):
+            camera_at(f"rtsp://{server.address}/cam")
+        with pytest.raises(SourceLostError, match=f"401.*\n  {REFUSED}") as refused:
             camera_at(f"rtsp://admin:wr0ng@{server.address}/cam")
     assert "wr0ng" not in str(refused.value)
-    assert "USER:PASSWORD" in str(refused.value)
+    assert "USER:PASSWORD" not in str(refused.value)
 
 
 def test_a_camera_that_restarts_is_a_new_clip():
@@ -320,6 +324,21 @@ class LogIn(Mjpeg):
         self.send_header("WWW-Authenticate", 'Basic realm="camera"')
         self.end_headers()
         self.wfile.write(b"<html>camera</html>" * 50)
+
+
+@pytest.mark.parametrize("code", [401, 403])
+def test_a_password_that_a_camera_refused_over_http_is_said_to_be_refused(code):
+    class Refusing(Mjpeg):
+        def do_GET(self) -> None:  # noqa: N802
+            self.send_error(code)
+
+    with switched_on(Refusing) as server:
+        with pytest.raises(SourceLostError, match=f"{code}.*\n  {REFUSED}") as refused:
+            camera_at(f"http://admin:wr0ng@{server.address}/video")
+        assert "wr0ng" not in str(refused.value)
+        for address in (server.address, f"admin@{server.address}"):
+            with pytest.raises(SourceLostError, match=f"{code}.*\n  include the user name and password: http://USER"):
+                camera_at(f"http://{address}/video")
 
 
 def test_an_address_of_a_web_page_is_said_to_be_one():

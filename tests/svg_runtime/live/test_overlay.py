@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from svg_runtime.live.overlay import Caption, ForecastPicture, View
 from svg_runtime.live.overlay.images import heat_map, put_picture
 from svg_runtime.live.overlay.layout import DEFAULT_SIZE_WH, Layout, make_frame, shown_steps
 from svg_runtime.live.overlay.layout import make_layout as layout_in
-from svg_runtime.live.overlay.theme import WARNING, Rect, shorten, text, text_width
+from svg_runtime.live.overlay.theme import ACCENT, WARNING, Rect, shorten, text, text_width
 from svg_runtime.live.overlay.trace_panel import _known_runs, _round_up
 
 
@@ -51,7 +52,8 @@ def changed(a: np.ndarray, b: np.ndarray) -> tuple[slice, slice]:
 )
 def test_any_model_gives_a_picture_of_the_same_size(samples, horizon, shape):
     picture = ForecastPicture(caption(samples, horizon, shape[:2]))
-    view = View(np.zeros((48, 64, 3), np.uint8), futures(samples, horizon, shape), surprise=deque([None, 1.0, 2.0]))
+    trace = traced([None, 1.0, 2.0])
+    view = View(np.zeros((48, 64, 3), np.uint8), futures(samples, horizon, shape), **trace)
     canvas = picture.annotate(view)
     assert canvas.shape == (HEIGHT, WIDTH, 3)
     assert canvas.dtype == np.uint8
@@ -102,7 +104,7 @@ def test_the_previous_picture_leaves_no_trace():
     picture = ForecastPicture(caption())
     first = View(np.zeros((64, 64), np.uint8), waiting=2)
     clean = picture.annotate(first)
-    picture.annotate(View(np.full((64, 64), 200, np.uint8), futures(), surprise=deque([1.0] * 100), fps=30, seen=100))
+    picture.annotate(View(np.full((64, 64), 200, np.uint8), futures(), fps=30, seen=100, **traced([1.0] * 100)))
     assert np.array_equal(picture.annotate(first), clean)
 
 
@@ -116,7 +118,14 @@ def test_live_picture_is_cropped_as_the_model_sees_it():
 
 
 def test_surprise_trace_is_broken_where_it_is_unknown():
-    assert list(_known_runs([None, 1.0, 2.0, None, None, 3.0])) == [[(1, 1.0), (2, 2.0)], [(5, 3.0)]]
+    trace = list(enumerate([None, 1.0, 2.0, None, None, 3.0]))
+    assert list(_known_runs(trace)) == [[(1, 1.0), (2, 2.0)], [(5, 3.0)]]
+
+
+def traced(surprise: list[float | None], step_s: float = 0.1) -> dict[str, Any]:
+    """What a view has of frames so far apart, of which the last is that of the view."""
+    times_s = [step_s * number for number in range(len(surprise))]
+    return {"trace_s": deque(times_s), "surprise": deque(surprise), "position_s": times_s[-1]}
 
 
 def trace_of(view: View, signal: str | None) -> np.ndarray:
@@ -132,7 +141,7 @@ def colored(picture: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
 
 def test_with_alarms_the_trace_shows_their_signal_and_threshold():
     dark = np.zeros((48, 64, 3), np.uint8)
-    view = View(dark, surprise=deque([0.1] * 50), signal=deque([-3.0, 1.0, 4.0] * 20), threshold=4.5)
+    view = View(dark, signal=deque([-3.0, 1.0, 4.0] * 20), threshold=4.5, **traced([0.1] * 60))
     quiet = trace_of(view, "combined")
     assert colored(quiet, WARNING).any(1).sum() == 1  # one dashed line
     higher = trace_of(replace(view, threshold=4.9), "combined")
@@ -144,10 +153,28 @@ def test_with_alarms_the_trace_shows_their_signal_and_threshold():
 
 def test_without_alarms_the_trace_shows_surprise():
     dark = np.zeros((48, 64, 3), np.uint8)
-    view = View(dark, surprise=deque([0.1] * 50))
+    view = View(dark, **traced([0.1] * 50))
     assert not colored(trace_of(view, None), WARNING).any()
     assert np.array_equal(trace_of(view, None), trace_of(replace(view, signal=deque([4.0] * 50)), None))
     assert not np.array_equal(trace_of(view, None), trace_of(replace(view, surprise=deque([0.2, 0.1] * 25)), None))
+
+
+def curve_of(view: View) -> tuple[float, float]:
+    """Where the curve begins and ends, as shares of the width of its axis."""
+    picture = ForecastPicture(caption()).annotate(view)
+    trace = make_layout((64, 64), 8, 10).trace
+    columns = np.where((trace.of(picture) == ACCENT).all(-1).any(0))[0]
+    return columns[0] / trace.width, columns[-1] / trace.width
+
+
+def test_the_trace_is_drawn_by_time_where_pictures_are_dropped_or_come_slowly():
+    """28 frames half a second apart are 13.5 s: more than an axis of 12 s, and a quarter of one of a minute."""
+    dark = np.zeros((48, 64, 3), np.uint8)
+    dropped = View(dark, **traced([0.1] * 28, step_s=0.5))
+    assert curve_of(dropped) == pytest.approx((0.0, 1.0), abs=0.02)
+    assert curve_of(replace(dropped, step_s=0.5)) == pytest.approx((1 - 13.5 / 60, 1.0), abs=0.02)
+    away = replace(dropped, step_s=0.5, position_s=dropped.position_s + 30.0)  # what came last is old
+    assert curve_of(away) == pytest.approx((0.5 - 13.5 / 60, 0.5), abs=0.02)
 
 
 @pytest.mark.parametrize(("value", "top"), [(0.0, 0.1), (0.11, 0.2), (1.0, 1.0), (1.1, 2.0), (7.0, 10.0), (130.0, 200.0)])

@@ -40,7 +40,8 @@ def futures(samples: int = 4, horizon: int = 5, value: float = 128 / 255) -> np.
 
 
 def view_of(picture: np.ndarray, made: np.ndarray, **rest) -> View:
-    return View(picture, made, frame=fit_frame(picture, 32, 32, 3) / np.float32(255), **rest)
+    seen = fit_frame(picture, 32, 32, 3) / np.float32(255)
+    return View(picture, made, frame=seen, position_s=0.1 * rest.get("tick", 0), **rest)
 
 
 def seen_part(picture: np.ndarray, name: str, size_wh: tuple[int, int] = (1280, 720)) -> np.ndarray:
@@ -185,6 +186,17 @@ def test_before_shows_the_forecast_that_was_made_for_this_frame():
     assert np.abs(left.of(canvas)[20:-20, 20:-20].astype(int) - 9 * 255 / 20).max() <= 1
     canvas = picture.annotate(view(10, resets=1))  # another scene: nothing was expected of it
     assert (left.of(canvas)[20:-20, 20:-20] == PANEL).all()
+
+
+def test_before_counts_the_steps_of_a_slow_camera():
+    """One step is half a second, five intervals of the model: the forecast of the picture before is one step ahead."""
+    picture = ForecastPicture(caption(samples=2, horizon=2, lead=1), overlays=("before",))
+    for number in range(2):
+        made = np.stack([futures(2, 1, value)[:, 0] for value in (0.5, 1.0)], 1)
+        canvas = picture.annotate(replace(view_of(GRAY, made, tick=5 * number), step_s=0.5))
+    box = content_of(make_frame((1280, 720)).body, make_frame((1280, 720)).scale)
+    shown = Rect(box.x, box.y, box.width // 3 - 40, 200).of(canvas)[20:-20, 20:-20]
+    assert np.abs(shown.astype(int) - 128).max() <= 1
 
 
 def test_the_most_likely_sample_is_nearest_to_the_mean_over_the_horizon():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import resource
@@ -9,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
@@ -36,7 +38,7 @@ NOON = datetime(2026, 10, 25, 12, tzinfo=timezone.utc)
 
 def view_at(tick: int, picture: np.ndarray | None = None, futures: np.ndarray | None = None) -> View:
     picture = np.random.default_rng(tick).integers(0, 255, (90, 120, 3), np.uint8) if picture is None else picture
-    return View(picture, futures, tick=tick, time=NOON + timedelta(seconds=0.1 * tick), number=tick)
+    return View(picture, futures, tick=tick, time=NOON + timedelta(seconds=0.1 * tick), number=tick, step_s=0.1)
 
 
 def segments(folder: Path, what: str = "camera", limit: int = 10**9, segment_s: float = 2.0) -> SegmentRecorder:
@@ -181,7 +183,7 @@ def test_the_limit_holds_after_every_segment(tmp_path):
 def test_two_files_of_one_moment_have_two_names_and_unfinished_ones_are_removed(tmp_path):
     (tmp_path / ".svg-live-20200101T000000.000Z.npz").write_bytes(b"unfinished")
     (tmp_path / ".other.npz").write_bytes(b"not ours")
-    recorder = ForecastRecorder(tmp_path, limit_bytes=10**6, step_s=0.1, bundle_id="b", dtype="float16")
+    recorder = ForecastRecorder(tmp_path, limit_bytes=10**6, bundle_id="b", dtype="float16")
     for _ in range(2):
         recorder.record(view_at(0, futures=np.zeros((1, 2, 4, 4, 1), np.float32)), None)
     assert names(tmp_path) == [".other.npz", "svg-live-20261025T120000.000Z.npz", "svg-live-20261025T120000.001Z.npz"]
@@ -223,6 +225,71 @@ def test_a_full_disk_ends_no_run_and_what_was_written_can_be_read(tiny_bundle, t
     pictures = sum(len(read_times(video)) for video in (tmp_path / "rec").iterdir())
     assert pictures > 5
     assert (int(counted[1]), int(counted[1]) + int(counted[2])) == (pictures, 90)
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        (["--record"], "svg-live-20250101T000000.000Z.mp4"),
+        (["--save-forecasts"], "svg-live-20250101T000000.000Z.npz"),
+        (["--alarm", "--alarm-dir"], "alarm-20250101T000000.000Z-1.mp4"),
+    ],
+)
+def test_what_an_earlier_run_recorded_is_not_replaced(svg_live, tmp_path, folder, name):
+    (tmp_path / "old").mkdir()
+    old = tmp_path / "old" / name
+    old.write_bytes(b"\0\0\0 of an earlier run")
+    short = ("--headless", "--samples", "2", "--horizon", "2", "--max-frames", "3", *folder, "old")
+    output = [["--output", f"old/{name}"]] if name.endswith(".mp4") else []
+    for option in (["--json", f"old/{name}"], ["--alarm", "--events", f"old/{name}"], *output):
+        code, stderr, _ = svg_live(*short, *option)
+        assert (code, f"would overwrite 'old/{name}', a file in the folder of {folder[-1]}" in stderr) == (2, True), stderr
+    assert old.read_bytes() == b"\0\0\0 of an earlier run"
+    for _ in range(2):  # the second one adds to the events
+        code, stderr, _ = svg_live(*short, "--json", "old/stats.json", "--alarm", "--events", "old/events.log")
+        assert code == 0, stderr
+        (tmp_path / "old" / "events.log").write_text("{}\n")
+
+
+@pytest.mark.parametrize(
+    ("output", "code", "said"),
+    [
+        (["--record", "rec"], 0, ""),
+        (["--save-forecasts", "raw"], 0, ""),
+        (["--alarm", "--alarm-dir", "alarms"], 0, ""),
+        (["--alarm", "--events", "events.jsonl"], 0, ""),
+        (["--output", "out.mp4"], 1, "error: cannot write 'out.mp4': No space left on device\n"),
+        (["--json", "out.json"], 1, "error: cannot write 'out.json': No space left on device\n"),
+    ],
+)
+def test_a_disk_that_is_full_at_the_start_refuses_only_what_is_not_tried_again(svg_live, monkeypatch, output, code, said):
+    def refuse(**_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    got, stderr, _ = svg_live("--headless", "--samples", "2", "--horizon", "2", "--max-frames", "3", *output)
+    assert (got, said in stderr) == (code, True), stderr
+
+
+def test_own_recordings_that_fill_the_disk_make_room(tmp_path, monkeypatch):
+    monkeypatch.setattr(retrying, "RETRY_S", 0.0)
+    old = tmp_path / "svg-live-20250101T000000.000Z.mp4"
+    old.write_bytes(bytes(10**6))
+    real = FragmentedMp4.__init__
+
+    def on_a_full_disk(self, *arguments, **named):
+        if old.exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(self, *arguments, **named)
+
+    monkeypatch.setattr(FragmentedMp4, "__init__", on_a_full_disk)
+    events = EventLog()
+    recorder = Retrying(segments(tmp_path, limit=10**6), "--record", events)
+    for tick in range(10):
+        recorder.record(view_at(tick), None)
+    recorder.close()
+    assert events.counts == {}
+    assert recorder.summary()["pictures"] == 10
 
 
 def _record_until_the_disk_is_full(folder: str, limits: str) -> None:
@@ -316,7 +383,7 @@ def test_a_disk_that_stays_full_is_not_announced_as_writable(tmp_path):
 def test_a_moment_without_a_forecast_does_not_say_that_forecasts_can_be_written(tmp_path, monkeypatch):
     monkeypatch.setattr(retrying, "RETRY_S", 0.0)
     events, futures = EventLog(), np.zeros((1, 2, 8, 8, 1), np.float32)
-    forecasts = ForecastRecorder(tmp_path / "raw", limit_bytes=10**6, step_s=0.1, bundle_id="b", dtype="float16")
+    forecasts = ForecastRecorder(tmp_path / "raw", limit_bytes=10**6, bundle_id="b", dtype="float16")
     recorder = Retrying(forecasts, "--save-forecasts", events)
     (tmp_path / "raw").touch()  # a file, where no folder can be made
     recorder.record(view_at(0, futures=futures), None)
@@ -339,7 +406,7 @@ def test_a_full_disk_is_not_strewn_with_videos_without_a_picture(tmp_path):
 
 
 def test_a_forecast_larger_than_the_limit_is_refused_and_removes_nothing(tmp_path):
-    recorder = ForecastRecorder(tmp_path, limit_bytes=10_000, step_s=0.1, bundle_id="b", dtype="float16")
+    recorder = ForecastRecorder(tmp_path, limit_bytes=10_000, bundle_id="b", dtype="float16")
     recorder.record(view_at(0, futures=np.zeros((1, 2, 8, 8, 1), np.float32)), None)
     before = names(tmp_path)
     with pytest.raises(OSError, match=r"a file of 0\.5 MB exceeds the limit of 0\.0 MB"):
@@ -365,7 +432,7 @@ def test_numbered_pictures_are_read_back_with_their_gaps(svg_live, tmp_path):
     [
         ({"segment": "10"}, "--record-segment: '10' is not a duration"),
         ({"segment": "0.5s"}, "too short"),
-        ({"limit": "1MB"}, "too small"),
+        ({"limit": "1MB"}, "--record-limit 1MB is too small for a recording\n  expected at least 10MB"),
         ({"limit": "much"}, "--record-limit: 'much' is not a size"),
         ({"record": None, "what": "camera"}, "--record-what without anything to record"),
         ({"record": None, "limit": "1G"}, "--record-limit without anything to record"),

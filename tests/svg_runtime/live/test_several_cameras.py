@@ -24,7 +24,7 @@ from tests.svg_runtime.live.live_helpers import read_times, write_video
 
 DEADLINE_S = 60.0
 SMALL = ("--headless", "--json", "stats.json", "--samples", "2", "--horizon", "3")
-LOW = ("--alarm", "--alarm-threshold", "0.2", "--alarm-clear", "0", "--alarm-min-duration", "0")
+LOW = ("--alarm", "--alarm-threshold", "0.2", "--alarm-clear", "1e-9", "--alarm-min-duration", "0")
 TWO = ("--source", "synthetic://digits", "--source", "synthetic://digits")
 
 

@@ -82,6 +82,12 @@ class TestFiles:
         assert len(frames) == 10
         assert events.counts == {"slow_source": 1}
 
+    def test_one_picture_alone_has_no_step_to_report(self, tmp_path):
+        events = EventLog()
+        source = FileSource(write_video(tmp_path / "a.mp4", frames=1, fps=4), 0.1, StopRequest(), events)
+        assert len(list(source.frames())) == 1
+        assert events.counts == {}
+
     def test_folder_in_name_order_with_a_new_clip_per_video(self, tmp_path):
         for number, name in enumerate(("clip10.mp4", "clip9.mp4")):
             write_video(tmp_path / name, frames=3 + number)
@@ -458,6 +464,9 @@ class TestCamera:
         for _ in range(4):
             ticks.append(next(frames).tick)
             clock.now_s += 0.35  # every picture takes three and a half intervals
+            enough = camera.captured + 8
+            while camera.captured < enough:  # in which there is a picture for each of them
+                time.sleep(0.001)
         camera.close()
         assert ticks == [0, 3, 7, 10]
         assert camera.dropped == 2 + 3 + 2

@@ -21,10 +21,11 @@ AlarmSignalOption = Annotated[
     ),
 ]
 AlarmThresholdOption = Annotated[
-    float | None, _option(min=0.0, metavar="Z", help="The signal from which on it is an alarm. Default: 4.5.")
+    float | None, _option(metavar="Z", help="The signal from which on it is an alarm, above 0. Default: 4.5.")
 ]
 AlarmClearOption = Annotated[
-    float | None, _option(min=0.0, metavar="Z", help="Below this the alarm ends. Default: half of the threshold.")
+    float | None,
+    _option(metavar="Z", help="Below this the alarm ends; above 0, at most the threshold. Default: half of the threshold."),
 ]
 AlarmMinDurationOption = Annotated[
     float | None,
@@ -47,10 +48,16 @@ AlarmAfterOption = Annotated[
 ]
 AlarmBufferOption = Annotated[
     str | None,
-    _option(metavar="SIZE", help="Memory for the pictures before an alarm, which are kept compressed. Default: 64MB."),
+    _option(
+        metavar="SIZE",
+        help="Memory for the pictures before an alarm, which are kept compressed; at least 1MB. Default: 64MB.",
+    ),
 ]
 AlarmLimitOption = Annotated[
-    str | None, _option(metavar="SIZE", help="Size of all alarms' files in --alarm-dir; the oldest are removed. Default: 1GB.")
+    str | None,
+    _option(
+        metavar="SIZE", help="Size of all alarms' files in --alarm-dir, at least 10MB; the oldest are removed. Default: 1GB."
+    ),
 ]
 EventsOption = Annotated[Path | None, _option(metavar="FILE.jsonl", help="Append a line of JSON for each alarm.")]
 MqttOption = Annotated[

@@ -93,6 +93,7 @@ class AlarmMonitor:
     Args:
         options: see there.
         interval_s: seconds per observed frame, in the time of the source: longer than a tick where a video has fewer pictures.
+            The pictures of a camera say it themselves, once its rate is known.
         source: description of what is watched, without secrets.
         model: its name.
         events: of the run.
@@ -109,7 +110,6 @@ class AlarmMonitor:
         numbers: Iterator[int] | None = None, tick_s: float | None = None,
     ) -> None:  # fmt: skip
         self._options = options
-        self._interval_s = interval_s
         self._tick_s = tick_s or interval_s
         self._source = source
         self._model = model
@@ -201,7 +201,7 @@ class AlarmMonitor:
         if newest is None or not self._options.enabled:
             return
         away_s = time.monotonic() - newest.came_s
-        if away_s < away_after_s(self._interval_s):
+        if away_s < away_after_s(self._trigger.value_s):
             return
         self._change(newest.time_s + away_s, None)
         if self._clips is not None:
@@ -216,8 +216,7 @@ class AlarmMonitor:
     def set_threshold(self, threshold: float) -> None:
         """Raise alarms from this value on; the value below which they end keeps its ratio to it."""
         before = self._options.trigger
-        ratio = before.clear / before.threshold if before.threshold else 0.5
-        trigger = replace(before, threshold=threshold, clear=threshold * ratio)
+        trigger = replace(before, threshold=threshold, clear=threshold * (before.clear / before.threshold))
         self._options = replace(self._options, trigger=trigger)
         self._trigger.change(trigger)
 
@@ -267,6 +266,7 @@ class AlarmMonitor:
     def _note_picture(self, source_frame: SourceFrame, position_s: float) -> float:
         """Note that a picture has come, and return its time by the `StepClock`."""
         time_s = self._clock.add(position_s)
+        self._trigger.value_s = source_frame.step_s or self._trigger.value_s
         if source_frame.captured_s is not None:
             self._newest = _Newest(came_s=time.monotonic(), time_s=time_s, tick=source_frame.tick)
         if self._clips is not None:
@@ -327,9 +327,9 @@ class AlarmMonitor:
         alarm = self._alarm
         assert alarm is not None
         self._alarm = None
-        elapsed_s = min(alarm.high_taken_s + self._interval_s, time.monotonic()) - alarm.start_s
+        elapsed_s = min(alarm.high_taken_s + self._trigger.value_s, time.monotonic()) - alarm.start_s
         alarm.end = alarm.start + timedelta(seconds=elapsed_s)
-        duration_s = elapsed_s if alarm.of_camera else alarm.high_s - alarm.position_s + self._interval_s
+        duration_s = elapsed_s if alarm.of_camera else alarm.high_s - alarm.position_s + self._trigger.value_s
         self._write(lambda: self._finish(alarm, duration_s))
 
     def _save(self, alarm: _Alarm, pictures: list[StoredPicture]) -> None:
@@ -390,8 +390,7 @@ class AlarmMonitor:
                 seen.add(max(0.0, value))
 
     def _position_of(self, source_frame: SourceFrame) -> float:
-        source_s = source_frame.source_s
-        now_s = source_frame.tick * self._tick_s if source_s is None else source_s
+        now_s = source_frame.position_s(self._tick_s)
         if self._first_s is None:
             self._first_s = now_s
         return now_s - self._first_s

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from svg_common.errors import UsageError
-from svg_common.outputs import require_writable_folder
-from svg_common.quantities import parse_size, parsed_option
+from svg_common.quantities import parse_size, parsed_size
 from svg_runtime.live.alarms.command import AlarmCommand
 from svg_runtime.live.alarms.mqtt import MqttPublisher, check_broker
 from svg_runtime.live.alarms.outlet import Outlet, Transport
@@ -22,6 +21,7 @@ from svg_runtime.live.events import EventLog
 _SIGNAL: SignalName = "combined"
 _AROUND_S = 5.0
 _BUFFER, _LIMIT = "64MB", "1GB"
+_LEAST_BUFFER, _LEAST_LIMIT = "1MB", "10MB"  # a picture of a large camera, and a clip of it
 
 
 @dataclass(frozen=True)
@@ -63,19 +63,20 @@ class AlarmOptions:
 
         Raises:
             UsageError: a value makes no sense.
-            OutputError: the folder cannot be written.
             MissingExtraError: a package is not installed.
         """
-        numbers = {
-            "--alarm-threshold": self.trigger.threshold,
-            "--alarm-clear": self.trigger.clear,
+        levels = {"--alarm-threshold": self.trigger.threshold, "--alarm-clear": self.trigger.clear}
+        for option, level in levels.items():  # no signal that counts is below 0: an alarm would never end
+            if not 0 < level < math.inf:
+                raise UsageError(f"{option} is {level:g}\n  expected a number above 0")
+        seconds = {
             "--alarm-min-duration": self.trigger.min_duration_s,
             "--alarm-hold": self.trigger.hold_s,
             "--alarm-cooldown": self.trigger.cooldown_s,
             "--alarm-before": self.before_s,
             "--alarm-after": self.after_s,
         }
-        for option, number in numbers.items():
+        for option, number in seconds.items():
             if not 0 <= number < math.inf:
                 raise UsageError(f"{option} is {number:g}\n  expected a number from 0 on")
         if self.trigger.clear > self.trigger.threshold:
@@ -83,8 +84,6 @@ class AlarmOptions:
                 f"--alarm-clear {self.trigger.clear:g} is above the threshold, {self.trigger.threshold:g}\n"
                 "  expected at most --alarm-threshold, or no alarm would last"
             )
-        if self.folder is not None:
-            require_writable_folder(self.folder)
         if self.webhook is not None:
             Webhook(self.webhook)
         if self.command is not None:
@@ -112,7 +111,7 @@ def alarm_options(enabled: bool, given: Mapping[str, Any]) -> AlarmOptions:
         given: by their names without dashes, such as alarm_threshold; None: not given.
 
     Raises:
-        UsageError: an option without --alarm, or a size that is none.
+        UsageError: an option without --alarm, or a size that is none, or too small.
     """
     chosen = {name: value for name, value in given.items() if value is not None}
     if chosen and not enabled:
@@ -134,8 +133,8 @@ def alarm_options(enabled: bool, given: Mapping[str, Any]) -> AlarmOptions:
         folder=chosen.get("alarm_dir"),
         before_s=chosen.get("alarm_before", _AROUND_S),
         after_s=chosen.get("alarm_after", _AROUND_S),
-        buffer_bytes=parsed_option("--alarm-buffer", parse_size, chosen.get("alarm_buffer", _BUFFER)),
-        limit_bytes=parsed_option("--alarm-limit", parse_size, chosen.get("alarm_limit", _LIMIT)),
+        buffer_bytes=parsed_size("--alarm-buffer", chosen.get("alarm_buffer", _BUFFER), _LEAST_BUFFER, "a picture of a clip"),
+        limit_bytes=parsed_size("--alarm-limit", chosen.get("alarm_limit", _LIMIT), _LEAST_LIMIT, "the clip of an alarm"),
         events_file=chosen.get("events"),
         mqtt=chosen.get("mqtt"),
         webhook=chosen.get("webhook"),

@@ -14,8 +14,8 @@ class TriggerOptions:
     """When an alarm starts and ends.
 
     Attributes:
-        threshold: a signal from this on starts an alarm.
-        clear: a signal below this lets it end; at most `threshold`.
+        threshold: a signal from this on starts an alarm; above 0.
+        clear: a signal below this lets it end; above 0, and at most `threshold`.
         min_duration_s: how long the signal must be at the threshold before the alarm starts.
         hold_s: how long it must be below `clear` before the alarm ends.
         cooldown_s: from the end of an alarm to the start of the next one at least.
@@ -33,17 +33,18 @@ class AlarmTrigger:
 
     Args:
         options: see there.
-        interval_s: how long one value holds.
+        value_s: how long one value holds.
 
     Attributes:
+        value_s: as given; it may change with the rate of a camera.
         active: whether there is an alarm.
         rose_s: time of the first value of this rise, or of the alarm.
         high_s: time of the alarm's last value that was not below `clear`.
     """
 
-    def __init__(self, options: TriggerOptions, interval_s: float) -> None:
+    def __init__(self, options: TriggerOptions, value_s: float) -> None:
         self._options = options
-        self._interval_s = interval_s
+        self.value_s = value_s
         self.active = False
         self.rose_s: float | None = None
         self.high_s = 0.0
@@ -69,7 +70,7 @@ class AlarmTrigger:
             self.rose_s = None
             return None
         self.rose_s = time_s if self.rose_s is None else self.rose_s
-        if time_s - self.rose_s + self._interval_s < self._options.min_duration_s - _ROUNDING_S:
+        if time_s - self.rose_s + self.value_s < self._options.min_duration_s - _ROUNDING_S:
             return None
         self.active = True
         self.high_s = time_s

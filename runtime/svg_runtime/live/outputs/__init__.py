@@ -41,15 +41,12 @@ def open_outputs(
     return outputs
 
 
-def open_recorders(
-    options: RecordingOptions, interval_s: float, step_s: float, bundle_id: str, events: EventLog
-) -> list[Recorder]:
+def open_recorders(options: RecordingOptions, interval_s: float, bundle_id: str, events: EventLog) -> list[Recorder]:
     """Open the requested recorders, which count what they cannot write and try again.
 
     Args:
         options: what to record, and where.
         interval_s: seconds per tick.
-        step_s: seconds per forecast step, longer than a tick where a video has fewer pictures a second.
         bundle_id: of the model that makes the forecasts.
         events: of the run.
     """
@@ -71,7 +68,6 @@ def open_recorders(
         forecasts = ForecastRecorder(
             folder=options.forecasts,
             limit_bytes=options.limit_bytes,
-            step_s=step_s,
             bundle_id=bundle_id,
             dtype=options.forecast_dtype,
         )

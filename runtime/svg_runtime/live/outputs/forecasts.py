@@ -25,16 +25,12 @@ class ForecastRecorder:
     Args:
         folder: where to; what else is in there is left alone.
         limit_bytes: of all these files together.
-        step_s: seconds per forecast step.
         bundle_id: of the model.
         dtype: of the futures.
     """
 
-    def __init__(
-        self, folder: Path, limit_bytes: int, step_s: float, bundle_id: str, dtype: Literal["float16", "float32"]
-    ) -> None:
+    def __init__(self, folder: Path, limit_bytes: int, bundle_id: str, dtype: Literal["float16", "float32"]) -> None:
         self._files = BoundedFolder(folder, ".npz", limit_bytes)
-        self._step_s = step_s
         self._bundle_id = bundle_id
         self._dtype = np.dtype(dtype)
         self._count = 0
@@ -47,13 +43,14 @@ class ForecastRecorder:
         """
         if view.futures is None:
             return False
+        assert view.step_s is not None  # whoever forecasts knows it
         futures = view.futures.astype(self._dtype)
         self._files.make_room(futures.nbytes + _HEADER_BYTES)
         path = self._files.new_file(view.time)
         _publish(
             path,
             futures=futures,
-            lead_s=self._step_s * np.arange(1, futures.shape[1] + 1),
+            lead_s=view.step_s * np.arange(1, futures.shape[1] + 1),
             time=np.array(view.time.isoformat(timespec="milliseconds")),
             frame=np.array(view.number),
             tick=np.array(view.tick),

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from svg_common.errors import UsageError
-from svg_common.quantities import parse_duration, parse_size, parsed_option
+from svg_common.quantities import parse_duration, parsed_option, parsed_size
 
 DEFAULT_SEGMENT, DEFAULT_LIMIT = "10m", "10GB"
-_LEAST_SEGMENT_S, _LEAST_LIMIT = 1.0, 10_000_000
+_LEAST_SEGMENT_S, _LEAST_LIMIT = 1.0, "10MB"
 
 RecordWhat = Literal["display", "camera"]
 ForecastDtype = Literal["float16", "float32"]
@@ -58,9 +58,7 @@ def recording_options(
     segment_s = parsed_option("--record-segment", parse_duration, segment or DEFAULT_SEGMENT)
     if segment_s < _LEAST_SEGMENT_S:
         raise UsageError(f"--record-segment {segment} is too short for a video\n  expected at least 1s")
-    limit_bytes = parsed_option("--record-limit", parse_size, limit or DEFAULT_LIMIT)
-    if limit_bytes < _LEAST_LIMIT:
-        raise UsageError(f"--record-limit {limit} is too small for a recording\n  expected at least 10MB")
+    limit_bytes = parsed_size("--record-limit", limit or DEFAULT_LIMIT, _LEAST_LIMIT, "a recording")
     return RecordingOptions(
         folder=record,
         what=what or "display",

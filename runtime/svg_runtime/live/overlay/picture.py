@@ -53,7 +53,7 @@ class Panel(Protocol):
 
 
 class ForecastPicture:
-    """The whole picture. Where a forecast has other counts than the one before it, labels and layout follow.
+    """The whole picture. Where a forecast has other counts or steps than the one before it, labels and layout follow.
 
     Args:
         caption: of the forecasts as the run starts.
@@ -69,11 +69,10 @@ class ForecastPicture:
 
     def annotate(self, view: View) -> Canvas:
         """Draw `view` and return the picture, a new (height, width, 3) uint8 RGB array."""
-        if view.futures is not None:
-            samples, horizon = view.futures.shape[:2]
-            caption = self._at_start.with_counts(samples, horizon)
-            if caption != self._caption:
-                self._prepare(caption)
+        samples, horizon = (self._caption.samples, self._caption.horizon) if view.futures is None else view.futures.shape[:2]
+        caption = self._at_start.with_counts(samples, horizon).with_step(view.step_s)
+        if caption != self._caption:
+            self._prepare(caption)
         canvas: Canvas = self._static.copy()
         for panel in self._panels:
             panel.annotate(canvas, view)

@@ -25,7 +25,7 @@ from svg_runtime.live.overlay.theme import (
     text,
     text_width,
 )
-from svg_runtime.live.overlay.view import TRACE_FRAMES, Caption, View
+from svg_runtime.live.overlay.view import TRACE_STEPS, Caption, View
 
 _SHADE = 0.16  # strength of the tint below the curve
 _SUBPIXEL_BITS = 4
@@ -47,7 +47,7 @@ class TracePanel:
     def __init__(self, rect: Rect, scale: Scale, caption: Caption) -> None:
         self._rect = rect
         self._scale = scale
-        self._interval_s = caption.interval_s
+        self._span_s = TRACE_STEPS * caption.interval_s
         self._has_alarms = caption.alarm_signal is not None
         self._title = "Surprise" if caption.alarm_signal is None else _SIGNALS[caption.alarm_signal]
         self._unit = "standard deviations above the usual" if self._has_alarms else _UNITS[caption.surprise_unit]
@@ -64,9 +64,8 @@ class TracePanel:
         for share in (0.0, 0.5):
             y = rect.y + round(share * (rect.height - 1))
             cv2.line(canvas, (rect.x, y), (rect.right - 1, y), LINE, scale.px(1))
-        span = TRACE_FRAMES * self._interval_s
         below = rect.bottom + scale.near(18)
-        text(canvas, f"-{span:.3g} s", rect.x, below, size=scale.small, color=MUTED)
+        text(canvas, f"-{self._span_s:.3g} s", rect.x, below, size=scale.small, color=MUTED)
         text(canvas, "now", rect.right, below, size=scale.small, color=MUTED, align="right")
 
     def annotate(self, canvas: Canvas, view: View) -> None:
@@ -74,7 +73,9 @@ class TracePanel:
         scale = self._scale
         values = view.signal if self._has_alarms else view.surprise
         threshold = view.threshold if self._has_alarms else None
-        known = [value for value in values if value is not None]
+        begin_s = view.position_s - self._span_s
+        trace = [(time_s, value) for time_s, value in zip(view.trace_s, values, strict=True) if time_s >= begin_s]
+        known = [value for _, value in trace if value is not None]
         top = _round_up(max([*known, threshold or 0.0]))
         for value, share in ((top, 0.0), (top / 2, 0.5), (0.0, 1.0)):
             y = self._rect.y + round(share * (self._rect.height - 1))
@@ -87,8 +88,8 @@ class TracePanel:
                 color=MUTED,
                 align="right",
             )
-        for run in _known_runs(values):
-            self._draw_run(canvas, run, len(values), top)
+        for run in _known_runs(trace):
+            self._draw_run(canvas, run, view.position_s, top)
         if threshold is not None:
             self._draw_threshold(canvas, threshold / top)
         if known:
@@ -101,9 +102,9 @@ class TracePanel:
     def _value_x(self) -> int:
         return self._rect.x + text_width(self._title, self._scale.title, SEMIBOLD) + self._scale.near(10)
 
-    def _draw_run(self, canvas: Canvas, run: list[tuple[int, float]], length: int, top: float) -> None:
-        step = (self._rect.width - 1) / (TRACE_FRAMES - 1)
-        positions = np.array([TRACE_FRAMES - length + index for index, _ in run]) * step
+    def _draw_run(self, canvas: Canvas, run: list[tuple[float, float]], now_s: float, top: float) -> None:
+        ago_s = now_s - np.array([time_s for time_s, _ in run])
+        positions = (1 - ago_s / self._span_s) * (self._rect.width - 1)
         shares = np.array([max(value, 0.0) for _, value in run]) / top  # less than the usual is not of interest
         heights = (1 - shares) * (self._rect.height - 4) + 2
         points: NDArray[np.float64] = np.stack([positions, heights], 1)
@@ -124,12 +125,12 @@ class TracePanel:
             cv2.line(plot, (x, y), (x + scale.px(_DASH) - 1, y), WARNING, scale.px(1))
 
 
-def _known_runs(values: Sequence[float | None]) -> Iterator[list[tuple[int, float]]]:
-    """Split into runs of (index, value) without a gap."""
-    run: list[tuple[int, float]] = []
-    for index, value in enumerate(values):
+def _known_runs(trace: Sequence[tuple[float, float | None]]) -> Iterator[list[tuple[float, float]]]:
+    """Split pairs of time and value into runs without an unknown value."""
+    run: list[tuple[float, float]] = []
+    for time_s, value in trace:
         if value is not None:
-            run.append((index, value))
+            run.append((time_s, value))
         elif run:
             yield run
             run = []

@@ -16,12 +16,12 @@ from svg_runtime.live.sources.base import Picture
 
 Trouble = Literal["blank", "frozen", "roi_outside"]
 
-TRACE_FRAMES = 120  # length of the trace
+TRACE_STEPS = 120  # length of the trace, in forecast steps
 
 
 @dataclass(frozen=True)
 class Caption:
-    """What does not change during a run, but for samples and horizon: see `with_counts`."""
+    """What does not change in a run, but for samples, horizon and the step of a camera: see `with_counts` and `with_step`."""
 
     model: str
     backend: str
@@ -42,6 +42,10 @@ class Caption:
         lead = horizon if self.lead == self.horizon else min(self.lead, horizon)
         return replace(self, samples=samples, horizon=horizon, lead=lead, score_lead=self.score_lead or self.lead)
 
+    def with_step(self, step_s: float | None) -> Caption:
+        """Return the caption of forecasts with steps of so many seconds; None: as it is."""
+        return self if step_s in (None, self.interval_s) else replace(self, interval_s=step_s)
+
     def lead_label(self, lead: int) -> str:
         """Return how far ahead forecast step `lead` is, such as '+0.5 s'."""
         seconds = lead * self.interval_s
@@ -60,16 +64,19 @@ class View:
         number: of the picture among all of the run, from 0.
         tick: model interval of the picture, from the start of the run.
         time: when the picture was captured; of a file, when it was read.
+        position_s: seconds from the start of the source to the picture, in its own time.
+        step_s: seconds per forecast step; None: as the caption has it.
         resets: how often the context was reset so far: what was forecast before is of another scene.
         waiting: frames still missing until the first forecast.
-        surprise: of the last frames, oldest first; None where it is unknown.
+        trace_s: `position_s` of the last frames, oldest first.
+        surprise: of the same frames; None where it is unknown.
         signal: of alarms, in standard deviations above the usual, of the same frames; empty without alarms.
         threshold: of alarms, if there are any; may change during a run.
         alarm: whether there is one.
         latency_ms: observe and forecast together.
         fps: pictures handled per second.
         seen: frames observed so far.
-        dropped: model intervals missed because the loop was late.
+        dropped: model intervals whose picture was missed because the loop was late.
         best_psnr: of the best sample at the shown lead so far, in dB.
         repeat_psnr: of repeating the last frame, the baseline, in dB.
         region: the part of the picture that the model sees, if it does not look at all of it.
@@ -83,10 +90,13 @@ class View:
     number: int = 0
     tick: int = 0
     time: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
+    position_s: float = 0.0
+    step_s: float | None = None
     resets: int = 0
     waiting: int = 0
-    surprise: deque[float | None] = field(default_factory=lambda: deque(maxlen=TRACE_FRAMES))
-    signal: deque[float | None] = field(default_factory=lambda: deque(maxlen=TRACE_FRAMES))
+    trace_s: deque[float] = field(default_factory=lambda: deque(maxlen=TRACE_STEPS))
+    surprise: deque[float | None] = field(default_factory=lambda: deque(maxlen=TRACE_STEPS))
+    signal: deque[float | None] = field(default_factory=lambda: deque(maxlen=TRACE_STEPS))
     threshold: float | None = None
     alarm: bool = False
     latency_ms: float = 0.0

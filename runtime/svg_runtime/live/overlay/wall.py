@@ -98,13 +98,14 @@ class WallPicture:
         return canvas
 
     def _captions_of(self, view: WallView) -> Sequence[Caption]:
-        """With the counts of the newest forecast: all cameras have the same, and are forecast together."""
+        """With the counts of the newest forecast: all cameras have the same, and are forecast together. Steps are their own."""
         views = [tile.view for tile in view.tiles if tile.view is not None]
         made = [(one.time, one.futures.shape) for one in views if one.futures is not None]
-        if not made:
-            return self._captions
-        _, shape = max(made)
-        return [caption.with_counts(shape[0], shape[1]) for caption in self._at_start]
+        samples, horizon = max(made)[1][:2] if made else (self._captions[0].samples, self._captions[0].horizon)
+        return [
+            caption.with_counts(samples, horizon).with_step(None if tile.view is None else tile.view.step_s)
+            for caption, tile in zip(self._at_start, view.tiles, strict=True)
+        ]
 
     def _prepare(self, captions: Sequence[Caption]) -> None:
         frame, (width, height) = make_frame(self._size_wh), self._size_wh

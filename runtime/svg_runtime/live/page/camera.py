@@ -186,7 +186,7 @@ class PageCamera:
         if self._ended is not None:
             return self._ended
         quiet_s, moment = time.monotonic() - self._published_s, self._moment
-        if quiet_s >= away_after_s(self.about.caption.interval_s):
+        if quiet_s >= away_after_s(self.stats.interval_s):
             return "no picture yet" if moment is None else f"no picture for {quiet_s:.0f} s"
         if moment is not None and moment.view.trouble == "roi_outside":
             return "the region of interest lies outside the picture"
@@ -205,7 +205,8 @@ class PageCamera:
 
     def state(self) -> dict[str, Any]:
         """What the page shows in numbers."""
-        summary, settings, caption = self.summary(), self._settings, self.about.caption
+        summary, settings = self.summary(), self._settings
+        caption = self.about.caption.with_step(summary["interval_s"])
         horizon = settings.horizon
         return {
             "camera": self.key,
@@ -246,7 +247,7 @@ class PageCamera:
         """Labels are those of the forecast that is shown: the settings may be newer."""
         settings = self._settings
         counts = (settings.samples, settings.horizon) if view.futures is None else view.futures.shape[:2]
-        return Look(settings.overlay, self.about.caption.with_counts(counts[0], counts[1]))
+        return Look(settings.overlay, self.about.caption.with_counts(counts[0], counts[1]).with_step(view.step_s))
 
     def _draw_live(self, view: View) -> bytes:
         return encode_jpeg(self._painter.compose(view, self._look(view)))

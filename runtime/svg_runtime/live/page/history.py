@@ -11,7 +11,7 @@ from svg_runtime.live.signals import SignalValues
 
 _KEPT = 1200  # points; two minutes at the usual ten a second
 _APART_S = 0.05  # a file may be read at hundreds of frames a second: a chart shows no more points than this
-COLUMNS = ("number", "time", "alarm", "raw", "combined", "surprise", "error", "motion", "scene", "camera_motion")
+COLUMNS = ("number", "seconds", "alarm", "raw", "combined", "surprise", "error", "motion", "scene", "camera_motion")
 
 
 class History:
@@ -39,10 +39,13 @@ class History:
                 return
             self._last_s = now_s
             self._count += 1
-            self._points.append([self._count, round(time.time(), 3), int(alarm), *numbers])
+            self._points.append([self._count, round(now_s, 3), int(alarm), *numbers])
 
     def after(self, number: int) -> list[list[Any]]:
-        """Points with a larger number, as `COLUMNS` says; the newest may still grow, so it is left out."""
+        """Points with a larger number, as `COLUMNS` says; the newest may still grow, so it is left out.
+
+        Seconds are those of a clock that nobody sets, from any start.
+        """
         with self._lock:
             new = min(self._count - number, len(self._points))
             return [list(point) for point in list(self._points)[-new:-1]] if new > 1 else []

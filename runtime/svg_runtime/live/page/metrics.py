@@ -18,7 +18,7 @@ _FRAMES = {
     "captured": ("svg_frames_captured", "Pictures that the source took or decoded"),
     "seen": ("svg_frames_observed", "Pictures that the model observed"),
     "forecast": ("svg_forecasts", "Forecasts made"),
-    "dropped": ("svg_frames_dropped", "Model intervals that passed while the loop was busy"),
+    "dropped": ("svg_frames_dropped", "Model intervals whose picture was missed because the loop was busy"),
     "not_shown": ("svg_frames_not_shown", "Pictures left out because the outputs were slower"),
     "held": ("svg_frames_held", "Pictures shown to the model again, because none came in a short gap"),
     "blank": ("svg_frames_blank", "Pictures of one colour"),

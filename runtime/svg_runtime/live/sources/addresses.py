@@ -44,6 +44,12 @@ def stream_name(url: str) -> str:
     return f"{scheme}://{host if is_clear else HIDDEN_HOST}"
 
 
+def has_password(url: str) -> bool:
+    """Whether an address gives user and password, or what is taken for them."""
+    login, at, _ = re.split("[/?#]", url.partition("://")[2])[0].rpartition("@")
+    return bool(at) and ":" in login
+
+
 def without_login(parts: SplitResult) -> tuple[str, dict[str, str]]:
     """Return an http address without user and password, and the headers with which these are sent: basic authentication."""
     headers = {}

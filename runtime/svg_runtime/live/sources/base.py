@@ -28,6 +28,8 @@ class SourceFrame:
         again: the source begins from its start again, with a new clip.
         source_s: seconds from the first picture of the source, pauses inside files included; None for a camera, whose ticks
             tell the time.
+        step_s: seconds from one picture of a camera to the next that the model sees, as measured: its interval, or that of a
+            slower camera. None: not known yet; a file, where it is known before.
     """
 
     image: Picture
@@ -39,6 +41,11 @@ class SourceFrame:
     again: bool = False
     source_s: float | None = None
     reconnected: bool = False
+    step_s: float | None = None
+
+    def position_s(self, tick_s: float) -> float:
+        """Seconds since the start of the source, in its own time; `tick_s`: seconds per model interval."""
+        return self.tick * tick_s if self.source_s is None else self.source_s
 
 
 class Source(Protocol):
@@ -49,7 +56,7 @@ class Source(Protocol):
 
     @property
     def dropped(self) -> int:
-        """Model intervals without a picture because the loop was late; cameras only."""
+        """Model intervals whose picture the model did not see because the loop was late; cameras only."""
         ...
 
     @property

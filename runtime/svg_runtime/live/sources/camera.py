@@ -13,7 +13,7 @@ from svg_common.video.sampling import longest_hold_s
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.sources.base import SourceFrame
 from svg_runtime.live.sources.capture import CaptureDevice, CapturedFrame, CaptureThread
-from svg_runtime.live.sources.pacing import SLOWER_THAN_MODEL, Ticker
+from svg_runtime.live.sources.pacing import SLOWER_THAN_MODEL, Ticker, is_same_step
 from svg_runtime.live.stop import StopRequest
 
 DEFAULT_RETRY_S = 10.0
@@ -25,8 +25,8 @@ class CameraSource:
     """Pictures of a camera at the model's interval.
 
     At every tick of the schedule it yields the newest picture, at most `_MAX_AGE_S` old; pictures in between are not used. A
-    tick that passes while the loop is busy is counted as dropped. Reading blocks until the tick is due, or until a camera
-    slower than the schedule delivers its next picture.
+    tick that passes while the loop is busy is counted as dropped, if the camera had a picture for it. Reading blocks until the
+    tick is due, or until a camera slower than the schedule delivers its next picture.
 
     Gaps are as in `svg_common.video.sampling`: when the next picture is late by half a step, the newest one is held, and
     yielded again at every step. After a pause of more than a second the next picture begins a clip. The gap is that between
@@ -60,6 +60,8 @@ class CameraSource:
         self._ticker = ticker
         self._stop = stop
         self._events = events
+        self._step_s: float | None = None  # None: the camera's rate is not known yet
+        self._skipped = 0  # pictures that were not seen, and may be those of ticks that were missed
         self._timeout_s = retry_s + response_timeout_s
         self._thread = CaptureThread(name=name, device=open_device(), open_device=open_device, events=events, retry_s=retry_s)
         self._thread.start()
@@ -81,17 +83,17 @@ class CameraSource:
         while not self._stop:
             self._ticker.wait_for(tick)
             due = max(tick, self._ticker.current())
-            self.dropped += due - tick
             frame = self._next(last, held)
             if self._stop:
                 return
-            self._warn_if_slow()
+            self._count_dropped(due - tick, last, frame)
+            self._note_step()
             # A slow camera makes ticks pass as well, but the loop is not late: they are not counted as dropped.
             tick = max(due, self._ticker.current())
             if frame is not None:
                 held = 0
                 begins_clip = last is not None and frame.clip != last.clip
-                last, shown = frame, _source_frame(frame, tick, begins_clip)
+                last, shown = frame, _source_frame(frame, tick, begins_clip, self._step_s)
             elif shown is not None:
                 held += 1
                 shown = replace(shown, tick=tick, held=True, pause_s=0.0, reconnected=False)
@@ -114,20 +116,38 @@ class CameraSource:
                 return self._thread.newer(number, _MAX_AGE_S, last.captured_s + late_s, self._stop)
         return self._thread.latest(number, _MAX_AGE_S, self._timeout_s, self._stop)
 
-    def _warn_if_slow(self) -> None:
-        rate = self._thread.rate()
-        if rate is not None and rate * self._ticker.interval_s * SLOWER_THAN_MODEL < 1:
-            self._events.once(
-                "slow_source",
-                f"{self.description} delivers {rate:.1f} frames per second, the model expects "
-                f"{1 / self._ticker.interval_s:.1f}: one forecast step is {1 / rate:.2f} s here, "
-                "and the model sees faster motion than in training",
-            )
+    def _count_dropped(self, missed: int, last: CapturedFrame | None, frame: CapturedFrame | None) -> None:
+        """Of the ticks that passed while the loop was busy, those count for which there was a picture.
+
+        A late loop may skip the picture of a tick one picture before it misses the tick, so one is remembered.
+        """
+        if last is not None and frame is not None:
+            self._skipped += frame.number - last.number - 1
+        dropped = min(missed, self._skipped)
+        self.dropped += dropped
+        self._skipped = min(self._skipped - dropped, 1)
+
+    def _note_step(self) -> None:
+        """Follow the rate of the camera, and say so; a change as small as what makes no camera slow is none."""
+        rate, model_s = self._thread.settled_rate(), self._ticker.interval_s
+        if rate is None:
+            return
+        own_s, before_s = max(model_s, 1 / rate), self._step_s or model_s
+        if is_same_step(own_s, before_s):
+            self._step_s = before_s
+            return
+        self._step_s = own_s if own_s > model_s * SLOWER_THAN_MODEL else model_s
+        rates = f"{self.description} delivers {rate:.3g} frames per second, the model expects {1 / model_s:.3g}"
+        if self._step_s > model_s:
+            faster = "and the model sees faster motion than in training"
+            self._events.add("slow_source", f"{rates}: one forecast step is {self._step_s:.2f} s here, {faster}")
+        else:
+            self._events.add("full_rate", f"{rates}: one forecast step is {model_s:.3g} s again")
 
 
-def _source_frame(frame: CapturedFrame, tick: int, begins_clip: bool) -> SourceFrame:
+def _source_frame(frame: CapturedFrame, tick: int, begins_clip: bool, step_s: float | None) -> SourceFrame:
     image = frame.image if frame.image.ndim == 2 else np.asarray(cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB), np.uint8)
     return SourceFrame(
         image=image, tick=tick, clip=frame.clip, captured_s=frame.captured_s,
-        pause_s=frame.pause_s if begins_clip else 0.0, reconnected=frame.reconnected and begins_clip,
+        pause_s=frame.pause_s if begins_clip else 0.0, reconnected=frame.reconnected and begins_clip, step_s=step_s,
     )  # fmt: skip

@@ -6,7 +6,7 @@ import statistics
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -26,6 +26,8 @@ _BACK_OFF_S = (0.1, 2.0)  # first and longest pause between two attempts to reco
 _POLL_S = 0.02  # the reader polls the stop flag, because a signal handler must not take the lock; windows show pictures then
 
 _RATE_PICTURES = (20, 100)  # fewest and most intervals from which the rate of a camera is told
+_SETTLED_PICTURES = 20  # intervals: of the last so many, and as many before them, a rate that has not just changed is the same
+_SAME_RATE = 1.025  # factor that jitter makes of it, averaged over so many
 _PACE_PICTURES = 3  # intervals: fewest from which a pause is told, and so many long ones in a row are none
 _LONGEST_IN_DRIVER_S = 5.0  # a time stamp of the driver that is older, or in the future, is of another clock
 
@@ -169,6 +171,7 @@ class CaptureThread(threading.Thread):
         self._reconnected = False  # at the beginning of this clip
         self._intervals_s: deque[float] = deque(maxlen=_RATE_PICTURES[1])
         self._rate: float | None = None
+        self._settled_rate: float | None = None
         self._long_s: list[float] = []  # intervals that are pauses, in a row
         self._connected_anew = False
         self.captured = 0
@@ -218,6 +221,13 @@ class CaptureThread(threading.Thread):
         It is of the last pictures: some cameras are slower in the dark. Gaps do not count.
         """
         return self._rate
+
+    def settled_rate(self) -> float | None:
+        """Return the rate as it last was for a while, also over a reconnect; None until it is known.
+
+        Where the camera becomes slower or faster, this goes from one rate to the other at once, not with each picture.
+        """
+        return self._settled_rate
 
     def close(self) -> None:
         """Stop capturing and release the device. A read that hangs in the driver ends with the process.
@@ -283,7 +293,17 @@ class CaptureThread(threading.Thread):
             self._intervals_s.append(max(interval_s, 0.0))
             if len(self._intervals_s) >= _RATE_PICTURES[0] - 1:
                 self._rate = _rate(self._intervals_s)
+                self._note_settled(self._rate)
         self._connected_anew = False
+
+    def _note_settled(self, rate: float) -> None:
+        intervals_s = list(self._intervals_s)[-2 * _SETTLED_PICTURES :]
+        if len(intervals_s) == _RATE_PICTURES[0] - 1:
+            self._settled_rate = rate
+        elif len(intervals_s) == 2 * _SETTLED_PICTURES:
+            older, newer = _rate(intervals_s[:_SETTLED_PICTURES]), _rate(intervals_s[_SETTLED_PICTURES:])
+            if max(older, newer) <= _SAME_RATE * min(older, newer):
+                self._settled_rate = _rate(intervals_s)
 
     def _is_pause(self, interval_s: float) -> bool:
         """Whether it is longer than a gap. Where one follows another, they are no pauses: the camera has become slower."""
@@ -296,7 +316,7 @@ class CaptureThread(threading.Thread):
         intervals_s.clear()
         intervals_s.extend(self._long_s)
         self._long_s.clear()
-        self._rate = _rate(intervals_s)
+        self._rate = self._settled_rate = _rate(intervals_s)
         return interval_s > longest_hold_s(self._rate)
 
     def _reconnect(self) -> None:
@@ -320,7 +340,7 @@ class CaptureThread(threading.Thread):
             pause = min(2 * pause, _BACK_OFF_S[1])
 
 
-def _rate(intervals_s: deque[float]) -> float:
+def _rate(intervals_s: Sequence[float]) -> float:
     """Pictures per second. They may arrive in bunches, and a gap among them must not make a fast camera a slow one."""
     longest_s = max(MAX_HOLD_S, 3 * statistics.median(intervals_s))
     usual_s = [interval_s for interval_s in intervals_s if interval_s <= longest_s]

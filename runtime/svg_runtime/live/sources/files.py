@@ -143,11 +143,11 @@ class FileSource:
     ) -> Iterator[tuple[Picked[Picture], float]]:
         """Select pictures at the model's interval, or all pictures of a clip that is slower than that."""
         step = step_of_video(self._interval_s, fps)
-        if step is None:
-            self._warn_slow(path, fps)
         step_s, scale = (1 / fps, 1 / (fps * self._interval_s)) if step is None else (step.step_s, 1.0)
         self._note_step(path, self._interval_s * scale)
-        for picked in pick_at_interval(timed, step_s, fps):
+        for number, picked in enumerate(pick_at_interval(timed, step_s, fps)):
+            if number == 1 and step is None:  # one picture alone has no step
+                self._warn_slow(path, fps)
             yield picked, scale
 
     def _timed(self, reader: VideoReader, stretch: float) -> Iterator[tuple[float, Picture]]:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from svg_runtime.live.events import EventLog
-from svg_runtime.live.sources.addresses import HIDDEN_HOST, stream_name
+from svg_runtime.live.sources.addresses import HIDDEN_HOST, has_password, stream_name
 from svg_runtime.live.sources.opening import DeviceOpener
 from svg_runtime.live.sources.stream_capture import StreamCapture
 from svg_runtime.live.stop import StopRequest
+
+_REFUSALS = ("401", "403")  # of HTTP and RTSP: who asks is not known, or may not
+_ENCODED = "%25 for %, %40 for @, %23 for #, %2F for /, %3F for ? and %3A for : in the password"
 
 
 def explain_missing_stream(url: str, reason: str) -> str:
     """Write the message for live video that is not available."""
     advice = "check that the camera is on and reachable from this machine"
-    if "401" in reason or stream_name(url).endswith(HIDDEN_HOST):
+    is_clear = not stream_name(url).endswith(HIDDEN_HOST)
+    refused = any(code in reason for code in _REFUSALS)
+    if refused and is_clear and has_password(url):
         advice = (
-            f"include the user name and password: {url.partition(':')[0]}://USER:PASSWORD@HOST/PATH,\n"
-            "  with %25 for %, %40 for @, %23 for #, %2F for /, %3F for ? and %3A for : in the password"
+            "the camera refused the user name and password in the address: check them, and what this user may see,\n"
+            f"  and give {_ENCODED}"
         )
+    elif refused or not is_clear:
+        advice = f"include the user name and password: {url.partition(':')[0]}://USER:PASSWORD@HOST/PATH,\n  with {_ENCODED}"
     return (
         f"{stream_name(url)} delivers no frames: {reason}\n"
         f"  {advice}\n"

@@ -389,6 +389,8 @@ def test_several_wait_for_a_server_that_is_away_at_the_same_time(watch):
         ({"enabled": True, "trigger": TriggerOptions(threshold=2, clear=3)}, "--alarm-clear 3 is above"),
         ({"enabled": True, "before_s": float("inf")}, "--alarm-before is inf"),
         ({"enabled": True, "trigger": TriggerOptions(threshold=float("nan"))}, "--alarm-threshold is nan"),
+        ({"trigger": TriggerOptions(threshold=0, clear=0)}, "--alarm-threshold is 0\n  expected a number above 0"),
+        ({"trigger": TriggerOptions(clear=0)}, "--alarm-clear is 0\n  expected a number above 0"),
         ({"enabled": True, "webhook": "ftp://h"}, "--webhook"),
         ({"enabled": True, "command": "no-such-program-here"}, "--on-alarm"),
     ],
@@ -413,6 +415,28 @@ def test_options_that_are_not_given_have_their_documented_values():
     assert alarm_options(True, {"alarm_threshold": 6.0}).trigger == TriggerOptions(threshold=6.0, clear=3.0)
     with pytest.raises(UsageError, match="--alarm-limit: 'much' is not a size"):
         alarm_options(True, {"alarm_limit": "much"})
+
+
+@pytest.mark.parametrize(
+    ("option", "size", "expected"),
+    [("alarm_limit", "0MB", "10MB"), ("alarm_limit", "9.9MB", "10MB"), ("alarm_buffer", "0kB", "1MB")],
+)
+def test_a_size_without_room_for_a_clip_is_refused(option, size, expected):
+    with pytest.raises(
+        UsageError, match=f"--{option.replace('_', '-')} {size} is too small for .*\n  expected at least {expected}"
+    ):
+        alarm_options(True, {option: size})
+    assert alarm_options(True, {option: expected}).enabled
+
+
+@pytest.mark.parametrize("option", ["--alarm-threshold", "--alarm-clear"])
+def test_a_level_of_0_at_which_an_alarm_would_never_end_is_refused_wherever_it_is_given(svg_live, option):
+    code, stderr, _ = svg_live("--headless", "--max-frames", "1", "--alarm", option, "0")
+    assert (code, f"{option} is 0\n  expected a number above 0" in stderr) == (2, True)
+    key = option.lstrip("-").replace("-", "_")
+    Path("live.toml").write_text(f"alarm = true\n{key} = 0\n")
+    code, stderr, _ = svg_live("--config", "live.toml", "--headless", "--max-frames", "1")
+    assert (code, f"{option} is 0\n  expected a number above 0" in stderr) == (2, True)
 
 
 def test_svg_live_raises_an_alarm_when_the_lens_is_covered(svg_live, tmp_path):

@@ -75,7 +75,7 @@ def make_view(level: int = 0, size_hw: tuple[int, int] = (64, 64), noisy: bool =
         picture = np.random.default_rng(level).integers(0, 256, (*size_hw, 3)).astype(np.uint8)
     return View(
         picture=picture, futures=np.zeros((samples, 3, *FRAME_HW, 1), np.float32), frame=np.zeros((*FRAME_HW, 1), np.float32),
-        surprise=deque([1.0]),
+        trace_s=deque([0.0]), surprise=deque([1.0]), signal=deque([1.0]),
     )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from benchmarks import page_load
 from svg_common.errors import UsageError
 from svg_runtime.errors import BackendError
 from svg_runtime.live.alarms.record import AlarmRecord, Files
-from svg_runtime.live.page import controls, routes, studio
+from svg_runtime.live.page import controls, history, routes, studio
 from svg_runtime.live.page.controls import Fixed, NotYetError
 from svg_runtime.live.page.live_page import LivePage
 from svg_runtime.live.page.options import PageOptions, page_options
@@ -356,6 +356,15 @@ def test_the_page_gets_signals_and_state_with_its_events():
         points = json.loads(read.partition("event: signals\ndata: ")[2].partition("\n")[0])["points"]
         assert points[0][0] == 1
         assert points[0][3] == 1.0
+
+
+def test_points_of_the_chart_are_as_far_apart_as_they_came_whatever_the_clock_says(monkeypatch):
+    seconds, clock = iter([5.0, 6.0, 7.0]), iter([7300.0, 101.0, 102.0])  # set back by two hours
+    monkeypatch.setattr(history, "time", SimpleNamespace(monotonic=lambda: next(seconds), time=lambda: next(clock)))
+    kept = history.History()
+    for _ in range(3):
+        kept.add(None, 1.0, alarm=False)
+    assert [point[1] for point in kept.after(0)] == [5.0, 6.0]
 
 
 # 4) changes

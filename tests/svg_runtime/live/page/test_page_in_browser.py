@@ -13,6 +13,7 @@ from playwright import sync_api
 
 from benchmarks.page_pictures import CHROMIUM, CHROMIUM_ARGUMENTS
 from svg_runtime.live.alarms.record import AlarmRecord
+from svg_runtime.live.page import board
 from svg_runtime.live.page.camera import PageCamera
 from svg_runtime.live.page.controls import Change
 from svg_runtime.live.page.live_page import LivePage
@@ -208,17 +209,45 @@ def test_a_change_that_had_to_wait_is_said_to_be_made_when_it_is(browser, page):
         seen.until(lambda: seen.tab.inner_text("#answer") == "Done.")
 
 
-def test_events_are_in_the_order_of_the_times_that_are_shown(browser, page):
+def test_what_came_last_is_on_top_of_the_events_also_after_the_clock_was_set_back(browser, page, monkeypatch):
+    camera = page.cameras["wall"]
+    set_back, before = datetime(2026, 1, 2, tzinfo=timezone.utc), datetime(2026, 1, 2, 2, tzinfo=timezone.utc)
+    record = AlarmRecord(
+        sequence=1, phase="started", source="wall", model="m", signal="combined", threshold=4.5, position_s=1.0, peak={},
+        start=set_back,
+    )  # fmt: skip
+    first = "document.querySelector('#events li').textContent"
     with Seen(browser, page) as seen:
-        page.cameras["wall"].stats.events.add("test", "while it lasts")
-        page.cameras["wall"].on_alarm(AlarmRecord(
-            sequence=1, phase="ended", source="wall", model="m", signal="combined", threshold=4.5, position_s=1.0, peak={},
-            start=datetime(2026, 1, 1, tzinfo=timezone.utc), end=datetime(2026, 1, 2, tzinfo=timezone.utc),
-        ))  # fmt: skip
-        seen.until(lambda: "alarm 1 over" in seen.tab.inner_text("#events"))
-        times = seen.tab.evaluate("[...document.querySelectorAll('#events time')].map(one => one.dateTime)")
-        assert times == sorted(times, reverse=True)
-        assert times[-1] == "2026-01-02T00:00:00.000Z"
+        camera.stats.events.add("joined", "it listens")  # who joins later gets only the last ones
+        seen.until(lambda: "it listens" in seen.tab.inner_text("#events"))
+        with monkeypatch.context() as early:
+            early.setattr(board, "datetime", SimpleNamespace(now=lambda zone: before))
+            for number in range(110):  # more than are listed
+                camera.stats.events.add(f"test {number}", f"before {number}")
+        seen.until(lambda: "before 109" in seen.tab.inner_text("#events"))
+        camera.on_alarm(record)
+        seen.wait_for(f"{first}.includes('alarm 1')")
+        camera.stats.events.add("while", "while it lasts")
+        seen.wait_for(f"{first}.includes('while it lasts')")
+        camera.on_alarm(record.model_copy(update={"phase": "ended", "end": set_back}))
+        seen.wait_for(f"{first}.includes('alarm 1 over')")
+        assert seen.tab.locator("#events li", has_text="alarm 1").count() == 1
+        assert seen.tab.locator("#events li").count() == 100
+
+
+def test_the_chart_begins_anew_where_the_points_do(browser, page):
+    """They are sent again, or are those of another run, whose seconds may be larger or smaller."""
+    point = "[{number}, {seconds}, 0, 1, 1, 1, 1, 1, 1, 1]"
+    with Seen(browser, page) as seen:
+        for number, seconds, kept in ((3, 101, 3), (1, 101, 1), (1, 2, 1)):
+            added = point.format(number=number, seconds=seconds)
+            count = seen.tab.evaluate(
+                "async () => { const { Chart } = await import(new URL('static/chart.js', document.baseURI));"
+                "const chart = new Chart(document.createElement('canvas'));"
+                f"chart.add([{point.format(number=1, seconds=100)}, {point.format(number=2, seconds=100.5)}]);"
+                f"chart.add([{added}]); return chart.points.length; }}"
+            )
+            assert count == kept
 
 
 def test_a_wrong_token_is_refused(browser, page):

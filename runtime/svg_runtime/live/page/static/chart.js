@@ -3,7 +3,7 @@
 const SPAN_S = 60;
 const GAP_S = 2; // a longer gap between points breaks the line
 const LEFT = 30, RIGHT = 8, TOP = 10, BOTTOM = 20; // margins in CSS pixels
-const NAMES = { alarm: 2, raw: 3, combined: 4, surprise: 5, error: 6, motion: 7, scene: 8, camera_motion: 9 }; // columns of a point: number, time, ...
+const NAMES = { alarm: 2, raw: 3, combined: 4, surprise: 5, error: 6, motion: 7, scene: 8, camera_motion: 9 }; // columns of a point: number, seconds, ...
 
 export class Chart {
   constructor(canvas) {
@@ -17,7 +17,7 @@ export class Chart {
 
   add(points) {
     const last = this.points.at(-1);
-    if (last && points.length && points[0][1] < last[1]) this.points = []; // another run
+    if (last && points.length && points[0][0] <= last[0]) this.points = []; // sent anew, or another run
     this.points.push(...points);
     const oldest = this.points.at(-1)[1] - SPAN_S - GAP_S;
     this.points = this.points.filter((point) => point[1] >= oldest);

@@ -307,8 +307,7 @@ function showEntry(kind, data, id) {
     text.append(" ", anchor);
   }
   line.append(element("span", SYMBOLS[kind]), time, text);
-  const older = [...$("events").children].find((one) => one.querySelector("time").dateTime <= time.dateTime);
-  $("events").insertBefore(line, older || null); // an alarm is reported later than it started
+  $("events").prepend(line); // in the order in which they came: the clock may be set meanwhile
   while ($("events").children.length > MOST_EVENTS) $("events").lastChild.remove();
 }
 
