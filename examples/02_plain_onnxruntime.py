@@ -8,10 +8,12 @@ have other graphs (docs/architecture.md).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +22,40 @@ import onnxruntime as ort
 
 EMBEDDED = Path(__file__).parents[1] / "runtime/svg_runtime/embedded/digits.svgb"
 GRAPHS = ("encoder", "skip", "posterior", "prior", "predictor", "decoder")  # a bundle may lack posterior and prior
+GAUSSIANS = {"learned": {"posterior", "prior"}, "fixed": {"posterior"}, "none": set[str]()}  # of them, by the prior
+OF_VARIANT = {"lp": "learned", "fp": "fixed", "det": "none"}  # in older bundles, in place of the prior
+
+
+def read_manifest(bundle: Path) -> dict[str, Any]:
+    """The manifest, if it is of the form and has the graphs that this program knows."""
+    manifest: dict[str, Any] = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    version = manifest.get("schema_version")
+    if type(version) is not int or version != 1:
+        raise SystemExit(f"{bundle} has schema version {version!r}; expected 1")
+    graphs = manifest["variants"]["fp32"]["graphs"]
+    if "predictor" not in graphs:
+        raise SystemExit(f"{bundle} has other graphs: {', '.join(graphs)}; expected a bundle of the family svg")
+    model, rule, frame = manifest["model"], manifest["generation"], manifest["frame"]
+    values, kinds = {**rule, **model}, {"n_past": int, "skip_lag": int, "last_frame_skip": bool, "z_dim": int}
+    for name, kind in kinds.items():
+        if type(values[name]) is not kind:
+            raise SystemExit(f"{bundle}: {name} is {values[name]!r}; expected a value of the type {kind.__name__}")
+    prior = model.get("prior", OF_VARIANT.get(model.get("variant")))
+    given = {"posterior", "prior"} & graphs.keys()
+    if (prior, given) not in GAUSSIANS.items():
+        raise SystemExit(f"{bundle} has the prior {prior} and the graphs {given}; expected one of {GAUSSIANS}")
+    form = frame["channels"], frame["colour_order"], frame["range"]
+    if form not in ((1, "gray", [0, 1]), (3, "RGB", [0, 1])):
+        raise SystemExit(f"{bundle} has frames of the form {form}; expected gray or RGB from 0 to 1")
+    return manifest
+
+
+def read_graph(bundle: Path, spec: dict[str, Any]) -> bytes:
+    """The bytes of an ONNX file, if they are those that were exported."""
+    content: bytes = (bundle / spec["file"]).read_bytes()
+    if hashlib.sha256(content).hexdigest() != spec["sha256"]:
+        raise SystemExit(f"{bundle}: {spec['file']} changed since export; export the bundle again")
+    return content
 
 
 def forecast(bundle: Path, frames: np.ndarray, context_noise: np.ndarray, noise: np.ndarray) -> np.ndarray:
@@ -34,11 +70,9 @@ def forecast(bundle: Path, frames: np.ndarray, context_noise: np.ndarray, noise:
     Returns:
         (samples, horizon, H, W, C) float32.
     """
-    manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    manifest = read_manifest(bundle)
     rule, graphs = manifest["generation"], manifest["variants"]["fp32"]["graphs"]
-    if "predictor" not in graphs:
-        raise SystemExit(f"{bundle} has other graphs: {', '.join(graphs)}; expected a bundle of the family svg")
-    sessions = {name: ort.InferenceSession(bundle / graphs[name]["file"]) for name in GRAPHS if name in graphs}
+    sessions = {name: ort.InferenceSession(read_graph(bundle, graphs[name])) for name in GRAPHS if name in graphs}
     states: dict[str, np.ndarray] = {}  # recurrent state of posterior, prior and predictor, zeros at first
     samples = noise.shape[1]
 
@@ -84,7 +118,7 @@ def forecast(bundle: Path, frames: np.ndarray, context_noise: np.ndarray, noise:
 
 def main() -> None:
     bundle = Path(sys.argv[1]) if len(sys.argv) > 1 else EMBEDDED
-    manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    manifest = read_manifest(bundle)
     n_past, z_dim, spec = manifest["generation"]["n_past"], manifest["model"]["z_dim"], manifest["frame"]
     frames = np.zeros((n_past, spec["height"], spec["width"], spec["channels"]), np.float32)
     for step, frame in enumerate(frames):  # a square that moves to the right

@@ -311,6 +311,42 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda b: change_manifest(b, lambda m: graphs(m).update(encoder=graphs(m)["decoder"])),
         "fp32/decoder.onnx: belongs to another bundle or graph",
     ),
+    "fraction": (
+        lambda b: change_manifest(b, lambda m: m["generation"].update(n_past=5.0)),
+        "is not a valid manifest: n_past is 5.0, expected 2 to 1024",
+    ),
+    "other version, as a fraction": (
+        lambda b: change_manifest(b, lambda m: m.update(schema_version=1.0)),
+        "has schema version 1.0; this program reads version 1",
+    ),
+    "no prior": (
+        lambda b: change_manifest(b, lambda m: graphs(m).pop("prior")),
+        "there is no graph prior, but the prior is learned",
+    ),
+    "a prior too many": (
+        lambda b: change_manifest(b, lambda m: m["model"].update(prior="fixed")),
+        "there is a graph prior, but the prior is fixed",
+    ),
+    "unknown prior": (
+        lambda b: change_manifest(b, lambda m: m["model"].update(prior="guessed")),
+        'prior is "guessed", expected one of ["learned","fixed","none"]',
+    ),
+    "no latents": (lambda b: change_manifest(b, lambda m: m["model"].update(z_dim=0)), "z_dim is 0 with the prior learned"),
+    "order of colours": (
+        lambda b: change_manifest(b, lambda m: m["frame"].update(colour_order="BGR")),
+        'colour_order is "BGR", expected one of ["gray","RGB"]',
+    ),
+    "colours": (
+        lambda b: change_manifest(b, lambda m: m["frame"].update(colour_order="RGB")),
+        "channels is 1 with the colour_order RGB",
+    ),
+    "context": (lambda b: change_manifest(b, lambda m: m["generation"].update(context="tape")), 'context is "tape"'),
+    "name twice": (
+        lambda b: (b / "manifest.json").write_text(
+            (b / "manifest.json").read_text().replace('"n_past":', '"n_past": 3, "n_past":', 1)
+        ),
+        'is not a valid manifest: it has "n_past" twice',
+    ),
     "no roles": (lambda b: change_manifest(b, lambda m: graphs(m).pop("decoder")), "has neither step, nor encoder, predictor"),
 }  # fmt: skip
 
@@ -435,6 +471,17 @@ def test_links_and_pipes_are_written_into_and_not_replaced(program, tmp_path):
     assert pipe.is_fifo()
     assert reader.communicate(timeout=30)[0] == target.read_bytes()
     assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize("numbers", ["npy", "raw"])
+def test_frames_come_through_a_pipe(program, tmp_path, numbers):
+    given = Given.of(EMBEDDED_MODEL, horizon=2)
+    *arguments, frames = given.save(tmp_path)
+    expected = forecast(program, tmp_path, *arguments, frames)
+    content = Path(frames).read_bytes() if numbers == "npy" else given.frames.tobytes()
+    command = [program, *arguments, "/dev/stdin", "--out", tmp_path / "futures.npy"]  # /proc/.../pipe:[123], as of <(command)
+    subprocess.run(command, input=content, check=True, capture_output=True, timeout=300)
+    np.testing.assert_array_equal(np.load(tmp_path / "futures.npy"), expected)
 
 
 def test_nothing_is_written_into_the_bundle(program, tmp_path):

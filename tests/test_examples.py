@@ -8,7 +8,9 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,6 +20,7 @@ from svg_common.digits import digit_stream
 from svg_runtime import Forecaster
 from svg_runtime.bundle.reader import EMBEDDED_MODEL, Bundle
 from tests.forecast_case import ForecastCase
+from tests.svg_runtime.bundle_helpers import edit_manifest
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SAMPLES, HORIZON = 3, 10
@@ -112,6 +115,45 @@ def test_plain_onnxruntime_does_so_without_a_learned_prior(unlearned_bundle):
     compare_plain(unlearned_bundle)
 
 
+def prior_is(name: str) -> Callable[[dict[str, Any]], object]:
+    return lambda manifest: manifest["model"].update(prior=name)
+
+
+# what the manifest of a bundle with a learned prior is changed to -> part of the message
+CONTRADICTIONS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "no prior graph": (lambda m: m["variants"]["fp32"]["graphs"].pop("prior"), "prior"),
+    "a prior graph too many": (prior_is("fixed"), "prior fixed"),
+    "an unknown prior": (prior_is("guessed"), "prior guessed"),
+    "colours": (lambda m: m["frame"].update(colour_order="BGR"), "BGR"),
+    "range": (lambda m: m["frame"].update(range=[0, 255]), "255"),
+    "schema": (lambda m: m.update(schema_version=2), "2"),
+    "a text": (lambda m: m["generation"].update(n_past="5"), "n_past"),
+    "a fraction": (lambda m: m["generation"].update(n_past=5.5), "n_past"),
+    "a changed graph": (lambda m: m["variants"]["fp32"]["graphs"]["prior"].update(sha256="0" * 64), "prior.onnx changed"),
+}
+
+
+def contradicting(case: str, folder: Path) -> tuple[Path, str]:
+    change, message = CONTRADICTIONS[case]
+    copy = shutil.copytree(EMBEDDED_MODEL, folder / "digits.svgb")
+    edit_manifest(copy, change)
+    return copy, message
+
+
+def fail(command: list[str], folder: Path) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=folder, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    return done.stderr
+
+
+@pytest.mark.parametrize("case", CONTRADICTIONS)
+def test_plain_onnxruntime_refuses_a_bundle_that_contradicts_itself(case, tmp_path):
+    bundle, message = contradicting(case, tmp_path)
+    error = fail([sys.executable, str(EXAMPLES / "02_plain_onnxruntime.py"), str(bundle)], tmp_path)
+    assert message in error
+    assert error.count("\n") == 1
+
+
 def test_plain_onnxruntime_runs_without_our_packages(tmp_path):
     blocked = ["svg_common", "svg_runtime", "svg_train", "torch"]
     script = EXAMPLES / "02_plain_onnxruntime.py"
@@ -153,6 +195,12 @@ def test_javascript_does_so_without_a_learned_prior(javascript, unlearned_bundle
 @pytest.mark.parametrize("family", ["srvp-skips", "ensemble", "convlstm"])
 def test_javascript_does_so_with_models_of_other_families(javascript, family_bundle, family, tmp_path):
     compare_javascript(javascript, family_bundle(family), tmp_path)
+
+
+@pytest.mark.parametrize("case", CONTRADICTIONS)
+def test_javascript_refuses_a_bundle_that_contradicts_itself(javascript, case, tmp_path):
+    bundle, message = contradicting(case, tmp_path)
+    assert message in fail(["node", "forecast.mjs", str(bundle)], javascript)
 
 
 @pytest.mark.parametrize("counts", [{"samples": 65537}, {"horizon": 65537}, {"samples": 0}, {"horizon": 1.5}])

@@ -1,7 +1,7 @@
 // The model, in a thread of its own, so that the page stays responsive: answers the calls of engine.js in their order.
 
 import { fetchGraph, fetchManifest } from "./bundle.js";
-import { checkFormat, Forecaster } from "./forecaster.mjs";
+import { checkManifest, Forecaster } from "./forecaster.mjs";
 import { size } from "./graphs.mjs";
 import { NoiseSource } from "./noise.mjs";
 
@@ -16,7 +16,7 @@ const calls = {
     const { ort, device } = await loadRuntime(provider);
     const address = new URL(`./models/${model}.svgb/`, import.meta.url);
     const manifest = await fetchManifest(address);
-    checkFormat(manifest);
+    checkManifest(manifest);
     const total = Object.values(manifest.variants.fp32.graphs).reduce((sum, spec) => sum + spec.bytes, 0);
     let loaded = 0;
     const files = new Map();

@@ -6,6 +6,7 @@
 // INPUT.json holds flat arrays: frames (at least n_past, C, H, W) in [0, 1], contextNoise (context_draws, samples, z_dim) and
 // noise (horizon, samples, z_dim), with samples and horizon. OUTPUT.json gets futures (samples, horizon, C, H, W), flat, and
 // the surprise of each frame. surpriseNoise, with contextNoise and noise, is for models that measure surprise with samples.
+import { createHash } from "node:crypto";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -31,10 +32,19 @@ function makeInput({ generation, frame }) {
   return { samples: 3, horizon: 10, frames };
 }
 
+// The bytes of a graph, if they are those that were exported.
+async function load({ file, sha256 }) {
+  const bytes = await readFile(join(bundle, file));
+  if (createHash("sha256").update(bytes).digest("hex") !== sha256) {
+    throw new Error(`${file} changed since export: its SHA-256 is not the manifest's; export the bundle again`);
+  }
+  return bytes;
+}
+
 const [bundle = EMBEDDED, input, output] = process.argv.slice(2);
 const manifest = JSON.parse(await readFile(join(bundle, "manifest.json"), "utf8"));
 const { frames, surpriseNoise, ...options } = input ? JSON.parse(await readFile(input, "utf8")) : makeInput(manifest);
-const forecaster = await Forecaster.open({ ort, manifest, load: (spec) => join(bundle, spec.file), surpriseNoise });
+const forecaster = await Forecaster.open({ ort, manifest, load, surpriseNoise });
 
 const { channels, height, width } = manifest.frame;
 const pixels = channels * height * width;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cctype>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "failure.h"
 #include "files.h"
@@ -17,7 +18,7 @@ namespace {
 constexpr int SCHEMA_VERSION = 1;
 constexpr uintmax_t MANIFEST_LIMIT = 4 << 20;  // bytes
 constexpr int DEPTH_LIMIT = 32;                // tables in tables: what walks through them calls itself
-constexpr uintmax_t GRAPH_LIMIT = 2ULL << 30;  // bytes; also the limit of an ONNX file
+constexpr int64_t GRAPH_LIMIT = 2LL << 30;  // bytes; also the limit of an ONNX file
 constexpr int64_t ELEMENT_LIMIT = 1LL << 28;   // of a tensor at batch 1
 const char* const EXPORT_AGAIN = "\n  export the bundle again with: svg-export ckpt.pt";
 
@@ -63,7 +64,8 @@ std::vector<TensorSpec> read_tensors(const json& tables) {
 }
 
 GraphSpec read_graph_spec(const std::string& role, const json& table) {
-    GraphSpec spec{role, table.at("file"), table.at("sha256"), table.at("bytes"), {}, {}, {}};
+    const uintmax_t bytes = number(table, "bytes", 1, GRAPH_LIMIT);
+    GraphSpec spec{role, table.at("file"), table.at("sha256"), bytes, {}, {}, {}};
     if (!is_inside(spec.file)) throw Failure(role + ": the file is not a plain path inside the bundle");
     spec.inputs = read_tensors(table.at("inputs"));
     spec.outputs = read_tensors(table.at("outputs"));
@@ -88,8 +90,44 @@ void check_frames(const Bundle& bundle, const GraphSpec& spec) {
     }
 }
 
+std::string one_of(const json& value, const char* key, const std::vector<std::string>& expected) {
+    if (std::find(expected.begin(), expected.end(), value) == expected.end()) {
+        throw Failure(std::string(key) + " is " + value.dump().substr(0, 40) + ", expected one of " + json(expected).dump());
+    }
+    return value;
+}
+
+// Older bundles have a variant in its place.
+std::string read_prior(const json& model) {
+    const std::map<std::string, std::string> of_variant = {{"lp", "learned"}, {"fp", "fixed"}, {"det", "none"}};
+    if (model.contains("prior") || !model.contains("variant")) {
+        return one_of(model.at("prior"), "prior", {"learned", "fixed", "none"});
+    }
+    return of_variant.at(one_of(model.at("variant"), "variant", {"lp", "fp", "det"}));
+}
+
+// The loops run the graphs that there are: with others than the prior needs, they would forecast something else.
+void check_prior(const Bundle& bundle, const std::string& prior) {
+    const bool learned = prior == "learned", none = prior == "none";
+    if ((bundle.z_dim == 0) != none) throw Failure("z_dim is " + std::to_string(bundle.z_dim) + " with the prior " + prior);
+    const auto check = [&](const char* role, bool expected) {
+        if (bundle.has(role) != expected) {
+            throw Failure(std::string("there is ") + (expected ? "no" : "a") + " graph " + role + ", but the prior is " +
+                          prior);
+        }
+    };
+    if (bundle.is_separate()) {
+        check("posterior", !none);
+        check("prior", learned);
+    }
+    if (bundle.has("step") && bundle.graph("step").has_output("mu") != learned) {
+        throw Failure(std::string("step gives ") + (learned ? "no mu" : "mu") + ", but the prior is " + prior);
+    }
+}
+
 Bundle read_manifest(const fs::path& path, const json& manifest) {
     const json &frame = manifest.at("frame"), &rule = manifest.at("generation"), &model = manifest.at("model");
+    one_of(manifest.at("format"), "format", {"svg-bundle"});
     if (frame.at("range") != json::array({0.0, 1.0}))
         throw Failure("range is " + frame.at("range").dump() + ", expected [0, 1]");
     Bundle bundle{};
@@ -97,13 +135,17 @@ Bundle read_manifest(const fs::path& path, const json& manifest) {
     bundle.id = manifest.at("bundle_id");
     bundle.family = model.at("family");
     bundle.z_dim = number(model, "z_dim", 0, 65536);
+    const std::string colours = one_of(frame.at("colour_order"), "colour_order", {"gray", "RGB"});
     bundle.channels = number(frame, "channels", 1, 3);
+    if (bundle.channels != (colours == "gray" ? 1 : 3)) {
+        throw Failure("channels is " + std::to_string(bundle.channels) + " with the colour_order " + colours);
+    }
     bundle.height = number(frame, "height", 1, 65536);
     bundle.width = number(frame, "width", 1, 65536);
     bundle.n_past = number(rule, "n_past", 2, 1024);
     bundle.skip_lag = number(rule, "skip_lag", 0, 1);
     bundle.last_frame_skip = rule.at("last_frame_skip");
-    bundle.streams = rule.value("context", "window") == "stream";
+    bundle.streams = one_of(rule.value("context", json("window")), "context", {"window", "stream"}) == "stream";
     const bool says_draws = rule.contains("context_draws") && !rule.at("context_draws").is_null();
     bundle.context_draws = says_draws ? number(rule, "context_draws", 0, 1024) : bundle.n_past - 1;
     if (!manifest.at("variants").contains("fp32")) {
@@ -113,12 +155,13 @@ Bundle read_manifest(const fs::path& path, const json& manifest) {
         bundle.graphs.emplace(role, read_graph_spec(role, table));
         check_frames(bundle, bundle.graphs.at(role));
     }
+    check_prior(bundle, read_prior(model));
     return bundle;
 }
 
 void check_version(const fs::path& file, const json& manifest) {
     const json version = manifest.is_object() ? manifest.value("schema_version", json()) : json();
-    if (version != SCHEMA_VERSION) {
+    if (!version.is_number_integer() || version != SCHEMA_VERSION) {
         throw Failure("'" + file.string() + "' has schema version " + version.dump().substr(0, 40) +
                       "; this program reads version " + std::to_string(SCHEMA_VERSION) +
                       "\n  export the bundle again, or build the program of the release that wrote it");
@@ -160,6 +203,10 @@ bool GraphSpec::has_input(const std::string& name) const {
     return std::any_of(inputs.begin(), inputs.end(), [&](const TensorSpec& tensor) { return tensor.name == name; });
 }
 
+bool GraphSpec::has_output(const std::string& name) const {
+    return std::any_of(outputs.begin(), outputs.end(), [&](const TensorSpec& tensor) { return tensor.name == name; });
+}
+
 bool GraphSpec::is_state(const std::string& name) const {
     return std::any_of(states.begin(), states.end(), [&](const StateSpec& state) { return state.input == name; });
 }
@@ -174,11 +221,17 @@ Bundle Bundle::open(const fs::path& path) {
         throw Failure("'" + path.string() + "' is not a bundle: it has no manifest.json\n  make one with: svg-export ckpt.pt");
     }
     if (fs::file_size(file) > MANIFEST_LIMIT) throw Failure("'" + file.string() + "' is too large for a manifest");
-    const auto is_shallow = [&](int depth, json::parse_event_t, const json&) {
+    std::vector<std::set<std::string>> names(DEPTH_LIMIT + 2);  // of each table that is being read
+    const auto check = [&](int depth, json::parse_event_t event, const json& value) {
         if (depth > DEPTH_LIMIT) throw Failure("'" + file.string() + "' is nested too deeply for a manifest" + EXPORT_AGAIN);
+        if (event == json::parse_event_t::object_end) names[depth + 1].clear();
+        if (event == json::parse_event_t::key && !names[depth].insert(value).second) {  // readers differ in which one they take
+            throw Failure("'" + file.string() + "' is not a valid manifest: it has " + value.dump().substr(0, 40) + " twice" +
+                          EXPORT_AGAIN);
+        }
         return true;
     };
-    const json manifest = json::parse(read_file(file), is_shallow, false);
+    const json manifest = json::parse(read_file(file), check, false);
     if (manifest.is_discarded()) throw Failure("'" + file.string() + "' is not valid JSON" + EXPORT_AGAIN);
     check_version(file, manifest);
     try {
@@ -209,7 +262,7 @@ std::string Bundle::read_graph(const std::string& role) const {
     const fs::path within = fs::relative(fs::canonical(file), fs::canonical(path));
     if (within.empty() || *within.begin() == "..") throw damaged("points outside the bundle");
     const uintmax_t size = fs::file_size(file);
-    if (size != spec.bytes || size > GRAPH_LIMIT) {
+    if (size != spec.bytes) {
         throw damaged(std::to_string(size) + " bytes, the manifest says " + std::to_string(spec.bytes));
     }
     std::string content = read_file(file);

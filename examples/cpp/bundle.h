@@ -37,6 +37,7 @@ struct GraphSpec {
     // Throws a Failure if there is none of this name.
     const TensorSpec& tensor(const std::string& name) const;
     bool has_input(const std::string& name) const;
+    bool has_output(const std::string& name) const;
     bool is_state(const std::string& name) const;
 };
 
@@ -57,6 +58,7 @@ struct Bundle {
     static Bundle open(const std::filesystem::path& path);
 
     bool has(const std::string& role) const { return graphs.count(role) > 0; }
+    bool is_separate() const { return has("encoder") && has("predictor") && has("decoder"); }
     const GraphSpec& graph(const std::string& role) const;
 
     // The bytes of a graph, checked against the manifest's size and SHA-256. Throws a Failure.

@@ -41,12 +41,14 @@ std::string header_value(const std::string& header, const std::string& key, cons
     return header.substr(first, header.find_first_of(end, first) - first);
 }
 
+constexpr const char* NPY = "\x93NUMPY";  // what such a file starts with
+
 Array parse_npy(const fs::path& file, const std::string& content) {
     const auto wrong = [&](const std::string& problem) {
         return Failure("'" + file.string() + "' " + problem + "\n  expected float32 or uint8 of numpy.save, in C order");
     };
     const size_t prefix = content.size() > 6 && content[6] == 1 ? 10 : 12;  // version 1 has a shorter length
-    if (content.size() < prefix || content.compare(0, 6, "\x93NUMPY") != 0) throw wrong("is not a .npy file");
+    if (content.size() < prefix || content.compare(0, 6, NPY) != 0) throw wrong("is not a .npy file");
     uint32_t length = 0;
     std::memcpy(&length, content.data() + 8, prefix - 8);
     if (length > content.size() - prefix) throw wrong("is cut off");
@@ -91,7 +93,7 @@ int64_t header_number(const std::string& content, size_t& at) {
 // A file is replaced when the new one is whole, at the end of a link as well; a pipe or a device is written into.
 void write_beside(const fs::path& name, const std::string& header, const char* body, size_t size) {
     std::error_code missing;
-    const fs::path file = fs::is_symlink(name, missing) ? fs::weakly_canonical(name, missing) : name;
+    const fs::path file = fs::is_symlink(name, missing) ? place_of(name) : name;
     const bool direct = fs::exists(file, missing) && !fs::is_regular_file(file, missing) && !fs::is_directory(file, missing);
     const fs::path part = direct ? file : fs::path(file.string() + ".part");
     errno = 0;
@@ -112,6 +114,12 @@ void write_beside(const fs::path& name, const std::string& header, const char* b
 
 }  // namespace
 
+fs::path place_of(const fs::path& name) {
+    std::error_code nowhere;
+    const fs::path place = fs::weakly_canonical(name, nowhere);
+    return nowhere ? fs::absolute(name) : place;
+}
+
 std::string read_file(const fs::path& file) {
     if (!fs::exists(file)) throw Failure("no such file: '" + file.string() + "'", USAGE);
     if (fs::is_directory(file)) throw Failure("'" + file.string() + "' is a folder\n  expected a file", USAGE);
@@ -124,7 +132,7 @@ std::string read_file(const fs::path& file) {
 Array read_numbers(const fs::path& file, const std::vector<int64_t>& expected) {
     const std::string content = read_file(file);
     Array array;
-    if (file.extension() == ".npy") {
+    if (file.extension() == ".npy" || content.compare(0, 6, NPY) == 0) {  // a pipe has no name of its own
         array = parse_npy(file, content);
         const bool lacks_channels = array.shape.size() + 1 == expected.size() && expected.back() == 1;
         if (lacks_channels) array.shape.push_back(1);
@@ -181,7 +189,7 @@ std::vector<float> read_picture(const fs::path& file, int64_t height, int64_t wi
 void write_numbers(const fs::path& file, const Array& array) {
     std::string header = "{'descr': '<f4', 'fortran_order': False, 'shape': " + text(array.shape) + ", }";
     header.append(63 - (header.size() + 10) % 64, ' ').push_back('\n');  // the numbers start at a multiple of 64 bytes
-    const std::string start{"\x93NUMPY\x01\x00", 8};
+    const std::string start = NPY + std::string{"\x01\x00", 2};
     const std::string length{static_cast<char>(header.size() & 255), static_cast<char>(header.size() >> 8)};
     write_beside(file, start + length + header, reinterpret_cast<const char*>(array.values.data()),
                  array.values.size() * sizeof(float));

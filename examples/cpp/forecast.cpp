@@ -7,7 +7,7 @@
 #include "separate.h"
 
 Plan Plan::choose(const Bundle& bundle, const std::string& context, int64_t observed, int64_t samples, int64_t horizon) {
-    const bool separate = bundle.has("encoder") && bundle.has("predictor") && bundle.has("decoder");
+    const bool separate = bundle.is_separate();
     if (!separate && !bundle.has("step")) {
         throw Failure(
             "'" + bundle.path.string() +

@@ -116,14 +116,14 @@ Options parse(int argc, char** argv) {
 void check_outputs(const Options& options) {
     namespace fs = std::filesystem;
     std::vector<fs::path> used;
-    for (const std::string& file : options.frames) used.push_back(fs::weakly_canonical(file));
+    for (const std::string& file : options.frames) used.push_back(place_of(file));
     for (const std::string& file : {options.noise, options.context_noise}) {
-        if (!file.empty()) used.push_back(fs::weakly_canonical(file));
+        if (!file.empty()) used.push_back(place_of(file));
     }
     const fs::path bundle = fs::canonical(options.bundle);
     for (const auto& [name, file] : {std::pair{"--out", options.out}, std::pair{"--mosaic", options.mosaic}}) {
         if (file.empty()) continue;
-        const fs::path target = fs::weakly_canonical(file);
+        const fs::path target = place_of(file);
         const bool inside = std::mismatch(bundle.begin(), bundle.end(), target.begin(), target.end()).first == bundle.end();
         if (inside || std::find(used.begin(), used.end(), target) != used.end()) {
             throw Failure(std::string(name) + " would overwrite '" + file + "', which this command uses\n  choose another file",

@@ -126,7 +126,7 @@ def evaluate(
         from svg_eval.evaluation_text import as_text
         from svg_eval.measure import Settings
         from svg_eval.page import write_page
-        from svg_eval.plots import check_plot_format, draw_plot, save_sequences
+        from svg_eval.plots import check_plot_format, draw_plot, files_of_sequences, save_sequences
         from svg_runtime.bundle.reader import find_model
 
     precision = requested_precision(fp16, bf16)
@@ -134,7 +134,8 @@ def evaluate(
         raise UsageError("--protocol and --horizon were both given\n  a protocol fixes the horizon; remove one of the two")
     if plot is not None:
         check_plot_format(plot)
-    needed = [find_model(model), *(baseline or ()), lpips_weights, fvd_weights]
+    strip_files = files_of_sequences(strips, _EXAMPLES) if strips is not None else []
+    needed = [find_model(model), *(baseline or ()), lpips_weights, fvd_weights, *strip_files]
     files = {"--json": json, "--plot": plot, "--page": page}
     check_outputs(files, {"--strips": strips}, needed=needed, data=[source["root"]])
     measurement = Settings(

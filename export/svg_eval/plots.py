@@ -130,8 +130,18 @@ def save_sequences(folder: Path, evaluation: Evaluation) -> list[Path]:
     """
     n_past = evaluation.model.info.n_past
     sequences = [example_rows(evaluation, index) for index in range(len(evaluation.model.measured.examples))]
-    files = [save_rows(folder, f"sequence-{index:03d}", [rows], n_past) for index, rows in enumerate(sequences)]
-    return [save_rows(folder, "overview", sequences[:_TOGETHER], n_past), *files]
+    overview, *names = _names_of_sequences(len(sequences))
+    files = [save_rows(folder, name, [rows], n_past) for name, rows in zip(names, sequences, strict=True)]
+    return [save_rows(folder, overview, sequences[:_TOGETHER], n_past), *files]
+
+
+def files_of_sequences(folder: Path, examples: int) -> list[Path]:
+    """What `save_sequences` writes of so many examples."""
+    return [folder / f"{name}{suffix}" for name in _names_of_sequences(examples) for suffix in (".png", ".gif")]
+
+
+def _names_of_sequences(examples: int) -> list[str]:
+    return ["overview", *(f"sequence-{index:03d}" for index in range(examples))]
 
 
 def example_rows(evaluation: Evaluation, index: int) -> Rows:

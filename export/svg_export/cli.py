@@ -205,7 +205,7 @@ def export(
     refuse_foreign(target)
     served.check(target)
     files = {"--save-checkpoint": save_checkpoint, "--pack": pack, "--json": json}
-    check_outputs(files, replaced={"--out": target}, needed=inputs, data=[source["root"]])
+    check_outputs(files, replaced={"--out": target}, closed={"--triton": triton}, needed=inputs, data=[source["root"]])
     loaded = load_any_checkpoint(checkpoint, model_config)
     _check_graphs(loaded, fused, shuffled)
     if euler_steps is not None:

@@ -34,6 +34,17 @@ def model_options(euler_steps: int | None, model_config: Path | None) -> str:
     return steps if model_config is None else f"{steps} --model-config FILE"
 
 
+def given_options(context: typer.Context) -> dict[str, str]:
+    """The options of the command line, as they were given: parameter -> --fp16, or --no-fused."""
+    given = {}
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if parameter.param_type_name == "option" and source is not None and source.name == "COMMANDLINE":
+            given[name] = (parameter.secondary_opts if context.params[name] is False else parameter.opts)[0]
+    return given
+
+
 def repeat_with_data(context: typer.Context, data: str) -> str:
     """The command that was given, with the held-out sequences that it lacked; DIR stands for where they are.
 
@@ -41,13 +52,7 @@ def repeat_with_data(context: typer.Context, data: str) -> str:
         context: of the command.
         data: name of the data set.
     """
-    given = []
-    for parameter in context.command.params:
-        source = context.get_parameter_source(parameter.name or "")
-        if parameter.param_type_name != "option" or source is None or source.name != "COMMANDLINE":
-            continue
-        value = context.params[parameter.name or ""]
-        names = parameter.secondary_opts if value is False else parameter.opts
-        given.append(names[0] if isinstance(value, bool) else f"{names[0]} {shell_argument(str(value))}")
+    values = {flag: context.params[name] for name, flag in given_options(context).items()}
+    given = [flag if isinstance(value, bool) else f"{flag} {shell_argument(str(value))}" for flag, value in values.items()]
     checkpoint = shell_argument(context.params["checkpoint"])
     return " ".join(["svg-export", checkpoint, *given, "--data", data, "--data-root", "DIR"])

@@ -117,7 +117,7 @@ class _Role:
             shape = tuple(dim.dim_value or BATCH for dim in types[name].shape.dim) if name in types else ()
             if shape.count(BATCH) != 1 or types[name].elem_type != TensorProto.FLOAT:
                 return None
-            specs[name] = TensorSpec(name=name, dtype="float32", shape=shape)
+            specs[name] = TensorSpec.model_validate({"name": name, "dtype": "float32", "shape": shape})
         return specs
 
 

@@ -15,17 +15,14 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _SUFFIX = ".svgb.tar"
-_LONGEST_NAME = 150  # bytes: the tar format has 155 for the folder, which is named after the archive
 
 
 def require_archive_name(archive: Path | None) -> None:
     """Refuse a --pack that no address could name.
 
     Raises:
-        UsageError: the name does not end with .svgb.tar, or is too long.
+        UsageError: the name does not end with .svgb.tar.
     """
-    if archive is not None and len(os.fsencode(archive.name)) > _LONGEST_NAME:
-        raise UsageError(f"--pack '{archive}' has a name of over {_LONGEST_NAME} bytes\n  expected such as --pack cam{_SUFFIX}")
     if archive is not None and not (archive.name.endswith(_SUFFIX) and archive.name != _SUFFIX):
         raise UsageError(f"--pack '{archive}' has another name than name{_SUFFIX}\n  expected such as --pack cam{_SUFFIX}")
 
@@ -33,7 +30,8 @@ def require_archive_name(archive: Path | None) -> None:
 def pack_bundle(folder: Path, archive: Path) -> str:
     """Write manifest and graphs of a bundle, and nothing else, to an archive that is not compressed; return its SHA-256.
 
-    The same bundle gives the same bytes: no times, no owners, names in order, and the folder named after the archive.
+    The same bundle gives the same bytes, whatever the archive is called: no times, no owners, names in order, and the folder
+    named after the bundle's id.
 
     Args:
         folder: the bundle.
@@ -53,7 +51,7 @@ def pack_bundle(folder: Path, archive: Path) -> str:
         with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
             for name in (FILE_NAME, *sorted(graph_files(bundle.manifest))):
                 file = folder / name
-                entry = tarfile.TarInfo(f"{archive.name.removesuffix('.tar')}/{name}")
+                entry = tarfile.TarInfo(f"{bundle.manifest.bundle_id}.svgb/{name}")
                 entry.size = file.stat().st_size
                 with file.open("rb") as content:
                     tar.addfile(entry, content)

@@ -10,6 +10,7 @@ from svg_common.command import stderr_console
 from svg_common.errors import UsageError
 from svg_common.outputs import check_outputs
 from svg_common.signals import defer_interrupts
+from svg_export.command_line import given_options
 from svg_export.hub.push_options import PushOptions, push_and_report
 from svg_export.packing import pack_and_report
 from svg_export.triton.options import TritonOptions
@@ -30,17 +31,15 @@ def publish_bundle(arguments: typer.Context, push: PushOptions, pack: Path | Non
     with defer_interrupts():
         from svg_runtime.bundle.reader import Bundle
 
-    others = [name for name in arguments.params if name not in _WITH_BUNDLE]
-    sources = {f"--{name.replace('_', '-')}": arguments.get_parameter_source(name) for name in others}
-    given = [flag for flag, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    given = [flag for name, flag in given_options(arguments).items() if name not in _WITH_BUNDLE]
     if given:
         raise UsageError(
             f"{', '.join(given)} has no effect on '{folder}', a bundle, which is sent as it is\n"
             "  remove it, or give the checkpoint to export"
         )
     Bundle.open(folder)
-    check_outputs({"--pack": pack}, needed=[folder])
     triton.check(folder)
+    check_outputs({"--pack": pack}, closed={"--triton": triton.out}, needed=[folder])
     prepared = push.prepare()
     console = stderr_console()
     if pack is not None:

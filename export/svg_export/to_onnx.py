@@ -86,7 +86,7 @@ def read_interface(content: bytes) -> tuple[tuple[TensorSpec, ...], tuple[Tensor
     """Inputs, outputs and opset of an exported graph, read from the file itself."""
     header = read_header(content)
     inputs, outputs = (
-        tuple(TensorSpec(name=t.name, dtype=t.dtype, shape=t.shape) for t in tensors)
+        tuple(TensorSpec.model_validate({"name": t.name, "dtype": t.dtype, "shape": t.shape}) for t in tensors)
         for tensors in (header.inputs, header.outputs)
     )
     return inputs, outputs, header.opset

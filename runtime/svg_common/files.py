@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -137,18 +137,22 @@ def _replace_directory(partial: Path, target: Path) -> None:
 def beside(target: Path, folder: bool = False) -> Iterator[Path]:
     """Yield an empty file or folder beside `target` (beside what it links to), so that a rename can put it in place.
 
-    It is locked, so that the next writer of `target` knows whether it is still being written, and removed at the end.
+    It is locked, so that the next writer of `target` knows whether it is still being written, and removed at the end; so are
+    the folders that were made for it, if nothing is in them.
 
     Raises:
         OSError: it cannot be made.
     """
     real = resolved(target)
     prefix, suffix = f".{(real.name if folder else real.stem)[:_NAME_START]}.partial-", "" if folder else real.suffix
+    made: list[Path] = []
     try:
+        made = [parent for parent in real.parents if not parent.exists()]
         real.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(real.parent, prefix, suffix)
         partial, lock = _make_locked(real.parent, prefix, suffix, folder)
     except OSError as error:  # the user does not know the temporary name
+        _remove_empty(made)
         raise type(error)(error.errno, error.strerror, str(target)) from error
     try:
         yield partial
@@ -156,6 +160,7 @@ def beside(target: Path, folder: bool = False) -> Iterator[Path]:
         _remove(partial)
         if lock is not None:
             os.close(lock)
+        _remove_empty(made)
 
 
 def _make_locked(parent: Path, prefix: str, suffix: str, folder: bool) -> tuple[Path, int | None]:
@@ -199,6 +204,13 @@ def _remove(path: Path) -> None:
     else:
         with suppress(OSError):
             path.unlink()
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders, each before the one that it lies in, up to the first that is not empty."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def _name_destination(error: OSError, partial: Path, target: Path) -> None:

@@ -156,6 +156,19 @@ def test_a_full_disk_names_the_file_that_did_not_fit(small_disk, tmp_path):
 
 
 @pytest.mark.parametrize("make", [atomic_file, atomic_directory])
+def test_an_error_leaves_no_folder_that_was_made_for_the_output(tmp_path, make):
+    (tmp_path / "old").mkdir()
+    for name in ("old/a", "old/new/a", "new/deep/a"):
+        with pytest.raises(ValueError, match="damaged"), make(tmp_path / name):
+            raise ValueError("damaged")
+    assert names(tmp_path) == ["old"]
+    assert names(tmp_path / "old") == []
+    with make(tmp_path / "new" / "a"), make(tmp_path / "new" / "b"):
+        pass
+    assert names(tmp_path / "new") == ["a", "b"]
+
+
+@pytest.mark.parametrize("make", [atomic_file, atomic_directory])
 def test_an_impossible_place_is_named(tmp_path, make):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file") as caught, make(tmp_path / "file" / "out.json"):

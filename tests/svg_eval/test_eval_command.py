@@ -366,6 +366,13 @@ def test_clips_are_not_mixed_with_their_strips(tiny_bundle, tmp_path):
     assert len(list((tmp_path / "pictures" / "a").iterdir())) == 40
 
 
+def test_strips_and_metrics_do_not_replace_each_other(tiny_bundle, tmp_path):
+    (tmp_path / "old.png").touch()
+    for name in ("overview.png", "sequence-007.gif", "old.png"):
+        with pytest.raises(UsageError, match=f"--json would overwrite '.*{name}'"):
+            evaluate(tiny_bundle, *SMALL, "--strips", tmp_path, "--json", tmp_path / name)
+
+
 def test_options_of_training_alone_are_refused(tiny_bundle, clips):
     with pytest.raises(UsageError, match="no effect on held-out sequences, only in training: --flip, --moving"):
         evaluate(tiny_bundle, "--data", "video", "--data-root", clips, "--flip", "--moving", "3")

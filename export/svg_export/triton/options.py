@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from svg_common.errors import UsageError
-from svg_common.outputs import check_outputs
 from svg_common.path_advice import shell_argument
 from svg_common.signals import defer_interrupts
 
@@ -41,18 +40,16 @@ class TritonOptions:
             raise UsageError(f"{', '.join(given)} has no effect without --triton\n  add --triton models/, or remove it")
 
     def check(self, bundle: Path) -> None:
-        """Refuse, before the work, what cannot be written.
+        """Refuse, before the work, to replace a folder that is not ours.
 
         Raises:
-            UsageError: the folder of a model exists and is not ours.
-            OutputError: the folder cannot be written.
+            UsageError: there is one of the name of a model.
         """
         if self.out is None:
             return
         with defer_interrupts():
             from svg_export.triton.repository import model_name, refuse_foreign_models
 
-        check_outputs({}, folders={"--triton": self.out}, needed=[bundle])
         refuse_foreign_models(self.out, model_name(bundle))
 
     def check_horizon(self, bundle: Path) -> None:

@@ -29,8 +29,11 @@ from svg_export.triton.model_configs import (
     step_config,
 )
 from svg_export.triton.prototext import prototext
-from svg_runtime.bundle.manifest import BATCH, FORECAST, SAMPLES, GraphSpec, Precision, PrecisionVariant
+from svg_runtime.backends.nvidia.engine_files import BUNDLE_FOLDER as ENGINES
+from svg_runtime.backends.tensorrt.engine import list_engines, record_of
+from svg_runtime.bundle.manifest import BATCH, FILE_NAME, FORECAST, SAMPLES, GraphSpec, Precision, PrecisionVariant
 from svg_runtime.bundle.reader import Bundle
+from svg_runtime.bundle.remote.published import graph_files
 
 _LOG = logging.getLogger(__name__)
 _MARK = "# Written by svg-export --triton, which replaces this folder.\n"
@@ -133,12 +136,21 @@ def _is_ours(folder: Path) -> bool:
 
 def _write_python(bundle: Bundle, name: str, folder: Path, choice: ServingChoice) -> Path:
     beside = f"{name}.svgb"
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic_directory(folder) as partial:
         version = _version_folder(partial, python_config(name, beside, bundle.manifest, choice))
         (version / "model.py").write_text(_MODEL_PY, encoding="utf-8")
-        shutil.copytree(bundle.path, version / beside)
+        _copy_bundle(bundle, version / beside)
     return folder
+
+
+def _copy_bundle(bundle: Bundle, folder: Path) -> None:
+    """Copy the manifest, the graphs that it names and the engines beside them; whatever else lies there is the user's own."""
+    engines = [file for file, _ in list_engines(bundle.path / ENGINES) if file.is_file()]
+    files = [bundle.path / name for name in (FILE_NAME, *sorted(graph_files(bundle.manifest)))]
+    for file in [*files, *engines, *map(record_of, engines)]:
+        copy = folder / file.relative_to(bundle.path)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
 
 
 def _write_graph(
@@ -146,7 +158,6 @@ def _write_graph(
 ) -> Path:
     folder = out / backend / model
     spec = bundle.manifest.variants[precision].files[role]
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic_directory(folder) as partial:
         version = _version_folder(partial, _CONFIGS[role](model, backend, spec, choice))
         shutil.copyfile(bundle.path / spec.file, version / "model.onnx")

@@ -14,9 +14,11 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
+    Strict,
     model_serializer,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from svg_common.frame_statistics import TrainingData
 from svg_common.video.sampling import MAX_STEP_S, MIN_STEP_S
@@ -55,14 +57,26 @@ def _inside(path: str) -> str:
     return path
 
 
+def _whole(number: Any) -> Any:
+    """Refuse true and 1.0, which pydantic takes for 1 of a Literal even where it is strict."""
+    if type(number) is not int:
+        raise PydanticCustomError("int_type", "Input should be a valid integer")
+    return number
+
+
 InsidePath = Annotated[str, AfterValidator(_inside)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_Whole = BeforeValidator(_whole)
+_ListOfJson = Strict(False)  # JSON has lists alone, which a strict tuple refuses; what is in them is strict all the same
 
 
 class Frozen(BaseModel):
-    """Base of all parts of the manifest: immutable, and unknown keys are refused."""
+    """Base of all parts of the manifest: immutable, unknown keys are refused, and so is the text "5" or true for a number.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    A manifest is hostile until it is checked, and readers in other languages do not guess what such a value means.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class TensorSpec(Frozen):
@@ -70,7 +84,7 @@ class TensorSpec(Frozen):
 
     name: Name
     dtype: Literal["float32", "float16"]
-    shape: tuple[Size | Literal["batch", "cond_batch", "samples"], ...] = Field(max_length=_MAX_AXES)
+    shape: Annotated[tuple[Size | Literal["batch", "cond_batch", "samples"], ...], _ListOfJson] = Field(max_length=_MAX_AXES)
 
     @model_validator(mode="after")
     def _fits_into_memory(self) -> TensorSpec:
@@ -118,9 +132,9 @@ class GraphSpec(Frozen):
     sha256: Sha256
     bytes: int = Field(ge=1)
     opset: int = Field(ge=1)
-    inputs: tuple[TensorSpec, ...] = Field(max_length=_MAX_TENSORS)
-    outputs: tuple[TensorSpec, ...] = Field(max_length=_MAX_TENSORS)
-    states: tuple[StateSpec, ...] = Field((), max_length=_MAX_TENSORS)
+    inputs: Annotated[tuple[TensorSpec, ...], _ListOfJson] = Field(max_length=_MAX_TENSORS)
+    outputs: Annotated[tuple[TensorSpec, ...], _ListOfJson] = Field(max_length=_MAX_TENSORS)
+    states: Annotated[tuple[StateSpec, ...], _ListOfJson] = Field((), max_length=_MAX_TENSORS)
     computes: Computes = "variant"  # what its layers with weights compute in
 
     @model_validator(mode="before")
@@ -150,8 +164,8 @@ class GraphSpec(Frozen):
 class ErrorCurve(Frozen):
     """Differences per step between two runs of the same steps with the same noise."""
 
-    max_abs: tuple[Difference, ...]
-    psnr_db: tuple[float, ...] | None = None  # frames only
+    max_abs: Annotated[tuple[Difference, ...], _ListOfJson]
+    psnr_db: Annotated[tuple[float, ...], _ListOfJson] | None = None  # frames only
 
 
 class ParityReport(Frozen):
@@ -163,7 +177,8 @@ class ParityReport(Frozen):
     forecast: int
     samples: int
     tolerance: Difference | None = None  # gate: largest one allowed, relative to max(1, the tensor's largest value); None: fp16
-    rounding: tuple[Difference, ...] | None = None  # error of float32 arithmetic in the reference, up to each forecast step
+    # Error of float32 arithmetic in the reference, up to each forecast step.
+    rounding: Annotated[tuple[Difference, ...], _ListOfJson] | None = None
     max_error: Difference  # largest one, relative to max(1, the tensor's largest value)
     curves: dict[Text, ErrorCurve]  # tensor -> per step; "observe.h", "forecast.frame", "forecast.prior.state", ...
 
@@ -207,7 +222,7 @@ class _ComparedWithFp32(Frozen):
     seed: int = Field(ge=0)  # of the noise
     confidence: float = Field(gt=0, lt=1)  # of the intervals
     computed_by: Text  # engine, device and precision
-    divergence_psnr_db: tuple[Finite, ...]  # per step, reduced against fp32
+    divergence_psnr_db: Annotated[tuple[Finite, ...], _ListOfJson]  # per step, reduced against fp32
     min_first_step_psnr_db: Finite  # gate: of the first of them
 
     @model_validator(mode="after")
@@ -295,9 +310,9 @@ class FrameSpec(Frozen):
 
     height: Size
     width: Size
-    channels: Literal[1, 3]
+    channels: Annotated[Literal[1, 3], _Whole]
     colour_order: Literal["gray", "RGB"]
-    range: tuple[float, float]
+    range: Annotated[tuple[float, float], _ListOfJson]
 
     @model_validator(mode="after")
     def _readable(self) -> FrameSpec:
@@ -320,7 +335,7 @@ def _few(settings: Any) -> Any:
 
 
 _ShortText = Annotated[str, Field(max_length=200)]
-Setting = bool | int | Finite | _ShortText | Annotated[tuple[int, ...], Field(max_length=200)] | None
+Setting = bool | int | Finite | _ShortText | Annotated[tuple[int, ...], _ListOfJson, Field(max_length=200)] | None
 _PRIOR_OF_VARIANT = {"lp": "learned", "fp": "fixed", "det": "none"}
 
 
@@ -361,7 +376,7 @@ class GenerationSpec(Frozen):
     """How the graphs are run to make a forecast."""
 
     n_past: int = Field(ge=2, le=1024)
-    skip_lag: Literal[0, 1]
+    skip_lag: Annotated[Literal[0, 1], _Whole]
     last_frame_skip: bool
     frame_interval_s: float | None = Field(
         ge=MIN_STEP_S, le=MAX_STEP_S

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from pydantic import ValidationError
 
 from svg_common.cache import models_folder
 from svg_common.errors import SvgError
+from svg_common.json_text import RepeatedNameError, read_json
 from svg_common.path_advice import shell_argument
 from svg_common.printable import one_line
 from svg_common.text_files import decode_text
@@ -304,9 +304,11 @@ def _read_manifest(file: Path) -> Manifest:
             text = stream.read(MANIFEST_LIMIT + 1)
         if len(text) > MANIFEST_LIMIT:
             raise BundleError(f"'{file}' is too large for a manifest (over {MANIFEST_LIMIT >> 20} MiB)")
-        content = json.loads(decode_text(text))
+        content = read_json(decode_text(text))
     except OSError as error:
         raise BundleError(f"'{file}' cannot be read: {error.strerror}") from error
+    except RepeatedNameError as error:
+        raise _invalid(file, [str(error)]) from error
     except (ValueError, RecursionError) as error:
         raise BundleError(f"'{file}' is not valid JSON: {error}\n  export the bundle again with: svg-export ckpt.pt") from error
     _check_version(file, content)

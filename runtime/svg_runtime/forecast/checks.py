@@ -100,7 +100,7 @@ def checked_noise(name: str, values: ArrayLike | None, shape: tuple[int, ...]) -
     if noise.shape != shape:
         raise UsageError(f"{name} has shape {noise.shape}\n  expected {shape}")
     if not np.isfinite(noise).all():
-        raise UsageError(f"{name} contains values that are not finite")
+        raise UsageError(f"{name} contains values that are not finite\n  expected standard normal draws, of shape {shape}")
     return noise
 
 

@@ -222,6 +222,11 @@ class Forecasts:
         self._bytes = 0
 
 
+def own_paths(folder: Path) -> list[Path]:
+    """What only `open_dataset` may write in a folder of results: the settings, and the parts that are there."""
+    return [folder / SETTINGS, *folder.glob("part-*")]
+
+
 @contextmanager
 def open_dataset(folder: Path, settings: dict[str, Any], shard: Shard) -> Iterator[Dataset]:
     """Open the folder of results for one shard, and keep other processes of the same shard out.

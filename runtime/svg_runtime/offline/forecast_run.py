@@ -18,8 +18,8 @@ from svg_common.quantities import count_text, is_or_are, size_text
 from svg_runtime.bundle.manifest import Manifest
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.live.stop import StopRequest
-from svg_runtime.offline.dataset import open_dataset
-from svg_runtime.offline.listing import list_videos, local_path
+from svg_runtime.offline.dataset import open_dataset, own_paths
+from svg_runtime.offline.listing import Listing, list_videos
 from svg_runtime.offline.options import ForecastOptions, kept_shapes
 from svg_runtime.offline.tally import Tally
 from svg_runtime.offline.worker import Worker
@@ -40,9 +40,8 @@ def run_forecast(options: ForecastOptions, console: Console) -> Tally:
     with StopRequest() as stop:
         model = options.find_model()
         manifest = Bundle.open(model).manifest
-        files = [source for source in map(local_path, options.sources) if Path(source).is_file()]
-        check_outputs({"--json": options.json}, {"--out": options.out}, needed=[model, *files])
         listing = list_videos(options.sources)
+        _check_outputs(options, model, listing)
         mine = [video for video in listing.videos if options.shard.has(video.id)]
         missing = listing.missing if options.shard.number == 1 else {}  # what has no content has no id, and belongs to no shard
         tally = Tally(listed=len(mine) + len(missing))
@@ -94,6 +93,17 @@ def run_forecast(options: ForecastOptions, console: Console) -> Tally:
             f"  why is said above{_more_about(options, tally)}"
         )
     return tally
+
+
+def _check_outputs(options: ForecastOptions, model: Path, listing: Listing) -> None:
+    """Refuse to overwrite a video, a list or results that are done, and to mix results with videos."""
+    videos = listing.local_videos
+    check_outputs(
+        {"--json": options.json},
+        {"--out": options.out},
+        needed=[model, *listing.local_lists, *videos, *own_paths(options.out)],
+        data={video.parent for video in videos},
+    )
 
 
 def _more_about(options: ForecastOptions, tally: Tally) -> str:

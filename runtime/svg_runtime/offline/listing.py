@@ -94,10 +94,22 @@ class Listing:
     Attributes:
         videos: each once, in the order found.
         missing: what is named but cannot be found or read, and why.
+        lists: paths and addresses of the lists that were read.
     """
 
     videos: list[Video] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
+    lists: set[str] = field(default_factory=set)
+
+    @property
+    def local_videos(self) -> list[Path]:
+        """The videos that are files of this machine."""
+        return [Path(video.address) for video in self.videos if video.is_local]
+
+    @property
+    def local_lists(self) -> list[Path]:
+        """The lists that are files of this machine."""
+        return [Path(name) for name in sorted(self.lists) if "://" not in name]
 
     def add(self, other: Listing) -> None:
         """Add what another one has."""
@@ -115,8 +127,9 @@ def list_videos(sources: Sequence[str]) -> Listing:
     """
     found: dict[str, Video] = {}
     missing: dict[str, str] = {}
+    lists: set[str] = set()
     away: UnreachableError | None = None
-    for source in map(local_path, sources):
+    for source in map(_local_path, sources):
         try:
             listing = _listed(source) if _is_list(source) else _videos_in(source)
         except UnreachableError as error:  # the others are forecast
@@ -125,9 +138,10 @@ def list_videos(sources: Sequence[str]) -> Listing:
         else:
             found.update((video.id, video) for video in listing.videos)
             missing.update(listing.missing)
+            lists |= listing.lists
     if away is not None and not found:
         raise away
-    return Listing(list(found.values()), missing)
+    return Listing(list(found.values()), missing, lists)
 
 
 def _listed(source: str) -> Listing:
@@ -137,16 +151,15 @@ def _listed(source: str) -> Listing:
         UsageError: there is no such list, or it names nothing.
         UnreachableError: it cannot be read.
     """
-    listing = Listing()
+    listing = Listing(lists={_place_of_list(source)})
     entries = deque(_entries(source))
-    lists = {_place_of_list(source)}
     while entries:
         entry = entries.popleft()
         try:
             if not _is_list(entry):
                 listing.add(_videos_in(entry))
-            elif _place_of_list(entry) not in lists:  # a list in a list
-                lists.add(_place_of_list(entry))
+            elif _place_of_list(entry) not in listing.lists:  # a list in a list
+                listing.lists.add(_place_of_list(entry))
                 entries.extendleft(reversed(_entries(entry)))
         except (UsageError, UnreachableError, OSError, ValueError) as error:
             _note(listing.missing, entry, reason_of(error))
@@ -178,7 +191,7 @@ def _is_list(source: str) -> bool:
     return without_query(source).lower().endswith(LIST_SUFFIXES)
 
 
-def local_path(source: str) -> str:
+def _local_path(source: str) -> str:
     """The path that a file: URL names; any other source as it is."""
     path = path_of_file_url(source)
     if path is None:
@@ -229,7 +242,7 @@ def _entries(source: str) -> list[str]:
     folder, is_playlist = os.path.dirname(without_query(source)), without_query(source).lower().endswith(_PLAYLISTS)
     # Names may hold any other separator that str.splitlines knows.
     lines = [line if os.path.lexists(os.path.join(folder, line)) else line.strip() for line in _LINE_END.split(text)]
-    entries = [local_path(line) for line in lines if line.strip() and not line.startswith("#")]
+    entries = [_local_path(line) for line in lines if line.strip() and not line.startswith("#")]
     if not entries:
         raise _empty_list(source)
     return [entry if "://" in entry else _below(folder, os.path.expanduser(entry), is_playlist) for entry in entries]

@@ -112,7 +112,7 @@ def find_stored(store: Any, place: str, address: str) -> tuple[Infos, dict[str, 
 
     Raises:
         UsageError: it is a folder of a web server.
-        UnreachableError: it cannot be reached, or is a page instead of a video.
+        UnreachableError: it cannot be reached, is a page instead of a video, or is a video by its name and not there.
     """
     try:
         if not any(sign in _inside(place) for sign in PATTERN):
@@ -293,8 +293,9 @@ def _file_or_folder(store: Any, place: str) -> dict[str, Mapping[str, Any]]:
         info: Mapping[str, Any] = store.info(place)
         if info["type"] == "file":
             return {place: info}  # asked for by its name, whatever its suffix
-    except FileNotFoundError:
-        pass  # it may be the beginning of the names of others
+    except FileNotFoundError:  # it may be the beginning of the names of others
+        if place.lower().endswith(VIDEO_SUFFIXES):
+            problem = FileNotFoundError("there is no such object")  # drivers say the path alone
     except Exception as error:  # of the driver's own kinds
         problem = error  # who may list a folder need not have the right to ask what it is
     found = _videos(store.find(place, detail=True))

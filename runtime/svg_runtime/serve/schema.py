@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from svg_runtime.forecast_options import COUNT_LIMIT
 
@@ -14,7 +14,15 @@ What = Literal["samples", "mean", "mean_and_spread"]
 Format = Literal["raw", "npy", "npz", "png", "json"]
 Dtype = Literal["float32", "uint8"]
 Context = Literal["window", "stream"]
-Count = Annotated[int, Field(ge=1, le=COUNT_LIMIT)]
+
+
+def _whole(number: Any) -> Any:
+    """8 for 8.0, which JSON Schema calls an integer as well: some clients have no other numbers."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+_Integer = Annotated[int, BeforeValidator(_whole)]
+Count = Annotated[_Integer, Field(ge=1, le=COUNT_LIMIT)]
 
 
 class _Request(BaseModel):
@@ -31,7 +39,9 @@ class SessionRequest(_Request):
     model: str = Field(max_length=255, description="One of the names that GET /v1/models lists.")
     samples: Count = Field(8, description="Sampled futures per forecast.")
     horizon: Count = Field(10, description="Forecast steps.")
-    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Of the noise: the same frames and seed give the same futures.")
+    seed: _Integer = Field(
+        0, ge=0, le=LARGEST_SEED, description="Of the noise: the same frames and seed give the same futures."
+    )
     context: Context | None = Field(
         None,
         description="window: re-read the last frames before every forecast. stream: carry the state along. null: the model's.",

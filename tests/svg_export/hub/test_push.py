@@ -158,6 +158,7 @@ def test_what_is_refused_before_any_work(hub, svg_export, monkeypatch, tmp_path)
     model.write_bytes(b"never read")
     for arguments, code, reason in [
         (["--push", "ada/cam"], 2, "expected hf://user/name"),
+        (["--push", "hf://ada"], 2, "invalid address of the Hub: 'hf://ada' expected hf://user/name"),
         (["--push", "https://example.org/cam.svgb.tar"], 2, "expected hf://user/name"),
         (["--push", f"hf://ada/cam@{'0' * 40}"], 2, "cannot change one"),
         (["--push", "hf://ada/cam", "--licence", "MIT License"], 2, "invalid --licence"),
@@ -173,6 +174,7 @@ def test_what_is_refused_before_any_work(hub, svg_export, monkeypatch, tmp_path)
         ended, output = svg_export(model, *arguments)
         assert ended == code
         assert reason in " ".join(output.split())
+        assert "@revision" not in output  # which a push does not take
     assert "ada/new" not in hub.repos
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     code, output = svg_export(model, "--push", "hf://ada/cam")

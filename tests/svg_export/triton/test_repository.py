@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from svg_common.errors import UsageError
 from svg_export.triton.model_configs import ServingChoice
 from svg_export.triton.repository import model_name, write_repositories
 from svg_runtime import Forecaster
+from svg_runtime.backends.tensorrt.engine import EngineKey, write_engine
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BundleError
 from tests.integrations.triton_helpers import SERVER_HORIZON
@@ -240,6 +243,40 @@ def test_options_without_effect_and_foreign_folders_are_refused(svg_export, tiny
     assert not Path("tiny.svgb").exists()  # refused before the work
     code, said = svg_export(fused_bundle, "--triton", Path(fused_bundle, "models"))
     assert (code, "would overwrite" in said) == (2, True)
+
+
+@pytest.mark.parametrize("option", ["--json", "--save-checkpoint", "--pack", "--out"])
+def test_nothing_else_is_written_into_the_repositories(svg_export, tiny_checkpoint, option):
+    file = "models/python/q/1/q.svgb.tar"
+    code, said = svg_export(tiny_checkpoint, "--triton", "models", "--out", "q.svgb", option, file)
+    assert (code, f"{option} would write '{file}' into 'models', the folder of --triton" in said) == (2, True), said
+    assert list(Path.cwd().iterdir()) == []  # refused before the work
+
+
+def test_the_copy_of_a_bundle_has_what_export_wrote_and_nothing_else(fused_bundle, tmp_path):
+    bundle = Path(shutil.copytree(fused_bundle, tmp_path / "m.svgb"))
+    own = {file.relative_to(bundle) for file in bundle.rglob("*") if file.is_file()}
+    key = EngineKey(
+        onnx_sha256="0" * 64, platform="Linux", nvidia_library="tensorrt-rtx", version="1", gpu=None,
+        compute_capabilities=("sm75",), precision="fp32", max_batch=8, workspace_gib=None, flags=(),
+    )  # fmt: skip
+    write_engine(bundle / "engines" / "fp32" / "step.sm75.plan", key, b"code")
+    for name in ("notes.txt", "fp32/notes.txt", "engines/fp32/foreign.plan"):
+        (bundle / name).write_text("private")
+    (model,) = write_repositories(Bundle.open(bundle), "m", tmp_path / "models", CHOICE)
+    copy = model / "1" / "m.svgb"
+    engines = {Path(f"engines/fp32/step.sm75.plan{suffix}") for suffix in ("", ".json")}
+    assert {file.relative_to(copy) for file in copy.rglob("*") if file.is_file()} == own | engines
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(svg_export, fused_bundle, monkeypatch):
+    def refuse(source, destination):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source), None, str(destination))
+
+    monkeypatch.setattr(shutil, "copyfile", refuse)
+    code, said = svg_export(fused_bundle, "--triton", "new/models")
+    assert (code, said.splitlines()[0]) == (1, f"error: No space left on device: new/models/python/{fused_bundle.stem}")
+    assert list(Path.cwd().iterdir()) == []
 
 
 def test_writing_needs_no_package_of_triton(fused_bundle, tmp_path):

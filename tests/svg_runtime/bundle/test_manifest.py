@@ -280,6 +280,53 @@ def test_values_outside_their_range_are_refused(damaged, place, value):
     )
 
 
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("generation", "n_past"), "5"),
+        (("generation", "n_past"), 5.0),
+        (("generation", "skip_lag"), True),
+        (("generation", "skip_lag"), 0.0),
+        (("generation", "last_frame_skip"), "yes"),
+        (("generation", "last_frame_skip"), 0),
+        (("generation", "frame_interval_s"), "0.1"),
+        (("generation", "frame_interval_s"), True),
+        (("frame", "channels"), 1.0),
+        (("frame", "channels"), True),
+        (("frame", "range"), ["0", "1"]),
+        (("frame", "range"), [False, True]),
+        (("variants", "fp32", "graphs", "prior", "bytes"), "1000"),
+        (("variants", "fp32", "graphs", "prior", "inputs", 0, "shape"), ["batch", 16.0]),
+        (("variants", "fp32", "graphs", "prior", "inputs", 0, "shape"), ["batch", "16"]),
+        (("variants", "fp32", "parity", "max_error"), "0"),
+        (("variants", "fp32", "parity", "rounding"), ["0"]),
+        (("variants", "fp16", "quality", "divergence_psnr_db", 3), "60"),
+        (("training_data",), {"description": "x", "sequences": "1", "frames": 2, "statistics": {}}),
+    ],
+)  # fmt: skip
+def test_a_value_of_another_type_is_refused_and_not_guessed(damaged, place, value):
+    """Readers in other languages refuse it: one bundle is readable everywhere, or nowhere."""
+    edit_manifest(damaged, lambda manifest: at(manifest, place[:-1]).__setitem__(place[-1], value))
+    message = refusal(damaged)
+    assert f"{'.'.join(map(str, place))}" in message
+    assert "given " in message
+
+
+def test_whole_numbers_are_read_where_decimals_are_expected(damaged):
+    def change(manifest):
+        manifest["frame"]["range"] = [0, 1]
+        manifest["variants"]["fp32"]["parity"]["max_error"] = 0
+
+    edit_manifest(damaged, change)
+    assert Bundle.open(damaged).manifest.frame.range == (0.0, 1.0)
+
+
+def test_a_name_that_stands_twice_is_refused(damaged):
+    file = damaged / "manifest.json"
+    file.write_text(file.read_text().replace('"n_past":', '"n_past": 3, "n_past":', 1))
+    assert "n_past: given 2 times; expected each name once" in refusal(damaged)
+
+
 @pytest.mark.parametrize("interval_s", [1e-4, 60, 86_400, 129_600, None])
 def test_steps_from_high_speed_to_time_lapse_are_read(damaged, interval_s):
     edit_manifest(damaged, lambda manifest: manifest["generation"].update(frame_interval_s=interval_s))

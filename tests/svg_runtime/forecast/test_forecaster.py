@@ -142,6 +142,13 @@ def test_noise_that_does_not_fit_is_refused_and_changes_nothing(tiny_bundle, fra
         np.testing.assert_array_equal(forecaster.forecast(), twin.forecast())
 
 
+def test_noise_that_is_not_finite_is_refused_with_what_is_expected(tiny_bundle, frames):
+    with open_tiny(tiny_bundle, frames) as forecaster, pytest.raises(UsageError) as refused:
+        forecaster.forecast(**BAD_NOISE["nan"])
+    expected = f"expected standard normal draws, of shape {(4, 3, Z)}"
+    assert str(refused.value) == f"noise contains values that are not finite\n  {expected}"
+
+
 @pytest.mark.parametrize("count", [0, -1, 2.5, "3", True, 10**12])
 @pytest.mark.parametrize("name", ["samples", "horizon"])
 def test_impossible_counts_are_refused(tiny_bundle, frames, name, count):

@@ -278,6 +278,15 @@ def test_pictures_are_refused_with_what_makes_a_video_of_them(tmp_path):
             list_videos([str(source)])
 
 
+def test_a_named_object_that_is_gone_ends_the_command_with_1_and_is_tried_again(svg_forecast, bucket, videos):
+    code, message, _ = svg_forecast("memory://clips/yard0.mp4")
+    assert (code, "there is no such object\n  check the address" in message) == (1, True), message
+    _, message, summary = svg_forecast(videos / "yard1.mp4", "memory://clips/yard0.mp4")
+    assert summary["videos"] == {"listed": 2, "done_before": 0, "ok": 1, "unreachable": 1}, message
+    bucket.pipe_file("/clips/yard0.mp4", (videos / "yard0.mp4").read_bytes())
+    assert svg_forecast(videos / "yard1.mp4", "memory://clips/yard0.mp4")[0] == 0
+
+
 def test_an_object_that_has_gone_or_changed_is_unreachable(bucket, tmp_path):
     (video,) = list_videos(["memory://clips/a.mp4"]).videos
     bucket.pipe_file("/clips/a.mp4", b"longer than it was before")
@@ -426,6 +435,7 @@ def test_a_file_that_is_still_written_is_unreachable(videos, tmp_path):
         ("ftp:///a.mp4", UsageError, r"'ftp:///a.mp4' names no host(.|\n)*expected ftp://HOST/FOLDER"),
         ("foo://bucket/x", UsageError, "not an address of videos"),
         ("memory://nothing", UsageError, "contains no videos"),
+        ("memory://nothing/gone.MP4", UnreachableError, "'memory://nothing/gone.MP4' cannot be .*: there is no such object"),
         ("oci://bucket/x", BackendMissingError, "install it with pip"),
     ],
 )

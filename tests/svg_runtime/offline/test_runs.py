@@ -459,3 +459,54 @@ def test_the_summary_overwrites_no_input(svg_forecast, videos, tmp_path):
     code, message, _ = svg_forecast(video, "--json", video)
     assert (code, "would overwrite" in message) == (2, True)
     assert Path(video).read_bytes() == (videos / "yard0.mp4").read_bytes()
+
+
+@pytest.fixture
+def sources(videos, tmp_path) -> Path:
+    """A folder with two videos, a list, and a list of this list."""
+    folder = tmp_path / "src"
+    folder.mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        shutil.copy(videos / "yard0.mp4", folder / name)
+    (folder / "list.txt").write_text("b.mp4\n")
+    (folder / "lists.txt").write_text("list.txt\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("source", "output"),
+    [
+        ("src", "src/a.mp4"),
+        ("src/*.mp4", "src/a.mp4"),
+        ("src/list.txt", "src/b.mp4"),
+        ("src/list.txt", "src/list.txt"),
+        ("src/lists.txt", "src/b.mp4"),
+        ("src/lists.txt", "src/list.txt"),
+        ("src/lists.txt", "src/lists.txt"),
+    ],
+)
+def test_the_summary_replaces_nothing_that_was_listed(svg_forecast, sources, source, output):
+    before = Path(output).read_bytes()
+    code, message, _ = svg_forecast(source, "--json", output)
+    assert (code, f"--json would overwrite '{output}', which this command uses" in message) == (2, True), message
+    assert Path(output).read_bytes() == before
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("source", ["src", "src/*.mp4", "src/lists.txt"])
+def test_results_are_not_written_among_the_videos(svg_forecast, sources, source):
+    code, message, _ = svg_forecast(source, out="src")
+    assert (code, "--out would write among the clips in 'src'" in message) == (2, True), message
+    assert sorted(path.name for path in sources.iterdir()) == ["a.mp4", "b.mp4", "list.txt", "lists.txt"]
+
+
+def test_the_summary_replaces_no_results(svg_forecast, sources):
+    assert svg_forecast("src/a.mp4", "--json", "out/summary.json")[0] == 0  # a new file may lie there, and be replaced again
+    before = {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()}
+    for name in ("settings.json", "part-1-of-1-000001/videos.parquet", "part-1-of-1-000001/new.json"):
+        code, message, _ = svg_forecast("src/a.mp4", "--json", f"out/{name}")
+        assert (code, f"--json would overwrite 'out/{name}'" in message) == (2, True), message
+    assert {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()} == before
+    assert svg_forecast("src/a.mp4", "--json", "out/summary.json")[0] == 0
+    assert svg_forecast("src/a.mp4", "--json", "new/settings.json", out="new")[0] == 2
+    assert not Path("new").exists()

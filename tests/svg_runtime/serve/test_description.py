@@ -144,6 +144,42 @@ def test_a_member_that_is_given_twice_is_refused(client):
         assert "Invalid JSON" in client.post("/v1/sessions", content=body, headers=json_type).json()["detail"]
 
 
+def test_whole_numbers_may_be_written_as_decimals(client):
+    """JSON Schema calls 8.0 an integer, and so does the description; some clients have no other numbers."""
+    opened = client.post("/v1/sessions", json={"model": "digits", "samples": 2.0, "horizon": 3.0, "seed": 7.0})
+    assert opened.status_code == 201, opened.text
+    assert [opened.json()[name] for name in ("samples", "horizon", "seed")] == [2, 3, 7]
+    place = opened.headers["location"]
+    for asked in ({"samples": 4.0}, {"horizon": 2.0}):
+        assert "frames" in client.post(f"{place}/forecast", json=asked).json()["detail"]  # it is not ready yet, and no more
+
+
+@pytest.mark.parametrize(
+    ("samples", "given"),
+    [
+        ("8.5", "8.5"),
+        ("true", "true"),
+        ('"8"', '"8"'),
+        ("0.0", "0"),
+        ("1e400", "infinity"),
+        ("NaN", "NaN"),
+        ("1e300", "1e+300"),
+    ],
+)
+def test_what_is_no_whole_number_is_refused_and_named(client, samples, given):
+    body = f'{{"model": "digits", "samples": {samples}}}'
+    refused = client.post("/v1/sessions", content=body, headers={"content-type": "application/json"})
+    assert refused.status_code == 422
+    assert refused.json()["detail"].startswith("samples: Input should be ")
+    assert given in refused.json()["detail"].partition("; given ")[2]
+
+
+def test_a_value_under_an_unknown_name_is_not_repeated(client):
+    """It may be a password."""
+    refused = client.post("/v1/sessions", json={"model": "digits", "password": "hunter2"})
+    assert refused.json()["detail"] == "password: Extra inputs are not permitted; given a text of 7 characters"
+
+
 def test_two_models_of_one_name_are_refused(tmp_path):
     with pytest.raises(UsageError, match="two models are called 'digits'"):
         model_paths(["digits", str(tmp_path / "digits.svgb")])

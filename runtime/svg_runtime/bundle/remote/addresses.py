@@ -105,7 +105,7 @@ def parse_hub_address(text: str) -> HubAddress:
     """
     found = _ADDRESS.fullmatch(text)
     if found is None or found[1].lower() != "hf":
-        raise UsageError(f"invalid address of the Hub: '{_shown(text)}'\n  expected hf://user/name")
+        raise _no_hub_address(text)
     return _hub_address(found[2])
 
 
@@ -121,11 +121,16 @@ def is_server_address(url: str, schemes: Container[str] = ("http", "https")) -> 
     return parts is not None and parts.scheme in schemes and url.isprintable() and " " not in url
 
 
+def _no_hub_address(text: str) -> UsageError:
+    """The same for --model and --push, which takes a branch after @, but no commit."""
+    return UsageError(f"invalid address of the Hub: '{_shown(text)}'\n  expected hf://user/name")
+
+
 def _hub_address(rest: str) -> HubAddress:
     repo, at, revision = rest.partition("@")
     parts = repo.split("/")
     if len(parts) != 2 or not all(_REPO_PART.fullmatch(part) for part in parts):
-        raise UsageError(f"invalid address of the Hub: '{_shown(f'hf://{rest}')}'\n  expected hf://user/name@revision")
+        raise _no_hub_address(f"hf://{rest}")
     if at and not _REVISION.fullmatch(revision):
         raise UsageError(
             f"invalid revision in '{_shown(f'hf://{rest}')}'\n"

@@ -6,11 +6,12 @@ import queue
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from svg_common.errors import SvgError, UsageError
+from svg_common.validation import problem_line
 from svg_runtime.live.page.names import OVERLAYS
 from svg_runtime.live.roi import Roi, parse_roi
 from svg_runtime.web.json_names import repeated_name
@@ -108,7 +109,7 @@ def read_change(body: bytes) -> Change:
     try:
         change = Change.model_validate_json(body)
     except ValidationError as error:
-        raise UsageError("; ".join(_described(found) for found in error.errors(include_url=False))) from error
+        raise UsageError("; ".join(problem_line(found) for found in error.errors(include_url=False))) from error
     if change.overlay is not None and change.overlay not in OVERLAYS:
         raise UsageError(f"overlay: expected one of {', '.join(OVERLAYS)}")
     return change
@@ -172,8 +173,3 @@ class ChangeQueue:
     def put_off(self, change: Change, done: Future[None]) -> None:
         """Keep a change for the next `take`."""
         self._put_off.append((change, done))
-
-
-def _described(found: Any) -> str:
-    place = ".".join(str(part) for part in found["loc"])
-    return f"{place}: {found['msg']}" if place else str(found["msg"])
