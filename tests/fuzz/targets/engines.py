@@ -15,7 +15,7 @@ from tests.fuzz.scratch import scratch_file, scratch_folder
 from tests.fuzz.target import SEEDS, Target
 
 _ENGINE = b"an engine"
-_KEY = EngineKey.model_validate(json.loads((SEEDS / "engine-record" / "bundle.json").read_bytes())["key"])
+_KEY = EngineKey.model_validate_json(json.dumps(json.loads((SEEDS / "engine-record" / "bundle.json").read_bytes())["key"]))
 
 
 def place_record(data: bytes) -> Path:
