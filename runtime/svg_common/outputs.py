@@ -23,6 +23,7 @@ def check_outputs(
     files: Outputs,
     folders: Outputs | None = None,
     replaced: Outputs | None = None,
+    kept: Outputs | None = None,
     closed: Outputs | None = None,
     needed: Iterable[str | Path | None] = (),
     data: Iterable[str | Path | None] = (),
@@ -33,9 +34,9 @@ def check_outputs(
 
     Args:
         files: outputs that become files. Devices and pipes, such as /dev/stdout, are written as they are.
-        folders: outputs that become folders, or are written into existing ones. A new file of `files` may lie in them, but must
-            not replace what they hold.
+        folders: outputs that become folders, or are written into existing ones.
         replaced: outputs that become folders in place of existing ones, with everything in them.
+        kept: as `folders`, with results of earlier runs: new `files` may lie in them, but must not replace what they hold.
         closed: as `folders`, of which other programs read everything: no other output may lie in them.
         needed: other files that the command reads or writes, and folders whose whole content belongs to it.
         data: files and folders of data. New results may go into such a folder, but must not replace what lies there, and
@@ -45,12 +46,12 @@ def check_outputs(
 
     Raises:
         UsageError: an output is named `-`, is one of the needed files, lies in one of these folders or in a closed one, is also
-            another output, would replace a file of data or of an output folder, is a folder among the clips of data, or
+            another output, would replace a file of data or of a kept folder, is a folder among the clips of data, or
             replaces a folder with a needed file or another output in it.
         OutputError: a folder cannot be made or written, or a file and a folder are confused.
     """
-    closed, replaced, needed = closed or {}, replaced or {}, list(needed)
-    folders = {**(folders or {}), **closed}
+    kept, closed, replaced, needed = kept or {}, closed or {}, replaced or {}, list(needed)
+    folders = {**(folders or {}), **kept, **closed}
     _refuse_dash({**folders, **files, **replaced})
     roots = [Path(given) for given in data if given is not None]
     refuse_overwriting({**folders, **files}, [*needed, *(root for root in roots if root.is_file()), *replaced.values()])
@@ -58,7 +59,7 @@ def check_outputs(
     _refuse_replacing(replaced, [*needed, *roots])
     replacing = {flag: path for flag, path in files.items() if flag not in appended or not _is_text(path)}
     _refuse_replacing_files(replacing, [("the data", root) for root in roots])
-    _refuse_replacing_files(replacing, [(f"the folder of {flag},", path) for flag, path in folders.items() if path is not None])
+    _refuse_replacing_files(replacing, [(f"the folder of {flag},", path) for flag, path in kept.items() if path is not None])
     _refuse_mixing_with_clips(folders, roots)
     for flag, path in files.items():
         if path is not None:

@@ -198,7 +198,7 @@ def test_a_folder_that_is_replaced_holds_nothing_that_is_needed(tmp_path):
         check_outputs({}, folders={"--strips": bundle}, needed=[bundle])
 
 
-def test_a_new_file_may_lie_in_an_output_folder_and_an_earlier_output_there_is_not_replaced(tmp_path):
+def test_a_new_file_may_lie_in_a_kept_folder_and_an_earlier_output_there_is_not_replaced(tmp_path):
     folder = tmp_path / "rec"
     (folder / "deep").mkdir(parents=True)
     (tmp_path / "link").symlink_to(folder)
@@ -206,17 +206,17 @@ def test_a_new_file_may_lie_in_an_output_folder_and_an_earlier_output_there_is_n
         (folder / name).touch()
     for name in ("rec/old.mp4", "rec/deep/old.parquet", "link/old.mp4"):
         with pytest.raises(UsageError, match=f"--json would overwrite '.*{name}', a file in the folder of --record, '.*rec'"):
-            check_outputs({"--json": tmp_path / name}, {"--record": folder})
+            check_outputs({"--json": tmp_path / name}, kept={"--record": folder})
     for name in ("new.mp4", "new.json", "old.json"):
-        check_outputs({"--json": folder / name}, {"--record": folder, "--alarm-dir": None})
+        check_outputs({"--json": folder / name}, kept={"--record": folder, "--alarm-dir": None})
 
 
-def test_lines_may_be_added_to_a_text_in_an_output_folder_and_to_nothing_else(tmp_path):
+def test_lines_may_be_added_to_a_text_in_a_kept_folder_and_to_nothing_else(tmp_path):
     (tmp_path / "a.log").write_text('{"sequence": 1}\n')
     (tmp_path / "a.mp4").write_bytes(b"\0\0\0\x20ftypisom")
-    check_outputs({"--events": tmp_path / "a.log"}, {"--alarm-dir": tmp_path}, appended=["--events"])
+    check_outputs({"--events": tmp_path / "a.log"}, kept={"--alarm-dir": tmp_path}, appended=["--events"])
     with pytest.raises(UsageError, match=r"--events would overwrite '.*a.mp4', a file in the folder of --alarm-dir"):
-        check_outputs({"--events": tmp_path / "a.mp4"}, {"--alarm-dir": tmp_path}, appended=["--events"])
+        check_outputs({"--events": tmp_path / "a.mp4"}, kept={"--alarm-dir": tmp_path}, appended=["--events"])
 
 
 def test_nothing_else_is_written_into_a_closed_folder(tmp_path):

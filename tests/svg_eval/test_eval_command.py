@@ -368,9 +368,11 @@ def test_clips_are_not_mixed_with_their_strips(tiny_bundle, tmp_path):
 
 def test_strips_and_metrics_do_not_replace_each_other(tiny_bundle, tmp_path):
     (tmp_path / "old.png").touch()
-    for name in ("overview.png", "sequence-007.gif", "old.png"):
+    for name in ("overview.png", "sequence-007.gif"):
         with pytest.raises(UsageError, match=f"--json would overwrite '.*{name}'"):
             evaluate(tiny_bundle, *SMALL, "--strips", tmp_path, "--json", tmp_path / name)
+    evaluate(tiny_bundle, *SMALL, "--strips", tmp_path, "--plot", tmp_path / "old.png")  # as the same command did before
+    assert (tmp_path / "old.png").stat().st_size > 0
 
 
 def test_options_of_training_alone_are_refused(tiny_bundle, clips):

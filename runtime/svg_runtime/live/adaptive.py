@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+from svg_common.video.sampling import longest_hold_s
 from svg_runtime.forecast.forecaster import MAX_CACHED_ROLLOUTS
 from svg_runtime.live.events import EventLog
 
@@ -84,8 +85,9 @@ class AdaptiveCounts:
         self._reduced_s += passed_s if self._level > 0 else 0.0
         if interval_s is None:
             return
-        self._shares.append((passed_s, busy_ms / 1e3 / interval_s))
-        self._since_change_s += passed_s
+        judged_s = min(passed_s, longest_hold_s(1 / interval_s))  # a pause is no time in which the loop was calm
+        self._shares.append((judged_s, busy_ms / 1e3 / interval_s))
+        self._since_change_s += judged_s
         if self._lasts(_JUDGED_S) and self._share(_JUDGED_S) > _FULL:
             self._lower()
         elif self._level > 0 and self._lasts(self._calm_s):

@@ -144,7 +144,7 @@ class CameraWall:
         if shown.view is None:
             return "waiting for the first picture"
         age_s = now - shown.arrived_s
-        stale = self._paced and age_s > max(_STALE_S, 3 * camera.tick_s)
+        stale = self._paced and age_s > max(_STALE_S, 3 * camera.stats.interval_s)
         return f"no picture for {age_s:.0f} s" if stale else ""
 
     def _end_of(self, camera: CameraRun, shown: _Shown) -> str:

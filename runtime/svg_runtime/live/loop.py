@@ -329,7 +329,7 @@ def _check_outputs(options: LiveOptions, cameras: Sequence[LiveOptions], model: 
             files[f"--events{of}"] = camera.alarms.events_file
         folders[f"--alarm-dir{of}"] = camera.alarms.folder
     check_outputs(
-        files, folders, needed=[model, *(file for camera in cameras for file in source_files(camera.source))],
+        files, kept=folders, needed=[model, *(file for camera in cameras for file in source_files(camera.source))],
         retried={*files, *folders} - end_the_run, appended=set(files) - end_the_run,
     )  # fmt: skip
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from svg_runtime.live.alarms.settling import Settling
 from svg_runtime.live.alarms.signal_names import SIGNALS, SignalName
-from svg_runtime.live.alarms.step_clock import StepClock
 from svg_runtime.live.alarms.trigger import AlarmTrigger, TriggerOptions
 from svg_runtime.live.signals import SignalValues
+from svg_runtime.live.step_clock import StepClock
 
 
 @dataclass

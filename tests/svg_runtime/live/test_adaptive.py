@@ -75,6 +75,17 @@ def test_a_slow_machine_gets_fewer_and_a_free_one_more_again():
     assert "now 4 samples x 10 steps instead of 8 samples x 10 steps: forecasts took" in events.messages[0]
 
 
+def test_a_pause_is_no_time_in_which_the_machine_was_free():
+    adaptive = AdaptiveCounts(levels(8, 10), EventLog())
+    watch(adaptive, 1.5)
+    reduced = adaptive.counts
+    assert reduced != (8, 10)
+    for passed_s in (0.1, 0.1, 600.0):
+        adaptive.add(1.0, INTERVAL_S, passed_s=passed_s)
+    assert adaptive.counts == reduced  # of three pictures nothing can be told
+    assert adaptive.summary()["reduced_s"] > 600
+
+
 def test_more_that_was_too_much_is_tried_ever_less_often():
     """A machine whose time does not fall with the work, as one that is busy with something else in between."""
     adaptive = AdaptiveCounts(levels(4, 10), EventLog())

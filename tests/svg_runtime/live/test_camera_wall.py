@@ -138,7 +138,11 @@ class Camera:
         self.ended_by: Exception | None = None
         self.tick_s = 0.1
         self.stats = SimpleNamespace(
-            timer=StageTimer(STAGES), alarms=SimpleNamespace(active=False), stopped_by="end of source", not_shown=0
+            interval_s=0.1,
+            timer=StageTimer(STAGES),
+            alarms=SimpleNamespace(active=False),
+            stopped_by="end of source",
+            not_shown=0,
         )
 
 
@@ -303,6 +307,8 @@ def test_what_is_said_of_a_camera(monkeypatch):
     wall.show([due(0, cameras[0], 0)])
     now[0] += 4
     assert notes()[0] == "no picture for 4 s"
+    cameras[0].stats.interval_s = 2.0  # as a slow camera's own step: then the next picture is only due
+    assert notes()[0] == ""
     for camera, error in zip(cameras, (SourceLostError("gone"), None), strict=True):
         camera.running = False
         camera.ended_by = error

@@ -199,6 +199,17 @@ def test_before_counts_the_steps_of_a_slow_camera():
     assert np.abs(shown.astype(int) - 128).max() <= 1
 
 
+def test_before_counts_the_pictures_of_a_video_whose_step_is_nearly_the_models():
+    """A step 4 % longer than nominal: after 15 steps its seconds are more than half a step ahead of a count."""
+    picture = ForecastPicture(caption(samples=2, horizon=16, lead=16), overlays=("before",))
+    made = np.stack([futures(2, 1, step / 16)[:, 0] for step in range(1, 17)], 1)
+    for number in range(17):
+        canvas = picture.annotate(replace(view_of(GRAY, made if number == 0 else None), position_s=number / 9.6))
+    box = content_of(make_frame((1280, 720)).body, make_frame((1280, 720)).scale)
+    shown = Rect(box.x, box.y, box.width // 3 - 40, 200).of(canvas)[20:-20, 20:-20]
+    assert np.abs(shown.astype(int) - 255).max() <= 1  # its step 16
+
+
 def test_the_most_likely_sample_is_nearest_to_the_mean_over_the_horizon():
     made = futures(4)
     made[0] += 0.1

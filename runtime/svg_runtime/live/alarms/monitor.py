@@ -21,7 +21,6 @@ from svg_runtime.live.alarms.options import AlarmOptions
 from svg_runtime.live.alarms.record import AlarmRecord, Files, Peak, next_sequence
 from svg_runtime.live.alarms.settling import Settling
 from svg_runtime.live.alarms.signal_names import SIGNALS
-from svg_runtime.live.alarms.step_clock import StepClock
 from svg_runtime.live.alarms.trigger import AlarmTrigger, Change
 from svg_runtime.live.alarms.worker import Worker
 from svg_runtime.live.empty_pictures import EmptyPicture
@@ -30,6 +29,7 @@ from svg_runtime.live.outputs.bounded_folder import LimitedFiles
 from svg_runtime.live.overlay.theme import Canvas
 from svg_runtime.live.signals import Signals, SignalValues
 from svg_runtime.live.sources.base import SourceFrame
+from svg_runtime.live.step_clock import StepClock
 from svg_runtime.live.timing import RecentValues, away_after_s, wall_clock
 
 _QUEUE = 20  # clips and records to be written

@@ -14,6 +14,7 @@ from svg_runtime.live.overlay.theme import MUTED, PANEL, Canvas, Rect, Scale, fi
 from svg_runtime.live.overlay.titles import draw_title
 from svg_runtime.live.overlay.view import Caption, View
 from svg_runtime.live.preprocess import crop
+from svg_runtime.live.step_clock import StepClock
 
 _MEMORY_LIMIT = 64 << 20  # bytes of remembered forecasts
 _COUNT = 3  # pictures: expected, came, difference
@@ -31,7 +32,8 @@ class BeforePanel:
         self._scale = scale
         self._caption = caption
         self._boxes = _boxes(content_of(tile, scale), scale, caption.frame_hw)
-        self._means: deque[tuple[float, NDArray[np.float32]]] = deque(maxlen=caption.lead + 1)  # position_s, (T, H, W, C)
+        self._means: deque[tuple[float, NDArray[np.float32]]] = deque(maxlen=caption.lead + 1)  # time_s, (T, H, W, C)
+        self._clock = StepClock(caption.interval_s)
         self._resets = 0
 
     def draw_static(self, canvas: Canvas) -> None:
@@ -51,7 +53,8 @@ class BeforePanel:
             self._means.clear()
         expected, came, difference = self._boxes
         put_picture(canvas, came, crop(view.picture, view.region))
-        found = self._expected(view.position_s)
+        time_s = self._clock.add(view.position_s)
+        found = self._expected(time_s)
         below = expected.bottom + self._scale.near(18)
         if found is None:
             note = "no forecast for now yet"
@@ -64,18 +67,18 @@ class BeforePanel:
             note = f"{self._caption.lead_label(steps)[1:]} ago"
         text(canvas, note, expected.x, below, size=self._scale.small, color=MUTED)
         if view.futures is not None:
-            self._remember(view.position_s, view.futures[:, : self._caption.lead].mean(0))
+            self._remember(time_s, view.futures[:, : self._caption.lead].mean(0))
 
-    def _expected(self, position_s: float) -> tuple[int, NDArray[np.float32]] | None:
+    def _expected(self, time_s: float) -> tuple[int, NDArray[np.float32]] | None:
         """Steps ahead, at most `lead`, and the mean forecast (H, W, C) of this moment; the oldest that there is."""
         for made_s, means in self._means:
-            steps = round((position_s - made_s) / self._caption.interval_s)
+            steps = round((time_s - made_s) / self._caption.interval_s)
             if self._caption.lead // 2 < steps <= min(self._caption.lead, len(means)):
                 return steps, means[steps - 1]
         return None
 
-    def _remember(self, position_s: float, means: NDArray[np.float32]) -> None:
-        self._means.append((position_s, means))
+    def _remember(self, time_s: float, means: NDArray[np.float32]) -> None:
+        self._means.append((time_s, means))
         while len(self._means) > 1 and len(self._means) * means.nbytes > _MEMORY_LIMIT:
             self._means.popleft()
 

@@ -28,6 +28,7 @@ _POLL_S = 0.02  # the reader polls the stop flag, because a signal handler must 
 _RATE_PICTURES = (20, 100)  # fewest and most intervals from which the rate of a camera is told
 _SETTLED_PICTURES = 20  # intervals: of the last so many, and as many before them, a rate that has not just changed is the same
 _SAME_RATE = 1.025  # factor that jitter makes of it, averaged over so many
+_ANOTHER_RATE = 1.1  # factor that it does not make; what is less is told from the most intervals
 _PACE_PICTURES = 3  # intervals: fewest from which a pause is told, and so many long ones in a row are none
 _LONGEST_IN_DRIVER_S = 5.0  # a time stamp of the driver that is older, or in the future, is of another clock
 
@@ -297,13 +298,17 @@ class CaptureThread(threading.Thread):
         self._connected_anew = False
 
     def _note_settled(self, rate: float) -> None:
-        intervals_s = list(self._intervals_s)[-2 * _SETTLED_PICTURES :]
+        """Another rate is told from few intervals, a small correction of the known one only from as many as are kept."""
+        intervals_s = list(self._intervals_s)
         if len(intervals_s) == _RATE_PICTURES[0] - 1:
             self._settled_rate = rate
-        elif len(intervals_s) == 2 * _SETTLED_PICTURES:
-            older, newer = _rate(intervals_s[:_SETTLED_PICTURES]), _rate(intervals_s[_SETTLED_PICTURES:])
-            if max(older, newer) <= _SAME_RATE * min(older, newer):
-                self._settled_rate = _rate(intervals_s)
+        if len(intervals_s) < 2 * _SETTLED_PICTURES:
+            return
+        known, found = self._settled_rate, _steady_rate(intervals_s[-2 * _SETTLED_PICTURES :])
+        if found is not None and (known is None or _ratio(found, known) > _ANOTHER_RATE):
+            self._settled_rate = found
+        elif len(intervals_s) == _RATE_PICTURES[1]:
+            self._settled_rate = _steady_rate(intervals_s) or known
 
     def _is_pause(self, interval_s: float) -> bool:
         """Whether it is longer than a gap. Where one follows another, they are no pauses: the camera has become slower."""
@@ -316,7 +321,7 @@ class CaptureThread(threading.Thread):
         intervals_s.clear()
         intervals_s.extend(self._long_s)
         self._long_s.clear()
-        self._rate = self._settled_rate = _rate(intervals_s)
+        self._rate = _rate(intervals_s)  # not settled: a bad network has such gaps, too
         return interval_s > longest_hold_s(self._rate)
 
     def _reconnect(self) -> None:
@@ -338,6 +343,18 @@ class CaptureThread(threading.Thread):
                 self._events.add("camera_back", f"{self._camera} delivers frames again")
                 return
             pause = min(2 * pause, _BACK_OFF_S[1])
+
+
+def _steady_rate(intervals_s: Sequence[float]) -> float | None:
+    """The rate, if it is the same in the older and in the newer half."""
+    half = len(intervals_s) // 2
+    same = _ratio(_rate(intervals_s[:half]), _rate(intervals_s[half:])) <= _SAME_RATE
+    return _rate(intervals_s) if same else None
+
+
+def _ratio(one: float, other: float) -> float:
+    """Of the larger to the smaller."""
+    return max(one, other) / min(one, other)
 
 
 def _rate(intervals_s: Sequence[float]) -> float:

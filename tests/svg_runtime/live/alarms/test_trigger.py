@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from svg_runtime.live.alarms.step_clock import StepClock
 from svg_runtime.live.alarms.trigger import AlarmTrigger, TriggerOptions
+from svg_runtime.live.step_clock import StepClock
 
 OPTIONS = TriggerOptions(threshold=6, clear=3, min_duration_s=0.2, hold_s=0.3, cooldown_s=1.0)
 UNKNOWN = None

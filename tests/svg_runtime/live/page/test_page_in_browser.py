@@ -239,7 +239,7 @@ def test_the_chart_begins_anew_where_the_points_do(browser, page):
     """They are sent again, or are those of another run, whose seconds may be larger or smaller."""
     point = "[{number}, {seconds}, 0, 1, 1, 1, 1, 1, 1, 1]"
     with Seen(browser, page) as seen:
-        for number, seconds, kept in ((3, 101, 3), (1, 101, 1), (1, 2, 1)):
+        for number, seconds, kept in ((3, 101, 3), (1, 101, 1), (1, 2, 1), (9000, 2, 1)):
             added = point.format(number=number, seconds=seconds)
             count = seen.tab.evaluate(
                 "async () => { const { Chart } = await import(new URL('static/chart.js', document.baseURI));"

@@ -17,7 +17,8 @@ export class Chart {
 
   add(points) {
     const last = this.points.at(-1);
-    if (last && points.length && points[0][0] <= last[0]) this.points = []; // sent anew, or another run
+    const isAnew = last && points.length && (points[0][0] <= last[0] || points[0][1] < last[1]);
+    if (isAnew) this.points = []; // sent again, or of another run
     this.points.push(...points);
     const oldest = this.points.at(-1)[1] - SPAN_S - GAP_S;
     this.points = this.points.filter((point) => point[1] >= oldest);

@@ -1,4 +1,4 @@
-"""The time by which alarms start and end: that of the source, in which a step of a video is as long as the model's."""
+"""The time of the source, in which a step of a video is as long as the model's: alarms and forecasts are counted by it."""
 
 from __future__ import annotations
 

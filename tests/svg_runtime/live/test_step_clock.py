@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from svg_common.video.sampling import step_of_video
-from svg_runtime.live.alarms.step_clock import StepClock
+from svg_runtime.live.step_clock import StepClock
 
 
 @pytest.mark.parametrize(("fps", "interval_s"), [(30, 0.1), (30.1, 0.1), (28.6, 0.1), (105.2, 0.04), (26.25, 0.04)])
