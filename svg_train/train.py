@@ -17,7 +17,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, update_bn
 
-from svg_common.errors import FULL_DISK, ExitCode, OutputError, SvgError, UsageError
+from svg_common.errors import FULL_DISK, ExitCode, SvgError, UsageError
 from svg_common.files import resolved
 from svg_common.folder_lock import FolderLock
 from svg_common.out_of_memory import is_out_of_memory
@@ -78,6 +78,10 @@ class StoppedError(SvgError):
     """The run was stopped by a signal; it is saved and can be resumed."""
 
     exit_code = ExitCode.INTERRUPTED
+
+
+class FullDiskError(SvgError):
+    """Something could not be written; the run can be resumed from its last save."""
 
 
 class _GivenUpError(Exception):
@@ -317,10 +321,12 @@ class Trainer:
             self._average.update_parameters(self._raw)
         self._step += 1
 
-    def _disk_is_full(self, error: OSError) -> OutputError:
-        place = self._out if error.filename is None else Path(os.fsdecode(error.filename))
-        go_on = f"svg-train --out {shell_argument(self._out)} --resume"
-        return OutputError(place, error, f"free some space, then continue the run from its last save with: {go_on}")
+    def _disk_is_full(self, error: OSError) -> FullDiskError:
+        place = self._out if error.filename is None else os.fsdecode(error.filename)
+        return FullDiskError(
+            f"cannot write '{place}': {error.strerror}\n"
+            f"  free some space, then continue from the last save with: svg-train --out {shell_argument(self._out)} --resume"
+        )
 
     def _diverged(self, what: str) -> DivergedError:
         """With what there is to go back to: a model that was evaluated, or a state from which at least one step went well."""

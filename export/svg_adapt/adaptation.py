@@ -43,7 +43,7 @@ from svg_train.reference.checkpoint import load_any_checkpoint
 from svg_train.run_folder import BEST, LAST
 from svg_train.saved_run import is_complete, refuse_existing
 from svg_train.shipped_models import shipped_models
-from svg_train.train import StoppedError, Trainer
+from svg_train.train import FullDiskError, StoppedError, Trainer
 
 _LOG = logging.getLogger(__name__)
 _DEFAULT_INTERVAL_S = 0.1  # of a start that has none
@@ -335,8 +335,8 @@ def _train(request: Adaptation, config: Config, lock: FolderLock) -> None:
     try:
         places = {"root": config.data.root, "cache": config.data.cache} if saved is not None else None
         Trainer(config=config, out=out, machine=request.machine, resume=saved is not None, init=init, places=places).run()
-    except StoppedError as error:
-        raise StoppedError(first_line(error) + _GO_ON) from error
+    except (StoppedError, FullDiskError) as error:
+        raise type(error)(first_line(error) + _GO_ON) from error
 
 
 def _refuse_other_settings(saved: Config, given: Config, out: Path) -> None:

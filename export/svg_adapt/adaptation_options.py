@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from svg_common.errors import UsageError
-from svg_common.quantities import parse_duration, parse_size, parsed_option
+from svg_common.quantities import parse_duration, parsed_option, parsed_size
 from svg_runtime.live.sources import SourceOptions, check_source
 from svg_runtime.live.sources.foreign_names import camera_number
 from svg_train.config_options import flag
@@ -15,7 +15,7 @@ from svg_train.shipped_models import shipped_models
 
 RECIPE = "adapt"  # of the package, unless another is given
 _DEFAULT_DURATION, _DEFAULT_LIMIT, _DEFAULT_RECONNECT_S = "20m", "2GB", 60.0
-_LEAST_LIMIT = 1_000_000  # bytes
+_LEAST_LIMIT = "1MB"
 # Settings of data that a recording decides itself: where it is, at which interval its pictures are, what is held out of it.
 _OF_RECORDING = ("name", "root", "cache", "frame_step", "split_by")
 
@@ -107,7 +107,5 @@ class AdaptationOptions:
             raise UsageError("--reconnect has no effect with a file, which is not waited for\n  remove it")
         if source_fps is not None and (source.path is None or not 0 < source_fps < math.inf):
             raise UsageError("--source-fps applies to files without time stamps, and is their pictures per second\n  remove it")
-        limit = parsed_option("--record-limit", parse_size, self.record_limit or _DEFAULT_LIMIT)
-        if limit < _LEAST_LIMIT:
-            raise UsageError(f"--record-limit {self.record_limit} is too small for a video\n  expected at least 1MB")
+        limit = parsed_size("--record-limit", self.record_limit or _DEFAULT_LIMIT, _LEAST_LIMIT, "a video")
         return CameraRecording(source, parsed_option("--record", parse_duration, self.record or _DEFAULT_DURATION), limit)

@@ -142,10 +142,10 @@ def train(
     start = find_checkpoint(init) if init is not None else None
     require_modules("svg-train", "train", "torch", "lightning_fabric", "tensorboard", "PIL")
     with defer_interrupts():  # heavy: torch
-        from svg_train.run_folder import BEST, LAST, METRICS
+        from svg_train.run_folder import BEST, LAST, METRICS, STRIPS
         from svg_train.train import Trainer
 
-    own = [exported_bundle(out), *(out / name for name in (BEST, LAST, METRICS, STATE, RECORDING))]
+    own = [exported_bundle(out), *(out / name for name in (BEST, LAST, METRICS, STRIPS, STATE, RECORDING))]
     needed = [existing_file(config), start, model_config, *own]
     check_outputs({"--json": json}, {"--out": out}, needed=needed, data=[overrides["data"].get("root")])
     if threads is not None:

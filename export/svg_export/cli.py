@@ -203,9 +203,16 @@ def export(
     target = out or Path(f"{checkpoint.stem}.svgb")
     inputs = [existing_file(checkpoint), existing_file(model_config)]
     refuse_foreign(target)
-    served.check(target)
     files = {"--save-checkpoint": save_checkpoint, "--pack": pack, "--json": json}
-    check_outputs(files, replaced={"--out": target}, closed={"--triton": triton}, needed=inputs, data=[source["root"]])
+    check_outputs(
+        files,
+        {"--triton": triton},
+        replaced={"--out": target},
+        closed=served.folders,
+        needed=inputs,
+        data=[source["root"]],
+    )
+    served.check(target)
     loaded = load_any_checkpoint(checkpoint, model_config)
     _check_graphs(loaded, fused, shuffled)
     if euler_steps is not None:

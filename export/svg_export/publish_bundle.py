@@ -38,8 +38,8 @@ def publish_bundle(arguments: typer.Context, push: PushOptions, pack: Path | Non
             "  remove it, or give the checkpoint to export"
         )
     Bundle.open(folder)
+    check_outputs({"--pack": pack}, {"--triton": triton.out}, closed=triton.folders, needed=[folder])
     triton.check(folder)
-    check_outputs({"--pack": pack}, closed={"--triton": triton.out}, needed=[folder])
     prepared = push.prepare()
     console = stderr_console()
     if pack is not None:

@@ -148,9 +148,10 @@ def beside(target: Path, folder: bool = False) -> Iterator[Path]:
     made: list[Path] = []
     try:
         made = [parent for parent in real.parents if not parent.exists()]
-        real.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(real.parent, prefix, suffix)
-        partial, lock = _make_locked(real.parent, prefix, suffix, folder)
+        try:
+            partial, lock = _made_beside(real, prefix, suffix, folder)
+        except FileNotFoundError:  # another writer has just removed the folder that it had made
+            partial, lock = _made_beside(real, prefix, suffix, folder)
     except OSError as error:  # the user does not know the temporary name
         _remove_empty(made)
         raise type(error)(error.errno, error.strerror, str(target)) from error
@@ -161,6 +162,12 @@ def beside(target: Path, folder: bool = False) -> Iterator[Path]:
         if lock is not None:
             os.close(lock)
         _remove_empty(made)
+
+
+def _made_beside(real: Path, prefix: str, suffix: str, folder: bool) -> tuple[Path, int | None]:
+    real.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(real.parent, prefix, suffix)
+    return _make_locked(real.parent, prefix, suffix, folder)
 
 
 def _make_locked(parent: Path, prefix: str, suffix: str, folder: bool) -> tuple[Path, int | None]:

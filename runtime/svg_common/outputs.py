@@ -55,9 +55,10 @@ def check_outputs(
     _refuse_dash({**folders, **files, **replaced})
     roots = [Path(given) for given in data if given is not None]
     refuse_overwriting({**folders, **files}, [*needed, *(root for root in roots if root.is_file()), *replaced.values()])
-    _refuse_within(closed, {**folders, **files, **replaced})
+    named = {flag: path for flag, path in files.items() if path is not None and not _is_open_already(path)}
+    _refuse_within(closed, {**folders, **named, **replaced})
     _refuse_replacing(replaced, [*needed, *roots])
-    replacing = {flag: path for flag, path in files.items() if flag not in appended or not _is_text(path)}
+    replacing = {flag: path for flag, path in named.items() if flag not in appended or not _is_text(path)}
     _refuse_replacing_files(replacing, [("the data", root) for root in roots])
     _refuse_replacing_files(replacing, [(f"the folder of {flag},", path) for flag, path in kept.items() if path is not None])
     _refuse_mixing_with_clips(folders, roots)
@@ -237,6 +238,11 @@ def _file_id(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+def _is_open_already(path: Path) -> bool:
+    """Whether it names what the shell has opened, and emptied, such as /dev/stdout after > FILE."""
+    return path.is_relative_to("/dev/fd") or str(path) in ("/dev/stdout", "/dev/stderr")
 
 
 def _is_device(path: Path) -> bool:

@@ -211,7 +211,7 @@ def test_of_two_commands_that_start_at_once_one_is_refused(data, begun, start_mo
     runs = [start(given, tmp_path) for _ in range(2)]
     wait_until(lambda: any(run.process.exitcode is not None for run in runs) and (tmp_path / "run" / begun).exists())
     refused, other = sorted(runs, key=lambda run: run.process.exitcode is None)
-    assert refused.wait() == ExitCode.ERROR
+    assert refused.wait() == ExitCode.ERROR, refused.output
     assert "another process writes to 'run'" in refused.output
     os.kill(other.process.pid, signal.SIGINT)
     assert other.wait() == ExitCode.INTERRUPTED, other.output
@@ -384,7 +384,7 @@ def noise(tmp_path_factory) -> Path:
 
 def test_a_limit_that_leaves_too_little_is_named_and_a_larger_one_records_again(start_model, noise, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(adaptation_options, "_LEAST_LIMIT", 1)
+    monkeypatch.setattr(adaptation_options, "_LEAST_LIMIT", "1kB")
     given = command(start_model, noise, "--steps", "1")[1:]
     for more in ([], ["--resume"], ["--resume", "--record", "10s"]):
         error = invoke(*given, "--record-limit", "100kB", *more)
@@ -399,7 +399,7 @@ def test_a_limit_that_leaves_too_little_is_named_and_a_larger_one_records_again(
 
 def test_the_report_tells_what_is_kept_from_what_was_recorded(start_model, noise, tmp_path, monkeypatch, logged):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(adaptation_options, "_LEAST_LIMIT", 1)
+    monkeypatch.setattr(adaptation_options, "_LEAST_LIMIT", "1kB")
     small = ["--record-limit", "100kB", "--eval-horizon", "1", "--n-future", "2", "--test-fraction", "0.4"]
     assert invoke(*command(start_model, noise, "--steps", "1")[1:], *small) is None
     recorded = json.loads((tmp_path / "run" / "adaptation.json").read_text())["recording"]

@@ -211,6 +211,16 @@ def test_a_new_file_may_lie_in_a_kept_folder_and_an_earlier_output_there_is_not_
         check_outputs({"--json": folder / name}, kept={"--record": folder, "--alarm-dir": None})
 
 
+def test_what_the_shell_has_opened_is_no_earlier_output(tmp_path):
+    """As `svg-live --record rec --json /dev/stdout > rec/stats`, which the shell has emptied before the program starts."""
+    program = (
+        "from pathlib import Path; from svg_common.outputs import check_outputs;"
+        "check_outputs({'--json': Path('/dev/stdout')}, kept={'--record': Path('.')}, closed={'--triton': Path('.') / 'x'})"
+    )
+    with open(tmp_path / "stats", "w") as output:
+        subprocess.run([sys.executable, "-c", program], cwd=tmp_path, stdout=output, check=True)
+
+
 def test_lines_may_be_added_to_a_text_in_a_kept_folder_and_to_nothing_else(tmp_path):
     (tmp_path / "a.log").write_text('{"sequence": 1}\n')
     (tmp_path / "a.mp4").write_bytes(b"\0\0\0\x20ftypisom")

@@ -84,7 +84,10 @@ def test_the_address_of_any_name_can_be_opened(svg_export):
         (("--pack", ".svgb.tar"), "expected such as --pack cam.svgb.tar"),
         (("--pack", "cam.svgb.tar", "--fp16"), "--fp16 has no effect"),
         (("--pack", "cam.svgb.tar", "--no-fused", "--half"), "--fp16, --no-fused has no effect"),
-        (("--pack", "models/python/cam.svgb.tar", "--triton", "models"), "into 'models', the folder of --triton"),
+        (
+            ("--pack", "models/python/cam.svgb.tar", "--triton", "models"),
+            "into 'models/python', the folder of --triton",
+        ),
         (("--pack", CAMERA / "cam.svgb.tar"), "which this command uses"),
         (("--pack", "cam.svgb.tar", "--public"), "no effect without --push"),
     ],

@@ -21,7 +21,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.precision.amp import MixedPrecision
 
-from svg_common.errors import OutputError, UsageError
+from svg_common.errors import UsageError
 from svg_train import loss_scaling, machine
 from svg_train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from svg_train.config import build_config
@@ -30,7 +30,7 @@ from svg_train.data.loading import StepSampler
 from svg_train.evaluation import held_out
 from svg_train.families.svg.model import SVG
 from svg_train.machine import Machine
-from svg_train.train import DivergedError, StoppedError, Trainer
+from svg_train.train import DivergedError, FullDiskError, StoppedError, Trainer
 from tests.command_runner import start, wait_until
 from tests.conftest import TINY
 from tests.svg_train.test_data_video import write_video
@@ -325,7 +325,7 @@ def test_a_disk_that_is_full_after_a_save_is_no_end_of_the_run(tmp_path, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr("svg_train.train.save_strips", write)
-        with pytest.raises(OutputError, match=r"No space left(?s:.*)free some space, then continue the run(?s:.*)--resume"):
+        with pytest.raises(FullDiskError, match=r"No space left(?s:.*)free some space, then continue(?s:.*)--resume"):
             Trainer(config(steps=4, eval_every=3, save_every=2), tmp_path / "run", CPU, resume=False).run()
     Trainer(config(), tmp_path / "run", CPU, resume=True).run()
     assert load_checkpoint(tmp_path / "run" / "last.pt").step == 4

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from svg_runtime.bundle.manifest import Manifest
 
 MAX_CAMERAS = 4096  # more is more likely a typing error
+REPOSITORIES = ("python", "onnxruntime", "tensorrt")  # one for each backend, of which a server is given one or more
 MIN_IDLE_S, MAX_IDLE_S = 0.1, 86400.0
 
 
@@ -38,6 +39,11 @@ class TritonOptions:
         given = [f"--triton-{name}" for name, value in chosen.items() if value is not None]
         if self.out is None and given:
             raise UsageError(f"{', '.join(given)} has no effect without --triton\n  add --triton models/, or remove it")
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """The model repositories, of which a server reads everything, by the names that they have in messages."""
+        return {} if self.out is None else {f"--triton ({name})": self.out / name for name in REPOSITORIES}
 
     def check(self, bundle: Path) -> None:
         """Refuse, before the work, to replace a folder that is not ours.

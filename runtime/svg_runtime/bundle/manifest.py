@@ -57,7 +57,7 @@ def _inside(path: str) -> str:
     return path
 
 
-def _whole(number: Any) -> Any:
+def _int_alone(number: Any) -> Any:
     """Refuse true and 1.0, which pydantic takes for 1 of a Literal even where it is strict."""
     if type(number) is not int:
         raise PydanticCustomError("int_type", "Input should be a valid integer")
@@ -66,7 +66,7 @@ def _whole(number: Any) -> Any:
 
 InsidePath = Annotated[str, AfterValidator(_inside)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-_Whole = BeforeValidator(_whole)
+_Whole = BeforeValidator(_int_alone)
 _ListOfJson = Strict(False)  # JSON has lists alone, which a strict tuple refuses; what is in them is strict all the same
 
 

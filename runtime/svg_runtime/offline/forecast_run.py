@@ -10,15 +10,15 @@ from typing import Any
 
 from rich.console import Console
 
-from svg_common.errors import OutputError, SvgError, first_line
-from svg_common.files import write_json
+from svg_common.errors import OutputError, SvgError, UsageError, first_line
+from svg_common.files import resolved, write_json
 from svg_common.outputs import check_outputs
 from svg_common.progress import ProgressDisplay
 from svg_common.quantities import count_text, is_or_are, size_text
 from svg_runtime.bundle.manifest import Manifest
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.live.stop import StopRequest
-from svg_runtime.offline.dataset import open_dataset, own_paths
+from svg_runtime.offline.dataset import SETTINGS, open_dataset, own_paths
 from svg_runtime.offline.listing import Listing, list_videos
 from svg_runtime.offline.options import ForecastOptions, kept_shapes
 from svg_runtime.offline.tally import Tally
@@ -96,14 +96,15 @@ def run_forecast(options: ForecastOptions, console: Console) -> Tally:
 
 
 def _check_outputs(options: ForecastOptions, model: Path, listing: Listing) -> None:
-    """Refuse to overwrite a video, a list or results that are done, and to mix results with videos."""
+    """Refuse to overwrite a video, a list or results that are done, and to begin results among the videos."""
     videos = listing.local_videos
     check_outputs(
         {"--json": options.json},
         {"--out": options.out},
         needed=[model, *listing.local_lists, *videos, *own_paths(options.out)],
-        data={video.parent for video in videos},
     )
+    if resolved(options.out) in {video.parent for video in videos} and not (options.out / SETTINGS).exists():
+        raise UsageError(f"--out '{options.out}' holds some of the videos\n  expected a folder of its own, such as forecasts")
 
 
 def _more_about(options: ForecastOptions, tally: Tally) -> str:

@@ -249,8 +249,15 @@ def test_options_without_effect_and_foreign_folders_are_refused(svg_export, tiny
 def test_nothing_else_is_written_into_the_repositories(svg_export, tiny_checkpoint, option):
     file = "models/python/q/1/q.svgb.tar"
     code, said = svg_export(tiny_checkpoint, "--triton", "models", "--out", "q.svgb", option, file)
-    assert (code, f"{option} would write '{file}' into 'models', the folder of --triton" in said) == (2, True), said
+    reason = f"{option} would write '{file}' into 'models/python', the folder of --triton (python)"
+    assert (code, reason in said) == (2, True), said
     assert list(Path.cwd().iterdir()) == []  # refused before the work
+
+
+def test_beside_the_repositories_other_outputs_may_lie(svg_export, tiny_checkpoint):
+    code, said = svg_export(tiny_checkpoint, "--triton", ".", "--json", "summary.json")
+    assert code == 0, said
+    assert {"tiny.svgb", "summary.json", "python"} <= {path.name for path in Path.cwd().iterdir()}
 
 
 def test_the_copy_of_a_bundle_has_what_export_wrote_and_nothing_else(fused_bundle, tmp_path):

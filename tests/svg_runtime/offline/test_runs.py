@@ -496,8 +496,18 @@ def test_the_summary_replaces_nothing_that_was_listed(svg_forecast, sources, sou
 @pytest.mark.parametrize("source", ["src", "src/*.mp4", "src/lists.txt"])
 def test_results_are_not_written_among_the_videos(svg_forecast, sources, source):
     code, message, _ = svg_forecast(source, out="src")
-    assert (code, "--out would write among the clips in 'src'" in message) == (2, True), message
+    assert (code, "--out 'src' holds some of the videos\n  expected a folder of its own" in message) == (2, True), message
     assert sorted(path.name for path in sources.iterdir()) == ["a.mp4", "b.mp4", "list.txt", "lists.txt"]
+
+
+def test_results_that_were_begun_among_the_videos_are_continued_and_other_files_do_not_matter(svg_forecast, sources):
+    (sources / "deep").mkdir()
+    (sources / "deep" / "plot.png").touch()
+    for _ in range(2):  # the same command again
+        assert svg_forecast("src/a.mp4", "--json", "src/summary.txt", out="src/deep")[0] == 0
+    for part in Path("src/deep").iterdir():
+        shutil.move(part, sources)
+    assert svg_forecast("src/a.mp4", out="src")[0] == 0
 
 
 def test_the_summary_replaces_no_results(svg_forecast, sources):
