@@ -198,6 +198,7 @@ def _configuration(request: Adaptation) -> Config:
 def _record(record: CameraRecording, config: Config, out: Path, lock: FolderLock) -> None:
     interval_s, recorded_source = config.data.frame_interval_s, RecordedSource.of(record.source)
     assert interval_s is not None  # _configuration and the options see to it
+    lock.hold()  # another command may have begun to record meanwhile, and what it writes is not complete yet
     facts, again = read_facts(out / RECORDING), False
     if facts is not None:
         facts.require(out / RECORDING, recorded_source, interval_s)

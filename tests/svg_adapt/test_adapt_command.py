@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import av
@@ -215,6 +216,22 @@ def test_of_two_commands_that_start_at_once_one_is_refused(data, begun, start_mo
     assert "another process writes to 'run'" in refused.output
     os.kill(other.process.pid, signal.SIGINT)
     assert other.wait() == ExitCode.INTERRUPTED, other.output
+
+
+def test_a_recording_that_another_command_begins_meanwhile_is_not_called_damaged(start_model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    configure = adaptation._configuration
+    with ExitStack() as others:
+
+        def begin(request):
+            (tmp_path / "run" / "recording").mkdir(parents=True)
+            (tmp_path / "run" / "recording" / ".recording.partial-1.json").touch()
+            others.enter_context(held_by_another_process(tmp_path / "run"))
+            return configure(request)
+
+        monkeypatch.setattr(adaptation, "_configuration", begin)
+        error = invoke("--init", start_model, "--source", "synthetic://digits", "--record", "200h", *QUICK)
+        assert "another process writes to 'run'" in str(error)
 
 
 def test_a_refused_resume_keeps_the_model_of_the_run_in_progress(start_model, flashing, tmp_path):
