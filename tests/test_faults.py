@@ -92,12 +92,12 @@ class TestFullDisk:
     @pytest.mark.parametrize(
         ("limit", "named"),
         [(50, "run/tensorboard"), (500, "run/metrics.jsonl"), (3000, "run/strips/step-0000002.png"),
-         (17_000, "run/strips/step-0000002."), (100_000, "'run/ckpt.pt'"), (600_000, "'run/last.pt'")],
+         (17_000, "run/strips/step-0000002."), (100_000, "run/ckpt.pt"), (600_000, "run/last.pt")],
     )  # fmt: skip
     def test_training(self, tmp_path, limit, named):
         run = start(TRAIN, tmp_path, limits={resource.RLIMIT_FSIZE: limit})
         run.assert_one_message(1)
-        assert f"error: File too large: {named}" in run.output or f"cannot write {named}" in run.output
+        assert f"error: File too large: {named}" in run.output
         assert not list(tmp_path.rglob(".*"))
         assert_whole(tmp_path)
 
@@ -136,7 +136,7 @@ class TestFullDisk:
 
     @pytest.mark.parametrize(
         ("more", "limit", "named"),
-        [(["--save-checkpoint", "/dev/full"], None, "'/dev/full'"), ([], 3000, "b.svgb"),
+        [(["--save-checkpoint", "/dev/full"], None, "/dev/full"), ([], 3000, "b.svgb"),
          pytest.param(["--json", "/dev/full"], None, "/dev/full", marks=pytest.mark.slow)],
     )  # fmt: skip
     def test_export(self, tiny_checkpoint, tmp_path, more, limit, named):

@@ -46,7 +46,7 @@ def test_a_package_of_another_hash_is_refused(site, tmp_path, monkeypatch):
         pytest.skip(str(ended.value))  # the page itself is of an earlier build
     assert "EINTEGRITY" in str(ended.value)
     assert not (tmp_path / "out").exists()
-    assert list((tmp_path / "build").iterdir()) == []
+    assert not (tmp_path / "build").exists()
 
 
 def test_without_npm_the_message_says_what_to_install(tmp_path, monkeypatch):

@@ -278,7 +278,7 @@ def test_a_source_that_is_too_short_reports_that_nothing_was_forecast(svg_live):
     [
         (["--headless"], ExitCode.USAGE, "--record DIR"),
         (["--headless", "--max-frames", "0"], ExitCode.USAGE, "max-frames"),
-        (["--camera", "0", "--source", "x.mp4", "--headless", "--max-frames", "1"], ExitCode.USAGE, "one of them"),
+        (["--camera", "0", "--source", "x.mp4", "--headless", "--max-frames", "1"], ExitCode.USAGE, "--source v4l2://0"),
         (["--source", "missing.mp4", "--headless", "--max-frames", "1"], ExitCode.USAGE, "missing.mp4"),
         (["--lead", "11", "--headless", "--max-frames", "1"], ExitCode.USAGE, "--lead 11"),
         (["--headless", "--output", "a.avi"], ExitCode.USAGE, ".mp4"),
