@@ -134,6 +134,7 @@ class Trainer:
         Raises:
             DivergedError: loss, gradient, weights or metrics became non-finite; the last good checkpoint, if any, is kept.
             StoppedError: Ctrl-C, SIGTERM or SIGHUP; the run is saved.
+            FullDiskError: a file cannot be written after the first save, from which the run can be resumed.
             LostProcessError: another process of the run is gone.
             FolderInUseError: another process trains into the same folder.
             SvgError, OSError: unusable data or output folder, here or in another process, or other data than before --resume.
