@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import json
 import os
+import re
+import secrets
 import shutil
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -22,6 +26,9 @@ _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _STATUS = Path("/proc/self/status")
 _UMASK_LOCK = threading.Lock()
 _NAME_START = 40  # characters of a long name that its temporary name repeats: with the whole name it could be too long
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST)  # why a folder cannot be renamed: systems differ
+_AT_FDCWD = -100  # renameat2(2): a relative path begins at the current folder
+_RENAME_EXCHANGE = 2
 
 
 @contextmanager
@@ -41,7 +48,7 @@ def atomic_file(destination: str | os.PathLike[str]) -> Iterator[Path]:
         try:
             yield target
         except OSError as error:
-            _name_destination(error, target, target)
+            _name_destination(error, (target,), target)
             raise
         return
     with beside(target) as partial:
@@ -51,15 +58,21 @@ def atomic_file(destination: str | os.PathLike[str]) -> Iterator[Path]:
             partial.chmod(0o666 & ~_umask())  # mkstemp makes 0600; a published file follows the user's umask
             os.replace(partial, resolved(target))
         except OSError as error:
-            _name_destination(error, partial, target)
+            _name_destination(error, (partial,), target)
             raise
 
 
 @contextmanager
-def atomic_directory(destination: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield an empty folder beside `destination` that takes its place on success; on any error nothing is published.
+def atomic_directory(destination: str | os.PathLike[str], stage: Path | None = None) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of `destination` on success; on any error nothing is published.
 
-    An existing `destination` folder is moved aside first and removed only after the new one is in place.
+    An existing `destination` is exchanged for the new folder in one step, and removed afterwards. Where the file system cannot
+    do so, it is moved aside first, and put back on any error; if the program is killed in between, by the next writer.
+
+    Args:
+        destination: of the folder.
+        stage: folder to write it in, where a program reads whatever lies beside `destination`. It is not used if it is on
+            another disk, from which no rename leads to `destination`.
 
     Raises:
         OSError: the folder cannot be made or written, or the disk is full, or `destination` is a file.
@@ -67,17 +80,38 @@ def atomic_directory(destination: str | os.PathLike[str]) -> Iterator[Path]:
     target = resolved(Path(destination))
     if target.exists() and not target.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(target))
-    with beside(target, folder=True) as partial:
+    written = _written_as(target, stage)
+    old = written.parent / f".{written.name}.old.{secrets.token_hex(4)}"
+    _put_back(target, written)
+    with beside(target, folder=True, stage=stage) as partial:
         try:
             yield partial
             for path in partial.rglob("*"):
                 if path.is_file():
                     _flush(path)
             partial.chmod(0o777 & ~_umask())
-            _replace_directory(partial, target)
+            _replace_directory(partial, target, old)
         except OSError as error:
-            _name_destination(error, partial, Path(destination))
+            _name_destination(error, (partial, old), Path(destination))
             raise
+
+
+def remove_directory(folder: Path, stage: Path | None = None) -> None:
+    """Remove a folder as a whole: under a temporary name, so that a kill leaves no half of it in its place.
+
+    What killed writers left of it goes, too.
+
+    Args:
+        folder: need not exist.
+        stage: as of `atomic_directory`.
+
+    Raises:
+        OSError: it cannot be moved.
+    """
+    target = resolved(folder)
+    _put_back(target, _written_as(target, stage))
+    with beside(target, folder=True, stage=stage) as partial, suppress(FileNotFoundError):
+        os.rename(target, partial / "removed")
 
 
 def resolved(path: Path) -> Path:
@@ -115,43 +149,109 @@ def write_json(destination: str | os.PathLike[str], value: Any) -> None:
         partial.write_text(json.dumps(storable(value), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _replace_directory(partial: Path, target: Path) -> None:
-    if not target.exists():
-        os.replace(partial, target)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+def _written_as(target: Path, stage: Path | None) -> Path:
+    """The path beside which an output is written: its own, or one in `stage`, if that is on the same disk."""
+    if stage is None or _disk(stage) != _disk(target.parent):
+        return target
+    return resolved(stage) / f"{target.parent.name}.{target.name}"
+
+
+def _disk(folder: Path) -> int:
+    """The number of the disk that a folder is on, or will be on."""
+    return next(path for path in (folder, *folder.parents) if path.exists()).stat().st_dev
+
+
+def _replace_directory(partial: Path, target: Path, old: Path) -> None:
+    """Put `partial` in the place of `target`. If others do the same meanwhile, the last one stays.
+
+    Args:
+        partial: the new folder.
+        target: its place, in which another folder may be.
+        old: temporary name of the other one, where the two cannot be exchanged.
+    """
+    while not _moved(partial, target) and not _exchanged(partial, target):
+        try:
+            with suppress(FileNotFoundError):  # another writer replaces it, too
+                os.rename(target, old)
+            if _moved(partial, target):
+                return
+        finally:  # on Ctrl-C, too
+            _settle(old, target)
+
+
+def _moved(partial: Path, target: Path) -> bool:
+    """Move a folder to a place that is free, or an empty folder; False if it is taken."""
     try:
-        os.replace(target, old)
-    except OSError:
-        old.rmdir()
-        raise
-    try:
-        os.replace(partial, target)
-    except OSError:
-        os.replace(old, target)  # if this fails too, the old folder keeps its temporary name: nothing is lost
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+        os.rename(partial, target)
+    except OSError as error:
+        if error.errno not in _TAKEN:
+            raise
+        return False
+    return True
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step; False where that fails, as on systems and disks that cannot."""
+    if sys.platform != "linux":
+        return False
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)  # old C libraries have none
+    paths = os.fsencode(one), os.fsencode(other)
+    return rename is not None and rename(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], ctypes.c_uint(_RENAME_EXCHANGE)) == 0
+
+
+def _put_back(target: Path, written: Path) -> None:
+    """Put back the folder that killed writers moved aside and did not replace, the newest one; remove replaced ones.
+
+    A living writer between its two renames finds its place taken then, and moves it aside again.
+    """
+    left: list[Path] = []
+    for place in {target, written}:
+        temporary = re.compile(re.escape(f".{place.name}.old.") + "[a-z0-9_]{8}")
+        with suppress(OSError), os.scandir(place.parent) as listed:  # there may be no such folder, or an unreadable one
+            left += [Path(each) for each in listed if temporary.fullmatch(each.name) and each.is_dir(follow_symlinks=False)]
+    for old in sorted(left, key=_changed, reverse=True):
+        _settle(old, target)
+
+
+def _changed(path: Path) -> float:
+    """When it was changed; 0.0 if it is not there any more."""
+    with suppress(OSError):
+        return path.stat().st_mtime
+    return 0.0
+
+
+def _settle(old: Path, target: Path) -> None:
+    """Put a folder that was moved aside back, unless another one is in its place: then it is removed."""
+    if target.exists():
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        with suppress(OSError):  # it keeps its temporary name: nothing is lost
+            os.rename(old, target)
 
 
 @contextmanager
-def beside(target: Path, folder: bool = False) -> Iterator[Path]:
+def beside(target: Path, folder: bool = False, stage: Path | None = None) -> Iterator[Path]:
     """Yield an empty file or folder beside `target` (beside what it links to), so that a rename can put it in place.
 
     It is locked, so that the next writer of `target` knows whether it is still being written, and removed at the end; so are
     the folders that were made for it, if nothing is in them.
 
+    Args:
+        target: what it will be.
+        folder: whether that is a folder.
+        stage: make it in that folder, see `atomic_directory`.
+
     Raises:
         OSError: it cannot be made.
     """
     real = resolved(target)
-    prefix, suffix = f".{(real.name if folder else real.stem)[:_NAME_START]}.partial-", "" if folder else real.suffix
     made: list[Path] = []
     try:
         made = [parent for parent in real.parents if not parent.exists()]
         try:
-            partial, lock = _made_beside(real, prefix, suffix, folder)
+            partial, lock = _made_beside(real, folder, stage)
         except FileNotFoundError:  # another writer has just removed the folder that it had made
-            partial, lock = _made_beside(real, prefix, suffix, folder)
+            partial, lock = _made_beside(real, folder, stage)
     except OSError as error:  # the user does not know the temporary name
         _remove_empty(made)
         raise type(error)(error.errno, error.strerror, str(target)) from error
@@ -164,10 +264,17 @@ def beside(target: Path, folder: bool = False) -> Iterator[Path]:
         _remove_empty(made)
 
 
-def _made_beside(real: Path, prefix: str, suffix: str, folder: bool) -> tuple[Path, int | None]:
-    real.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(real.parent, prefix, suffix)
-    return _make_locked(real.parent, prefix, suffix, folder)
+def _made_beside(real: Path, folder: bool, stage: Path | None) -> tuple[Path, int | None]:
+    written = _written_as(real, stage)
+    for place in {real, written}:  # earlier versions wrote beside it
+        place.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(place.parent, *_affixes(place, folder))
+    return _make_locked(written.parent, *_affixes(written, folder), folder)
+
+
+def _affixes(path: Path, folder: bool) -> tuple[str, str]:
+    """How the temporary names of an output begin and end."""
+    return f".{(path.name if folder else path.stem)[:_NAME_START]}.partial-", "" if folder else path.suffix
 
 
 def _make_locked(parent: Path, prefix: str, suffix: str, folder: bool) -> tuple[Path, int | None]:
@@ -220,10 +327,11 @@ def _remove_empty(folders: Sequence[Path]) -> None:
             folder.rmdir()
 
 
-def _name_destination(error: OSError, partial: Path, target: Path) -> None:
+def _name_destination(error: OSError, temporary: Sequence[Path], target: Path) -> None:
     """Name the destination in the error of a failed write, which names no file or a temporary one."""
-    temporary = any(str(partial) in str(name) for name in (error.filename, error.filename2) if name is not None)
-    if temporary or (error.filename is None and error.errno in _DISK_ERRORS):
+    named = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    is_temporary = any(str(path) in name for path in temporary for name in named)
+    if is_temporary or (error.filename is None and error.errno in _DISK_ERRORS):
         error.filename = str(target)
         error.filename2 = None
 

@@ -9,13 +9,16 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from svg_common import files
-from svg_common.files import atomic_directory, atomic_file, write_json
+from svg_common.files import atomic_directory, atomic_file, remove_directory, write_json
 
 
 def names(folder: Path) -> list[str]:
@@ -215,22 +218,205 @@ def test_an_error_leaves_the_old_folder(tmp_path, exists):
         assert names(tmp_path / "bundle") == ["old"]
 
 
-def test_a_failed_swap_puts_the_old_folder_back(tmp_path, monkeypatch):
-    (tmp_path / "bundle").mkdir()
-    (tmp_path / "bundle" / "old").touch()
-    replace, calls = os.replace, []
+def write_folder(target: Path, content: str) -> None:
+    with atomic_directory(target) as folder:
+        for half in ("a", "b"):
+            (folder / half).write_text(content)
 
-    def fail_second(source, destination):
-        calls.append(source)
-        if len(calls) == 2:
-            raise OSError(errno.EIO, "Input/output error")
-        replace(source, destination)
 
-    monkeypatch.setattr(os, "replace", fail_second)
-    with pytest.raises(OSError, match="Input/output"), atomic_directory(tmp_path / "bundle") as folder:
-        (folder / "new").touch()
+def read_folder(target: Path) -> str:
+    """What `write_folder` wrote, as a whole."""
+    (content,) = {(target / half).read_text() for half in ("a", "b")}
+    return content
+
+
+@contextmanager
+def at_line(number: int, act: Callable[[], object]) -> Iterator[list[int]]:
+    """Do something before the line of files.py that is the `number`th to run; yields the lines that ran."""
+    before, lines = sys.gettrace(), []
+
+    def trace(frame, event, _):
+        if frame.f_code.co_filename != files.__file__:
+            return None
+        if event == "line":
+            lines.append(frame.f_lineno)
+            if len(lines) == number:
+                act()
+        return trace
+
+    sys.settrace(trace)
+    try:
+        yield lines
+    finally:
+        sys.settrace(before)
+
+
+@pytest.fixture(params=["exchange", "two renames"])
+def way(request, monkeypatch) -> str:
+    """How a folder replaces another one: as Linux does, or as systems and disks that cannot exchange folders."""
+    if request.param == "two renames":
+        monkeypatch.setattr(files, "_exchanged", lambda *_: False)
+    elif sys.platform != "linux":
+        pytest.skip("only Linux exchanges folders here")
+    return request.param
+
+
+# Each end needs a process of its own: an interrupt that is no end of the process leaves locks behind.
+ENDED = """
+import os, sys
+from itertools import count
+from pathlib import Path
+root, way, end, action, path = sys.argv[1:]
+sys.path.insert(0, root)
+from svg_common import files
+from tests.svg_common.test_files import at_line, names, read_folder, write_folder
+
+if way == "two renames":
+    files._exchanged = lambda *_: False
+target = Path(path)
+write = lambda: write_folder(target, "new")
+act = write if action == "write" else lambda: files.remove_directory(target, stage=target.parents[1])
+
+def stop():
+    if end == "kill":
+        os._exit(9)
+    raise KeyboardInterrupt
+
+for number in count(1):
+    write_folder(target, "old")
+    pid = os.fork()
+    if pid == 0:
+        try:
+            with at_line(number, stop):
+                act()
+        except KeyboardInterrupt:
+            os._exit(9)
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert target.exists() or action == "remove" or (way, end) == ("two renames", "kill")
+    try:  # the next writer, which writes nothing
+        with files.atomic_directory(target, stage=target.parents[1] if action == "remove" else None):
+            raise ValueError
+    except ValueError:
+        assert read_folder(target) in ("old", "new") if target.exists() else action == "remove"
+    assert names(target.parent) in ([], [target.name]), names(target.parent)
+    if code == 0:
+        break
+print(number)
+"""
+
+
+def end_at_every_line(way: str, end: str, action: str, target: Path) -> int:
+    """Run ENDED; the number of lines at which it ended."""
+    command = [sys.executable, "-c", ENDED, str(Path(__file__).parents[2]), way, end, action, str(target)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+@pytest.mark.parametrize("end", ["interrupt", "kill"])
+def test_an_end_at_any_moment_leaves_the_old_folder_or_the_new_one(tmp_path, way, end):
+    assert end_at_every_line(way, end, "write", tmp_path / "bundle") > 30
+    assert read_folder(tmp_path / "bundle") == "new"
     assert names(tmp_path) == ["bundle"]
-    assert names(tmp_path / "bundle") == ["old"]
+
+
+@pytest.mark.parametrize("end", ["interrupt", "kill"])
+def test_an_end_at_any_moment_removes_a_folder_as_a_whole_or_leaves_it(tmp_path, end):
+    assert end_at_every_line("exchange", end, "remove", tmp_path / "python" / "cam") > 20
+    assert names(tmp_path) == ["python"]
+    remove_directory(tmp_path / "python" / "cam")  # it is not there any more
+
+
+@pytest.mark.usefixtures("way")
+def test_another_writer_at_any_moment_is_no_error(tmp_path):
+    """Nor is the error of one that names a temporary folder; the one that ends last stays."""
+    target = tmp_path / "bundle"
+    for number in count(1):
+        write_folder(target, "old")
+        with at_line(number, lambda: write_folder(target, "other")) as lines:
+            write_folder(target, "new")
+        assert read_folder(target) in ("new", "other")
+        assert names(tmp_path) == ["bundle"]
+        if len(lines) < number:
+            break
+    assert number > 30
+
+
+def test_a_file_system_that_cannot_exchange_folders_gets_two_renames(tmp_path, monkeypatch):
+    """The error of a disk that fails in between names the output."""
+    target, rename, moved = tmp_path / "bundle", os.rename, []
+    write_folder(target, "old")
+
+    def fail_after_the_first(source, destination):
+        if moved and Path(destination) == target and ".partial-" in str(source):
+            raise OSError(errno.EIO, "Input/output error", str(source), None, str(destination))
+        rename(source, destination)
+        moved.append(source)
+
+    monkeypatch.setattr(files, "_exchanged", lambda *_: False)
+    monkeypatch.setattr(os, "rename", fail_after_the_first)
+    with pytest.raises(OSError, match="Input/output") as caught:
+        write_folder(target, "new")
+    assert moved == [target, Path(moved[1])]  # aside, and back
+    assert (caught.value.filename, caught.value.filename2) == (str(target), None)
+    assert read_folder(target) == "old"
+    assert names(tmp_path) == ["bundle"]
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_what_a_killed_writer_moved_aside_is_put_back_or_removed(tmp_path, exists):
+    target = tmp_path / "bundle"
+    kept = [".bundle.old.holidays-2026", ".bundle.old.notes.txt", ".bundle2.old.ab_c12xy"]  # of the user, or another output
+    for number, name in enumerate((".bundle.old.ab_c12xy", ".bundle.old.older_01", *kept)):
+        write_folder(tmp_path / name, name)
+        os.utime(tmp_path / name, (100 - number, 100 - number))
+    if exists:
+        write_folder(target, "later")
+    with pytest.raises(ValueError, match="stop"), atomic_directory(target):
+        raise ValueError("stop")
+    assert names(tmp_path) == sorted([*kept, "bundle"])
+    assert read_folder(target) == ("later" if exists else ".bundle.old.ab_c12xy")  # the newest one
+
+
+def test_nothing_half_written_lies_beside_a_staged_folder(tmp_path):
+    target = tmp_path / "models" / "python" / "cam"
+    for content in ("one", "two"):
+        with atomic_directory(target, stage=tmp_path / "models") as folder:
+            assert folder.parent == tmp_path / "models"
+            assert names(target.parent) == (["cam"] if content == "two" else [])
+            (folder / content).touch()
+        assert names(target) == [content]
+        assert names(tmp_path / "models") == ["python"]
+    with pytest.raises(ValueError, match="stop"), atomic_directory(tmp_path / "new" / "python" / "a", stage=tmp_path / "new"):
+        raise ValueError("stop")
+    assert names(tmp_path) == ["models"]
+
+
+@pytest.mark.parametrize("remove", [False, True])
+def test_what_killed_writers_left_of_a_staged_folder_is_removed_in_both_places(tmp_path, remove):
+    """Earlier versions wrote beside it."""
+    target = tmp_path / "python" / "cam"
+    write_folder(target, "old")
+    for end in ("partial-abcd1234", "old.abcd1234"):
+        write_folder(tmp_path / "python" / f".cam.{end}", "left")
+        write_folder(tmp_path / f".python.cam.{end}", "left")
+    if remove:
+        remove_directory(target, stage=tmp_path)
+    else:
+        with atomic_directory(target, stage=tmp_path):
+            pass
+    assert names(tmp_path) == ["python"]
+    assert names(target.parent) == ([] if remove else ["cam"])
+
+
+def test_a_staged_folder_on_another_disk_is_written_there(small_disk, tmp_path):
+    (tmp_path / "python").symlink_to(small_disk)
+    for content in ("one", "two"):
+        with atomic_directory(tmp_path / "python" / "cam", stage=tmp_path) as folder:
+            assert folder.parent == small_disk
+            (folder / content).touch()
+        assert names(small_disk / "cam") == [content]
 
 
 def test_json_has_no_nan(tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from svg_common.errors import UsageError
+from svg_common.files import folder_name
 from svg_common.path_advice import shell_argument
 from svg_common.signals import defer_interrupts
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 MAX_CAMERAS = 4096  # more is more likely a typing error
 REPOSITORIES = ("python", "onnxruntime", "tensorrt")  # one for each backend, of which a server is given one or more
 MIN_IDLE_S, MAX_IDLE_S = 0.1, 86400.0
+_NAMES = "Triton's addresses take letters of ASCII, digits, _, . and - as they are"
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class TritonOptions:
         return {} if self.out is None else {f"--triton ({name})": self.out / name for name in REPOSITORIES}
 
     def check(self, bundle: Path) -> None:
-        """Refuse, before the work, to replace a folder that is not ours.
+        """Refuse, before the work, to replace a folder that is not ours, or a model of a bundle with another name.
 
         Raises:
             UsageError: there is one of the name of a model.
@@ -56,7 +58,7 @@ class TritonOptions:
         with defer_interrupts():
             from svg_export.triton.repository import model_name, refuse_foreign_models
 
-        refuse_foreign_models(self.out, model_name(bundle))
+        refuse_foreign_models(self.out, model_name(bundle), bundle)
 
     def check_horizon(self, bundle: Path) -> None:
         """Refuse, before the work, a horizon that not all models of a finished bundle can have.
@@ -102,9 +104,12 @@ class TritonOptions:
         horizon = self._horizon_of(opened.manifest, bundle)
         chosen = {"cameras": self.cameras, "samples": self.samples, "horizon": horizon, "idle_s": self.idle_s}
         choice = ServingChoice(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[arg-type]
-        folders = write_repositories(opened, model_name(bundle), self.out, choice)
+        name = model_name(bundle)
+        folders = write_repositories(opened, name, self.out, choice)
         for folder in folders:
             console.print(f"wrote {folder}", markup=False)
+        if name != folder_name(bundle).removesuffix(".svgb"):
+            console.print(f"  the bundle '{folder_name(bundle)}' is the model '{name}': {_NAMES}", markup=False)
         if len(folders) == 1:
             console.print("  for the Python backend alone: the bundle has no graph forecast, which --server adds", markup=False)
         console.print(f"  serve with: tritonserver --model-repository={shell_argument(self.out / 'python')}", markup=False)

@@ -6,11 +6,15 @@
 
 They are separate because a server does not start with a model whose backend it lacks. The graph `step` is there too where
 Triton can keep its states. Models of this name that were written before are replaced, or removed where the bundle has no such
-graph any more; others in the repositories stay.
+graph any more; others in the repositories stay. Those of a bundle with another name, which gives the same models, are refused.
+
+Models are written in DIR itself: Triton reads every folder of a repository, hidden ones too, and does not start with one that
+is no model.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import shutil
@@ -19,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from svg_common.errors import UsageError
-from svg_common.files import atomic_directory
+from svg_common.files import atomic_directory, folder_name, remove_directory
+from svg_common.path_advice import shell_argument
 from svg_export.triton.model_configs import (
     GraphBackend,
     ServingChoice,
@@ -37,6 +42,7 @@ from svg_runtime.bundle.remote.published import graph_files
 
 _LOG = logging.getLogger(__name__)
 _MARK = "# Written by svg-export --triton, which replaces this folder.\n"
+_BUNDLE = "# Bundle: "  # the line after the mark: the name of the bundle's folder, as JSON
 _CONFIG = "config.pbtxt"
 _MODEL_PY = '''"""The model is in svg_runtime, which must be installed for the Python of the server's Python backend."""
 
@@ -65,13 +71,13 @@ def write_repositories(bundle: Bundle, name: str, out: Path, choice: ServingChoi
         choice: what the user chooses.
 
     Raises:
-        UsageError: a folder of one of these names exists and was not written by this function.
+        UsageError: a folder of one of these names exists and was not written by this function, or from another bundle.
         BundleError: the bundle is damaged.
         OSError: a folder cannot be written.
     """
-    refuse_foreign_models(out, name)
+    refuse_foreign_models(out, name, bundle.path)
     bundle.check()
-    written = [_write_python(bundle, name, out / "python" / name, choice)]
+    written = [_write_python(bundle, name, out, choice)]
     half: Precision = "fp16" if "fp16" in bundle.manifest.variants else "fp32"
     precisions: dict[GraphBackend, Precision] = {"onnxruntime": "fp32", "tensorrt": half}
     for backend, precision in precisions.items():
@@ -90,7 +96,8 @@ def write_repositories(bundle: Bundle, name: str, out: Path, choice: ServingChoi
     for folder in set(_folders(out, name)).difference(written):  # of an earlier bundle: ours, see above
         if folder.exists():
             _LOG.info("removing %s, which this bundle does not have", folder)
-            shutil.rmtree(folder)
+        if folder.parent.is_dir():  # a killed export may have left a part of it
+            remove_directory(folder, stage=out)
     return written
 
 
@@ -104,19 +111,34 @@ def served_graphs(variant: PrecisionVariant | None) -> list[str]:
 
 def model_name(bundle: Path) -> str:
     """The name of a bundle's models: that of its folder, in the characters that Triton's addresses take as they are."""
-    return re.sub(r"[^\w.-]+", "-", bundle.name.removesuffix(".svgb"), flags=re.ASCII).strip("-.") or "model"
+    return re.sub(r"[^\w.-]+", "-", folder_name(bundle).removesuffix(".svgb"), flags=re.ASCII).strip("-.") or "model"
 
 
-def refuse_foreign_models(out: Path, name: str) -> None:
-    """Refuse to replace folders that are not ours.
+def refuse_foreign_models(out: Path, name: str, bundle: Path) -> None:
+    """Refuse to replace folders that are not ours, and models of a bundle with another name.
+
+    Args:
+        out: folder of the repositories.
+        name: of the models.
+        bundle: whose models would be written.
 
     Raises:
         UsageError: there is one.
     """
-    for folder in _folders(out, name):
-        if folder.exists() and not _is_ours(folder):
+    folders = [folder for folder in _folders(out, name) if folder.exists()]
+    for folder in folders:
+        config = _own_config(folder)
+        if config is None:
             raise UsageError(
                 f"'{folder}' exists and was not written by svg-export --triton\n  move it, or choose another folder"
+            )
+        source = _bundle_of(config)
+        if source not in (None, folder_name(bundle)):
+            raise UsageError(
+                f"'{folder}' is a model of the bundle '{source}', and '{folder_name(bundle)}' would replace it: "
+                f"both give models of the name '{name}'\n"
+                "  expected a bundle with another name, or another folder after --triton; or remove the old models: "
+                f"rm -r {' '.join(map(shell_argument, folders))}"
             )
 
 
@@ -127,17 +149,28 @@ def _folders(out: Path, name: str) -> Iterator[Path]:
             yield out / backend / f"{name}-{role}-{backend}"
 
 
-def _is_ours(folder: Path) -> bool:
+def _own_config(folder: Path) -> str | None:
+    """The configuration of a model that was written here; None for others."""
     try:
-        return (folder / _CONFIG).read_text(encoding="utf-8").startswith(_MARK)
+        config = (folder / _CONFIG).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        return False
+        return None
+    return config if config.startswith(_MARK) else None
 
 
-def _write_python(bundle: Bundle, name: str, folder: Path, choice: ServingChoice) -> Path:
-    beside = f"{name}.svgb"
-    with atomic_directory(folder) as partial:
-        version = _version_folder(partial, python_config(name, beside, bundle.manifest, choice))
+def _bundle_of(config: str) -> str | None:
+    """The name of the bundle that a model was written from; None where an earlier version did not note it."""
+    line = config.removeprefix(_MARK).partition("\n")[0]
+    try:
+        return str(json.loads(line.removeprefix(_BUNDLE))) if line.startswith(_BUNDLE) else None
+    except ValueError:
+        return None
+
+
+def _write_python(bundle: Bundle, name: str, out: Path, choice: ServingChoice) -> Path:
+    folder, beside = out / "python" / name, f"{name}.svgb"
+    with atomic_directory(folder, stage=out) as partial:
+        version = _version_folder(partial, bundle, python_config(name, beside, bundle.manifest, choice))
         (version / "model.py").write_text(_MODEL_PY, encoding="utf-8")
         _copy_bundle(bundle, version / beside)
     return folder
@@ -158,8 +191,8 @@ def _write_graph(
 ) -> Path:
     folder = out / backend / model
     spec = bundle.manifest.variants[precision].files[role]
-    with atomic_directory(folder) as partial:
-        version = _version_folder(partial, _CONFIGS[role](model, backend, spec, choice))
+    with atomic_directory(folder, stage=out) as partial:
+        version = _version_folder(partial, bundle, _CONFIGS[role](model, backend, spec, choice))
         shutil.copyfile(bundle.path / spec.file, version / "model.onnx")
         if backend == "tensorrt":
             script = partial / "build-plan.sh"
@@ -168,8 +201,9 @@ def _write_graph(
     return folder
 
 
-def _version_folder(folder: Path, config: dict[str, Any]) -> Path:
-    (folder / _CONFIG).write_text(_MARK + prototext(config), encoding="utf-8")
+def _version_folder(folder: Path, bundle: Bundle, config: dict[str, Any]) -> Path:
+    source = f"{_BUNDLE}{json.dumps(folder_name(bundle.path))}\n"
+    (folder / _CONFIG).write_text(_MARK + source + prototext(config), encoding="utf-8")
     version = folder / "1"
     version.mkdir()
     return version

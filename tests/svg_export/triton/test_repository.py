@@ -20,6 +20,7 @@ from tritonclient.grpc import model_config_pb2
 
 from svg_common.errors import UsageError
 from svg_export.triton.model_configs import ServingChoice
+from svg_export.triton.options import REPOSITORIES
 from svg_export.triton.repository import model_name, write_repositories
 from svg_runtime import Forecaster
 from svg_runtime.backends.tensorrt.engine import EngineKey, write_engine
@@ -144,11 +145,83 @@ def test_our_own_models_are_replaced_and_others_stay(fused_bundle, tmp_path):
 
 
 def test_graphs_that_the_bundle_has_no_more_are_not_served_on(server_bundle, fused_bundle, tmp_path):
-    other = write_repositories(Bundle.open(server_bundle), "other", tmp_path, CHOICE)
-    assert len(write_repositories(Bundle.open(server_bundle), "m", tmp_path, CHOICE)) == 3
-    written = write_repositories(Bundle.open(fused_bundle), "m", tmp_path, CHOICE)
-    assert written == [tmp_path / "python" / "m"]
-    assert sorted(each.parent for each in tmp_path.rglob("config.pbtxt")) == sorted([*written, *other])
+    models = tmp_path / "models"
+    other = write_repositories(Bundle.open(server_bundle), "other", models, CHOICE)
+    assert len(write_repositories(Bundle.open(server_bundle), "m", models, CHOICE)) == 3
+    without = shutil.copytree(fused_bundle, tmp_path / server_bundle.name)
+    written = write_repositories(Bundle.open(without), "m", models, CHOICE)
+    assert written == [models / "python" / "m"]
+    assert sorted(each.parent for each in models.rglob("config.pbtxt")) == sorted([*written, *other])
+
+
+def test_a_repository_has_nothing_but_whole_models_while_others_are_written(server_bundle, tmp_path, monkeypatch):
+    """Triton takes every folder for a model, hidden ones too, so a killed export would keep it from starting."""
+    copyfile, seen = shutil.copyfile, []
+
+    def look_and_copy(source, destination):
+        seen.append({model for model in tmp_path.glob("*/*") if model.parent.name in REPOSITORIES})
+        return copyfile(source, destination)
+
+    monkeypatch.setattr(shutil, "copyfile", look_and_copy)
+    for before in (0, 3):
+        written = write_repositories(Bundle.open(server_bundle), "m", tmp_path, CHOICE)
+        assert (min(map(len, seen)), set.union(*seen) - set(written)) == (before, set())
+        seen.clear()
+    assert {path.name for path in tmp_path.iterdir()} == set(REPOSITORIES)
+
+
+def test_what_killed_exports_left_is_removed(server_bundle, fused_bundle, tmp_path):
+    """Earlier versions left it in the repositories, also that of graphs that the bundle does not have any more."""
+    places = (".python.m", "python/.m", "onnxruntime/.m-forecast-onnxruntime", ".tensorrt.m-step-tensorrt")
+    for bundle in (server_bundle, fused_bundle):
+        models = tmp_path / bundle.stem
+        for place in places:
+            for end in ("partial-ab_c12xy", "old.ab_c12xy"):
+                (models / f"{place}.{end}" / "1").mkdir(parents=True)
+        (models / "tensorrt").mkdir()
+        written = write_repositories(Bundle.open(bundle), "m", models, CHOICE)
+        assert set(models.glob("*/*")) == set(written)
+        assert {path.name for path in models.iterdir()} == set(REPOSITORIES)
+
+
+@pytest.mark.parametrize(("first", "second", "name"), [("cam 1.svgb", "cam+1.svgb", "cam-1"), ("相机", "摄像", "model")])
+def test_models_of_a_bundle_with_another_name_are_not_replaced(svg_export, server_bundle, first, second, name):
+    for bundle in (first, second):
+        shutil.copytree(server_bundle, bundle)
+    for _ in range(2):  # its own are
+        code, said = svg_export(first, "--triton", "models")
+        assert code == 0, said
+        assert f"the bundle '{first}' is the model '{name}'" in said
+    before = {path: path.stat().st_mtime_ns for path in Path("models").rglob("*")}
+    code, said = svg_export(second, "--triton", "models")
+    assert (code, {path: path.stat().st_mtime_ns for path in Path("models").rglob("*")}) == (2, before)
+    models = [f"models/python/{name}", *(f"models/{each}/{name}-forecast-{each}" for each in ("onnxruntime", "tensorrt"))]
+    assert f"error: '{models[0]}' is a model of the bundle '{first}', and '{second}' would replace it" in said
+    _, remove = said.strip().split("or remove the old models: ")
+    subprocess.run(remove, shell=True, check=True)  # the advice is followed
+    code, said = svg_export(second, "--triton", "models")
+    assert code == 0, said
+    assert [path for path in models if Path(path).is_dir()] == models
+
+
+def test_a_checkpoint_is_refused_before_the_work_if_another_bundle_has_its_models(svg_export, tiny_checkpoint, fused_bundle):
+    shutil.copytree(fused_bundle, "tiny 1.svgb")
+    assert svg_export("tiny 1.svgb", "--triton", "models")[0] == 0
+    code, said = svg_export(tiny_checkpoint, "--out", "tiny-1.svgb", "--triton", "models")
+    assert (code, "is a model of the bundle 'tiny 1.svgb', and 'tiny-1.svgb' would replace it" in said) == (2, True), said
+    assert not Path("tiny-1.svgb").exists()
+
+
+def test_models_of_earlier_versions_do_not_name_their_bundle_and_are_replaced(svg_export, fused_bundle):
+    config = Path("models/python/fused/config.pbtxt")
+    assert svg_export(fused_bundle, "--triton", "models")[0] == 0
+    mark, bundle, *rest = config.read_text().splitlines()
+    assert bundle == '# Bundle: "fused.svgb"'
+    for older in ([mark, *rest], [mark, "# Bundle: fused", *rest]):
+        config.write_text("\n".join(older))
+        code, said = svg_export(fused_bundle, "--triton", "models")
+        assert (code, "is the model" in said) == (0, False), said
+        assert bundle in config.read_text()
 
 
 def test_a_bundle_without_fp32_graphs_has_a_python_model(server_bundle, tmp_path):
@@ -170,6 +243,11 @@ def test_a_damaged_bundle_is_not_served(fused_bundle, tmp_path):
 def test_names_are_those_of_addresses():
     names = {"ckpt.svgb": "ckpt", "my model (2).svgb": "my-model-2", "...": "model", "größe.svgb": "gr-e"}
     assert {given: model_name(Path(given)) for given in names} == names
+
+
+def test_a_bundle_that_is_the_current_folder_has_the_name_of_the_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert model_name(Path()) == tmp_path.name
 
 
 def test_a_checkpoint_is_exported_and_written(svg_export, tiny_checkpoint):
