@@ -141,13 +141,13 @@ class Bundle:
 
     def _instead_of(self, missing: Precision) -> str:
         """What to do without a precision: export it, where the user may have the checkpoint, or take another one."""
-        flags = {name: "" if name == "fp32" else f" --{name}" for name in (missing, *self.manifest.variants)}
-        ways = [f"give{flags[name]}" for name in self.manifest.variants if flags[name]]
-        if flags[missing]:
-            ways.append(f"leave{flags[missing]} out")
+        flag = "" if missing == "fp32" else f" --{missing}"
+        ways = [f"open it with precision='{name}', or --{name}" for name in self.manifest.variants if name != "fp32"]
+        if flag:
+            ways.append(f"open it without precision='{missing}', or without{flag}")
         if not (_is_in_package(self.path) or _is_fetched(self.path)):
-            ways.insert(0, f"export it with: svg-export ckpt.pt{flags[missing]}")
-        return ", or ".join(ways)
+            ways.insert(0, f"export it with: svg-export ckpt.pt{flag}")
+        return "; or ".join(ways)
 
     def _read(self, graphs: Mapping[str, GraphSpec]) -> dict[str, bytes]:
         contents, problems = {}, []

@@ -211,8 +211,10 @@ def test_a_precision_is_exported_only_where_the_checkpoint_may_be(damaged, monke
             bundle.variant(missing)
         return str(error.value)
 
-    has, others = f"has no {missing} variant, only fp32, {given}", f"give --{given}, or leave --{missing} out"
-    assert refused().endswith(f"{has}\n  export it with: svg-export ckpt.pt --{missing}, or {others}")
+    has = f"has no {missing} variant, only fp32, {given}"
+    # A program in Python has no flags.
+    others = f"open it with precision='{given}', or --{given}; or open it without precision='{missing}', or without --{missing}"
+    assert refused().endswith(f"{has}\n  export it with: svg-export ckpt.pt --{missing}; or {others}")
     with monkeypatch.context() as fetched:
         fetched.setattr(bundle_module, "models_folder", lambda: damaged.parent)
         assert refused().endswith(f"{has}\n  {others}")
