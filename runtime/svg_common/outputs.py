@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import tempfile
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -14,7 +15,15 @@ from svg_common.files import resolved
 _WITHOUT_WAITING = getattr(os, "O_NOCTTY", 0) | getattr(os, "O_NONBLOCK", 0)  # Windows has neither
 
 _RESULTS = (".json", ".html")  # as a rule, earlier results, which may be replaced
-_HEAD = 1024  # bytes, which show whether a file is a text
+_HEAD = 1024  # bytes, which show what a file holds
+_TEXT = re.compile(rb"[^\0]*")  # pictures, videos and tables begin otherwise
+# What an earlier output of an option begins with. Anything else in its place, such as a video, is not replaced.
+# Plots, videos and archives are not here: they need a name that says what they are.
+_EARLIER = {
+    "--json": ("JSON", re.compile(rb'\s*\{\s*["}][^\0]*')),
+    "--page": ("an HTML page", re.compile(rb"\s*<(!doctype html|html)[^\0]*", re.IGNORECASE)),
+    "--save-checkpoint": ("a checkpoint of svg-edge", re.compile(rb"PK\x03\x04.*", re.DOTALL)),  # torch.save writes a zip
+}
 
 Outputs = Mapping[str, Path | None]  # option -> where it writes, if given
 
@@ -46,8 +55,8 @@ def check_outputs(
 
     Raises:
         UsageError: an output is named `-`, is one of the needed files, lies in one of these folders or in a closed one, is also
-            another output, would replace a file of data or of a kept folder, is a folder among the clips of data, or
-            replaces a folder with a needed file or another output in it.
+            another output, would replace a file of data or of a kept folder, or one that holds something else than this
+            option writes, is a folder among the clips of data, or replaces a folder with a needed file or another output in it.
         OutputError: a folder cannot be made or written, or a file and a folder are confused.
     """
     kept, closed, replaced, needed = kept or {}, closed or {}, replaced or {}, list(needed)
@@ -58,9 +67,10 @@ def check_outputs(
     named = {flag: path for flag, path in files.items() if path is not None and not _is_open_already(path)}
     _refuse_within(closed, {**folders, **named, **replaced})
     _refuse_replacing(replaced, [*needed, *roots])
-    replacing = {flag: path for flag, path in named.items() if flag not in appended or not _is_text(path)}
+    replacing = {flag: path for flag, path in named.items() if flag not in appended or not _holds(path, _TEXT)}
     _refuse_replacing_files(replacing, [("the data", root) for root in roots])
     _refuse_replacing_files(replacing, [(f"the folder of {flag},", path) for flag, path in kept.items() if path is not None])
+    _refuse_replacing_other_content(named, {**_EARLIER, **dict.fromkeys(appended, ("a text", _TEXT))})
     _refuse_mixing_with_clips(folders, roots)
     for flag, path in files.items():
         if path is not None:
@@ -157,6 +167,17 @@ def _refuse_replacing_files(files: Outputs, folders: Iterable[tuple[str, Path]])
                 raise UsageError(f"{flag} would overwrite '{output}', a file in {what} '{folder}'\n  choose another file")
 
 
+def _refuse_replacing_other_content(files: Mapping[str, Path], earlier: Mapping[str, tuple[str, re.Pattern[bytes]]]) -> None:
+    """Refuse to replace a file that no earlier run of the option has written, as the beginning of its content shows."""
+    for flag, output in files.items():
+        what, content = earlier.get(flag, (None, None))
+        if content is not None and not _holds(output, content):
+            raise UsageError(
+                f"{flag} would overwrite '{output}', which is not {what}\n"
+                "  expected a new file, or an earlier output of this option; choose another file"
+            )
+
+
 def _refuse_within(closed: Outputs, outputs: Outputs) -> None:
     """Refuse outputs in a folder that takes nothing else."""
     for owner, folder in closed.items():
@@ -220,15 +241,16 @@ def _try_device(path: Path) -> None:
         os.close(os.open(path, os.O_WRONLY | _WITHOUT_WAITING))
 
 
-def _is_text(path: Path | None) -> bool:
-    """Whether lines can be added to a file: it is not there yet, or does not begin as pictures, videos and tables do."""
-    if path is None or not path.is_file():
+def _holds(path: Path, content: re.Pattern[bytes]) -> bool:
+    """Whether a file is not there yet, is empty, or begins with such content."""
+    if not path.is_file():
         return True
     try:
         with path.open("rb") as file:
-            return b"\0" not in file.read(_HEAD)
+            head = file.read(_HEAD)
     except OSError as error:
         raise OutputError(path, error) from error
+    return not head or content.fullmatch(head) is not None
 
 
 def _file_id(path: Path) -> tuple[int, int] | None:

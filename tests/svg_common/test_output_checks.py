@@ -229,6 +229,40 @@ def test_lines_may_be_added_to_a_text_in_a_kept_folder_and_to_nothing_else(tmp_p
         check_outputs({"--events": tmp_path / "a.mp4"}, kept={"--alarm-dir": tmp_path}, appended=["--events"])
 
 
+VIDEO = b"\0\0\0\x20ftypisom"
+CHECKPOINT = b"PK\3\4\0\0"  # the zip that torch.save writes
+JSON = b'{\n  "psnr": 20.1\n}\n'
+HTML = b"<!doctype html>\n<html>"
+
+
+@pytest.mark.parametrize(
+    ("flag", "earlier", "foreign", "what"),
+    [("--json", [JSON, b"{}\n", b""], [VIDEO, CHECKPOINT, HTML, b"a.mp4\nb.mp4\n", b"[model]\n", b"{\0\0\0"], "JSON"),
+     ("--page", [HTML, b""], [VIDEO, CHECKPOINT, JSON, b"<svg>", b"a.mp4\n"], "an HTML page"),
+     ("--save-checkpoint", [CHECKPOINT, b""], [VIDEO, JSON, HTML], "a checkpoint of svg-edge")],
+)  # fmt: skip
+def test_only_an_earlier_output_of_the_option_is_replaced_wherever_it_lies(tmp_path, flag, earlier, foreign, what):
+    output = tmp_path / "output"
+    for content in earlier:
+        output.write_bytes(content)
+        check_outputs({flag: output})
+    for content in foreign:
+        output.write_bytes(content)
+        with pytest.raises(
+            UsageError, match=f"{flag} would overwrite '.*output', which is not {what}\n  expected a new file, or"
+        ):
+            check_outputs({flag: output})
+        assert output.read_bytes() == content
+
+
+def test_lines_are_added_to_any_text_and_to_nothing_else(tmp_path):
+    (tmp_path / "a.log").write_text("written by hand\n")
+    (tmp_path / "a.mp4").write_bytes(VIDEO)
+    check_outputs({"--events": tmp_path / "a.log"}, appended=["--events"])
+    with pytest.raises(UsageError, match=r"--events would overwrite '.*a.mp4', which is not a text\n"):
+        check_outputs({"--events": tmp_path / "a.mp4"}, appended=["--events"])
+
+
 def test_nothing_else_is_written_into_a_closed_folder(tmp_path):
     models = tmp_path / "models"
     inside = models / "deep" / "a.json"

@@ -71,6 +71,15 @@ def test_the_model_is_not_overwritten_by_its_metrics(tiny_checkpoint, tmp_path):
     assert model.read_bytes() == before
 
 
+@pytest.mark.parametrize("option", ["--json", "--page"])
+def test_another_checkpoint_is_not_overwritten_either(tiny_bundle, tiny_checkpoint, tmp_path, option):
+    other = Path(shutil.copy(tiny_checkpoint, tmp_path / "other.pt"))
+    before = other.read_bytes()
+    with pytest.raises(UsageError, match=f"{option} would overwrite '.*other.pt', which is not"):
+        evaluate(tiny_bundle, *SMALL, option, other)
+    assert other.read_bytes() == before
+
+
 def test_metrics_fit_together(tiny_checkpoint, tmp_path):
     values = metrics(tmp_path, tiny_checkpoint, *SMALL)
     assert (values["sequences"], values["samples"], values["n_past"], values["horizon"]) == (3, 4, 3, 3)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from svg_common.errors import UsageError
 from svg_runtime.live.cli import app
 from svg_runtime.live.sources import list_cameras
 from svg_runtime.machine.v4l2 import Camera, CameraMode, v4l2_cameras
@@ -167,6 +168,13 @@ def test_the_command_lists_them_and_writes_them(monkeypatch, tmp_path, machine):
     cameras = json.loads((tmp_path / "cameras.json").read_text())["cameras"]
     assert [camera["index"] for camera in cameras] == [0, 2, 10]
     assert cameras[0]["modes"][1] == {"pixel_format": "MJPG", "size_wh": [640, 480], "fps": [29.97]}
+
+
+def test_a_file_of_something_else_is_not_replaced(tmp_path):
+    (tmp_path / "street.mp4").write_bytes(b"\0\0\0 ftypisom")
+    with pytest.raises(UsageError, match=r"--json would overwrite '.*street\.mp4', which is not JSON"):
+        list_cameras.print_cameras(tmp_path / "street.mp4")
+    assert (tmp_path / "street.mp4").read_bytes() == b"\0\0\0 ftypisom"
 
 
 def test_no_camera_is_a_plain_sentence_and_no_error(monkeypatch):

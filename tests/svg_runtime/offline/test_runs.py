@@ -493,6 +493,15 @@ def test_the_summary_replaces_nothing_that_was_listed(svg_forecast, sources, sou
     assert not Path("out").exists()
 
 
+@pytest.mark.parametrize(("source", "output"), [("src/a.mp4", "src/b.mp4"), ("src/a.mp4", "src/list.txt")])
+def test_the_summary_replaces_no_video_or_list_beside_those_that_were_listed(svg_forecast, sources, source, output):
+    before = Path(output).read_bytes()
+    code, message, _ = svg_forecast(source, "--json", output)
+    assert (code, f"--json would overwrite '{output}', which is not JSON" in message) == (2, True), message
+    assert Path(output).read_bytes() == before
+    assert not Path("out").exists()
+
+
 @pytest.mark.parametrize("source", ["src", "src/*.mp4", "src/lists.txt"])
 def test_results_are_not_written_among_the_videos(svg_forecast, sources, source):
     code, message, _ = svg_forecast(source, out="src")

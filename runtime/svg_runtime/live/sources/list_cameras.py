@@ -11,6 +11,7 @@ from rich.console import Console
 
 from svg_common.errors import OutputError
 from svg_common.files import write_json
+from svg_common.outputs import check_outputs
 from svg_runtime.live.sources.capture import silence_opencv
 from svg_runtime.live.sources.synthetic import SYNTHETIC_URL
 from svg_runtime.machine.v4l2 import Camera, CameraMode, v4l2_cameras
@@ -27,8 +28,10 @@ def print_cameras(json: Path | None) -> None:
     """Print all cameras to stdout, and write them to `json` if it is given.
 
     Raises:
+        UsageError: the file is there and holds something else.
         OutputError: the file cannot be written.
     """
+    check_outputs({"--json": json})
     cameras = find_cameras()
     console = Console(soft_wrap=True, highlight=False)
     for line in camera_lines(cameras):
