@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from torch import Tensor
@@ -9,23 +10,29 @@ from torch import Tensor
 from svg_common.path_advice import shell_argument
 from svg_train.checkpoint import CheckpointError
 from svg_train.config_options import arguments
+from svg_train.data.notes import log_once
 from svg_train.families.base import FamilyConfig
 from svg_train.reference.checkpoint import load_any_checkpoint
 
 
-def initial_weights(init: Path, model: FamilyConfig, model_config: Path | None) -> dict[str, Tensor]:
-    """The weights of a checkpoint, whose model must have the shape of this run's.
+def initial_weights(
+    init: Path, model: FamilyConfig, model_config: Path | None = None, quiet: bool = False
+) -> dict[str, Tensor]:
+    """The weights of a checkpoint, whose model must have the shape of this run's. Another generation rule is noted.
 
     Args:
         init: the checkpoint, ours or another program's.
         model: of the run.
         model_config: settings of that model which are not in its checkpoint, in the form that its program writes them.
+        quiet: whether to log nothing, as in all processes but the first.
 
     Raises:
         CheckpointError: it cannot be read, or has another shape.
     """
     checkpoint = load_any_checkpoint(init, model_config)
     require_same_shape(checkpoint.config.model, model, init, model_config)
+    if not quiet:
+        _note_other_rule(checkpoint.config.model, model, init)
     return checkpoint.weights
 
 
@@ -46,7 +53,7 @@ def require_same_shape(start: FamilyConfig, model: FamilyConfig, init: Path | st
     different = [name for name in names if given[name] != expected[name]]
     if different:
         sizes = "\n".join(f"  {name}: given {given[name]}, expected {expected[name]}" for name in different)
-        flags = " ".join(arguments("model", name, given[name]) for name in _flags_of(start, different))
+        flags = _flags_of(start, [*different, *_different_rule(start, model)])
         settings = f" --model-config {shell_argument(model_config)}" if model_config is not None else ""
         raise CheckpointError(
             f"the model in '{init}' differs in shape from this run's:\n{sizes}\n"
@@ -54,9 +61,27 @@ def require_same_shape(start: FamilyConfig, model: FamilyConfig, init: Path | st
         )
 
 
-def _flags_of(model: FamilyConfig, different: list[str]) -> list[str]:
-    """Settings to give, so that a run has the shape of `model`: those that differ, or all if its family does."""
-    if "family" not in different:
-        return different
-    changed = [name for name, value in model.shape().items() if value != type(model).model_fields[name].default]
-    return ["family", *(name for name in changed if name != "family")]
+def _note_other_rule(start: FamilyConfig, model: FamilyConfig, init: Path) -> None:
+    """Log that the same weights forecast otherwise in this run, which may be meant, and the flags that avoid it."""
+    different = _different_rule(start, model)
+    if different:
+        given, own = start.rule(), model.rule()
+        settings = "\n".join(f"  {name}: {given[name]} there, {own[name]} here" for name in different)
+        note = f"note: this run forecasts by another rule than the model in '{init}':\n{settings}"
+        log_once(logging.INFO, f"{note}\n  keep that rule with: {_flags_of(start, different)}")
+
+
+def _different_rule(start: FamilyConfig, model: FamilyConfig) -> list[str]:
+    """The settings of the generation rule of `start` that `model` has otherwise, or not at all; None is no choice of one."""
+    own = model.rule()
+    return [name for name, value in start.rule().items() if value is not None and value != own.get(name)]
+
+
+def _flags_of(model: FamilyConfig, different: list[str]) -> str:
+    """What gives a run the shape and the rule of `model`: the settings that differ, or all if its family does."""
+    values = {**model.shape(), **model.rule()}
+    if "family" in different:
+        changed = [name for name, value in values.items() if value != type(model).model_fields[name].default]
+        different = ["family", *(name for name in changed if name != "family")]
+    # no option says None: it is left out
+    return " ".join(arguments("model", name, values[name]) for name in different if values[name] is not None)

@@ -120,7 +120,8 @@ class Trainer:
         self._lock = FolderLock(out)
         if machine.is_first:
             self._lock.hold()
-        self._init = initial_weights(init, config.model, model_config) if init is not None else None
+        quiet = not machine.is_first
+        self._init = initial_weights(init, config.model, model_config, quiet) if init is not None else None
         self._resumed = resume_point(out) if resume and machine.is_first else None
         self._config = self._in_its_places(self._resumed.config) if self._resumed else config
         self._fabric = machine.fabric(saved_precision(self._resumed or known_here(out)) if resume else None)

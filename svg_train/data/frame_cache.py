@@ -190,11 +190,21 @@ def load_entries(
     return [entry for entry in found.values() if entry is not None], [(s, failed[s]) for s in missing if s in failed]
 
 
-def warn_about_sources(what: str, skipped: Skipped, used: Sequence[tuple[Path, str | None]]) -> None:
-    """Warn once about sources that are not used, and about damage in those that are. `what` is one of them."""
+def warn_about_sources(
+    what: str, skipped: Skipped, used: Sequence[tuple[Path, str | None]] = (), split: str | None = None
+) -> None:
+    """Warn once about sources that are not used, and about damage in those that are.
+
+    Args:
+        what: one of the sources.
+        skipped: those that are not used.
+        used: those that are, each with its damage, if any.
+        split: the only part of the data that the skipped ones are not used in.
+    """
     damaged = [(source, problem) for source, problem in used if problem]
     if skipped:
-        log_once(logging.WARNING, f"{_of_them(skipped, what)} not used:\n{list_sources(skipped)}")
+        part_of_data = f" as {split} data" if split is not None else ""
+        log_once(logging.WARNING, f"{_of_them(skipped, what)} not used{part_of_data}:\n{list_sources(skipped)}")
     if damaged:
         part = "its intact part is" if len(damaged) == 1 else "their intact parts are"
         log_once(logging.WARNING, f"{_of_them(damaged, what)} damaged; {part} used:\n{list_sources(damaged)}")

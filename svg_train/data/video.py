@@ -84,10 +84,11 @@ class VideoClips(AugmentedSequences):
             clips = films
             skipped += no_sequence
         mine, too_short = long_enough(_part_of_split(clips, split, mode, data.test_fraction), split, length)
-        skipped += other_rate + too_short
+        skipped += other_rate
         too_few = f"no video is long enough for {split} sequences of {length} frames"
-        _require(bool(mine), too_few, data, skipped=skipped, expected=_expected(data, split))
+        _require(bool(mine), too_few, data, skipped=skipped + too_short, expected=_expected(data, split))
         warn_about_sources("video", skipped, [(clip.video.source, clip.video.problem) for clip in mine])
+        warn_about_sources("video", too_short, split=split)
 
         sequences = ClipSequences(mine, split, length)
         super().__init__(
@@ -213,11 +214,13 @@ def _split_mode(data: DataConfig, files: int, skipped: Skipped) -> str:
 
 
 def _part_of_split(clips: list[Clip], split: Split, mode: str, test_fraction: float) -> list[Clip]:
+    """The clips with their frames of the split; without those that lie wholly in the other part, unless all do."""
     if mode == "file":
         return [clips[i] for i in files_of_split(len(clips), split, test_fraction)]
     frames = [len(clip.video.times_s) for clip in clips]
     cuts = cuts_at_end(frames, test_fraction) if mode == "end" else cuts_in_time(frames, test_fraction)
-    return [_with_runs(clip, side_of_cut(clip.runs, cut, split)) for clip, cut in zip(clips, cuts, strict=True)]
+    parts = [_with_runs(clip, side_of_cut(clip.runs, cut, split)) for clip, cut in zip(clips, cuts, strict=True)]
+    return [part for part in parts if any(map(len, part.runs))] or parts
 
 
 def _with_runs(clip: Clip, runs: list[Indices]) -> Clip:

@@ -35,12 +35,14 @@ class FamilyConfig(Frozen):
 
     Attributes:
         z_dim: size of the flat vector of noise per sample and step; 0: deterministic, with one future.
-        generation_fields: names of the settings that no weight depends on.
+        generation_fields: names of the settings that no weight depends on, but every forecast: the generation rule.
+        training_fields: names of the settings that neither depends on: they are those of the training alone.
         default_context: how the runtime reads what was observed, unless the user says otherwise.
         shared_noise: how many of the last entries of the training noise all sequences of a batch share.
     """
 
     generation_fields: ClassVar[tuple[str, ...]] = ("n_past",)
+    training_fields: ClassVar[tuple[str, ...]] = ()
     default_context: ClassVar[Literal["window", "stream"]] = "window"
     shared_noise: ClassVar[int] = 0
 
@@ -89,7 +91,11 @@ class FamilyConfig(Frozen):
 
     def shape(self) -> dict[str, Any]:
         """The fields that decide which weights there are and how large."""
-        return self.model_dump(exclude=set(self.generation_fields))
+        return self.model_dump(exclude={*self.generation_fields, *self.training_fields})
+
+    def rule(self) -> dict[str, Any]:
+        """The fields that decide how the same weights forecast."""
+        return self.model_dump(include=set(self.generation_fields))
 
 
 class Importer(Protocol):

@@ -426,16 +426,44 @@ def test_bad_files_are_listed_once_and_skipped(options, logged):
     train, _ = open_both(options, split_by="time", test_fraction=0.3)
     assert train.description.startswith("video: 2 files")
     messages = logged.text
-    assert "4 videos are not used" in messages
+    assert messages.count("3 videos are not used:") == 1
     for reason in (
         "empty.mp4: the file is empty",
         "text.mp4: Invalid data",
         "no_index.mp4: the recording was not finished",
-        "short.avi: too short: 3 consecutive train frames",
     ):
-        assert reason in messages
+        assert messages.count(reason) == 1
+    for split, frames in (("train", 3), ("test", 1)):
+        too_short = f"short.avi: too short: {frames} consecutive {split} frames, but a sequence needs 6"
+        assert re.search(f"1 video is not used as {split} data:\n  .*{too_short}", messages), messages
     assert "1 video is damaged" in messages
     assert "cut.avi: the file is truncated" in messages
+
+
+@pytest.mark.parametrize(("split_by", "frames", "test_fraction"), [("end", 40, 0.5), ("time", 4, 0.1)])
+def test_a_video_that_lies_wholly_in_the_other_part_is_not_listed(options, logged, split_by, frames, test_fraction):
+    write_video(Path(options["root"]) / "1.avi", frames)
+    write_video(Path(options["root"]) / "2.avi", 40)
+    _, test = open_both(options, length=4, split_by=split_by, test_fraction=test_fraction)
+    assert test.description.startswith("video: 1 file")
+    assert "not used" not in logged.text
+
+
+def test_parts_of_a_recording_that_are_too_short_are_listed_once_in_their_part(options, logged):
+    """The end of the recording is 000004, and the last two frames of 000003."""
+    for number, frames in enumerate((60, 4, 30, 10), start=1):
+        write_video(Path(options["root"]) / f"00000{number}.avi", frames)
+    open_both(options, split_by="end", test_fraction=12 / 104)
+    for split, name, frames in (("train", "000002", 4), ("test", "000003", 2)):
+        too_short = f"{name}.avi: too short: {frames} consecutive {split} frames, but a sequence needs 6"
+        assert re.search(f"1 video is not used as {split} data:\n  .*{too_short}", logged.text), logged.text
+    assert logged.text.count("too short") == 2
+
+
+def test_when_the_split_gives_no_frame_to_a_part_the_error_lists_the_videos(options):
+    write_video(Path(options["root"]) / "a.avi", 40)
+    with pytest.raises(SvgError, match=r"a.avi: too short: 0 consecutive test frames(?s:.*)a larger --test-fraction"):
+        open_both(options, split_by="end", test_fraction=0.001)
 
 
 def test_links_to_nothing_and_pipes_are_listed(options, logged):

@@ -349,6 +349,16 @@ def test_average_of_a_run_that_starts_from_trained_weights_leaves_them_slowly(tm
         assert averaged.abs().max() < 0.01 * max(1e-4, float(trained.abs().max())), name
 
 
+def test_init_notes_another_rule_in_the_first_process_alone(tmp_path, finished, monkeypatch, logged):
+    other, init = config({"skip_lag": 1}), finished / "ckpt.pt"
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    Trainer(other, tmp_path / "run", CPU, resume=False, init=init)
+    assert "another rule" not in logged.text
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    Trainer(other, tmp_path / "run", CPU, resume=False, init=init)
+    assert f"note: this run forecasts by another rule than the model in '{init}':\n  skip_lag: 0 there, 1 here" in logged.text
+
+
 def test_init_from_another_shape_is_refused(tmp_path, finished):
     other = build_config(SETTINGS, {"model": {"nf": 5}})
     with pytest.raises(CheckpointError, match=r"given .*, expected"):

@@ -12,6 +12,7 @@ from svg_train.checkpoint import Checkpoint, CheckpointError, load_checkpoint, s
 from svg_train.config import build_config
 from svg_train.evaluation import sample_futures
 from svg_train.families import FAMILIES
+from svg_train.initial_weights import initial_weights
 from svg_train.machine import Machine
 from svg_train.train import StoppedError, Trainer
 from tests.families import TINY_MODELS
@@ -132,3 +133,44 @@ def test_a_run_cannot_start_from_the_weights_of_another_family(tmp_path):
         Trainer(build_config({"model": FRAMES}), tmp_path / "run", machine, resume=False, init=tmp_path / "ckpt.pt")
     assert "family: given srvp, expected frames" in str(refusal.value)
     assert "--family srvp --nf 2" in str(refusal.value)
+
+
+RULES = [  # a model, its generation rule, other settings of training, and the flags of the rule
+    ("deterministic", {"n_past": 4, "skip_lag": 1, "last_frame_skip": True}, {}, "--n-past 4 --skip-lag 1 --last-frame-skip"),
+    ("srvp", {"n_past": 5, "n_euler_steps": 3}, {"beta_y": 2.0, "l2_res": 0.5}, "--n-past 5 --n-euler-steps 3"),
+    ("e3d-lstm", {"n_past": 4, "history": 9}, {"sampling_ramp": (1, 2)}, "--n-past 4 --history 9"),
+    ("ensemble", {}, {"members": 3, "patch_weight": 0.5}, ""),
+]
+
+
+@pytest.mark.parametrize(("name", "rule", "training", "flags"), RULES)
+def test_weights_that_were_trained_with_another_rule_come_with_a_note(name, rule, training, flags, tmp_path, logged):
+    own = build_config({"model": TINY_MODELS[name]}).model
+    trained = build_config({"model": {**TINY_MODELS[name], **rule, **training}})
+    init = tmp_path / "ckpt.pt"
+    save_checkpoint(init, Checkpoint(trained, FAMILIES[own.family].build(trained.model).state_dict()))
+    initial_weights(init, own)
+    differences = [f"  {setting}: {value} there, {getattr(own, setting)} here" for setting, value in rule.items()]
+    note = [
+        f"note: this run forecasts by another rule than the model in '{init}':",
+        *differences,
+        f"  keep that rule with: {flags}",
+    ]
+    assert [record.getMessage() for record in logged.records] == (["\n".join(note)] if rule else [])
+    logged.clear()
+    initial_weights(init, build_config({"model": {**TINY_MODELS[name], **rule}}).model)
+    assert not logged.records
+
+
+@pytest.mark.parametrize("family", ["same", "other"])
+def test_the_line_to_start_from_another_shape_has_the_flags_of_its_rule(family, tmp_path):
+    trained = build_config({"model": {**SRVP, "n_past": 6, "n_euler_steps": 3}})
+    save_checkpoint(tmp_path / "ckpt.pt", Checkpoint(trained, FAMILIES["srvp"].build(trained.model).state_dict()))
+    own = {**SRVP, "nf": 3} if family == "same" else FRAMES
+    with pytest.raises(CheckpointError) as refusal:
+        initial_weights(tmp_path / "ckpt.pt", build_config({"model": own}).model)
+    line = str(refusal.value).splitlines()[-1]
+    assert line.startswith(f"  start from it with: --init {tmp_path / 'ckpt.pt'} ")
+    for flag in ("--nf 2", "--n-past 6", "--n-euler-steps 3"):
+        assert flag in line
+    assert "None" not in line

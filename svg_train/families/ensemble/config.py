@@ -15,7 +15,8 @@ _CHOICES = 1  # entries of the training noise that choose which leads are decode
 class EnsembleConfig(FamilyConfig):
     """Shape of the network, and how it is scored in training."""
 
-    generation_fields: ClassVar[tuple[str, ...]] = (
+    generation_fields: ClassVar[tuple[str, ...]] = ()
+    training_fields: ClassVar[tuple[str, ...]] = (
         "members",
         "leads",
         "patch_weight",

@@ -26,7 +26,8 @@ _Size = Annotated[int, Field(ge=1, le=MAX_SIZE)]
 class FramesConfig(FamilyConfig):
     """Shape of the network, and of its training's scheduled sampling."""
 
-    generation_fields: ClassVar[tuple[str, ...]] = ("n_past", "history", "sampling_ramp", "decouple_beta")
+    generation_fields: ClassVar[tuple[str, ...]] = ("n_past", "history")
+    training_fields: ClassVar[tuple[str, ...]] = ("sampling_ramp", "decouple_beta")
     default_context: ClassVar[Literal["window", "stream"]] = "stream"
 
     family: Literal["frames"] = Field("frames", description="Kind of model.")

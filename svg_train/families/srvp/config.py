@@ -18,7 +18,8 @@ class SrvpConfig(FamilyConfig):
     The state y and the latent z draw from one flat vector of noise per sample and frame: each uses its first ny or nz entries.
     """
 
-    generation_fields: ClassVar[tuple[str, ...]] = ("n_past", "n_euler_steps", "obs_scale", "beta_y", "l2_res", "res_gain")
+    generation_fields: ClassVar[tuple[str, ...]] = ("n_past", "n_euler_steps")
+    training_fields: ClassVar[tuple[str, ...]] = ("obs_scale", "beta_y", "l2_res", "res_gain")
 
     family: Literal["srvp"] = Field("srvp", description="Kind of model.")
     backbone: Literal["dcgan", "vgg"] = Field("dcgan", description="Encoder and decoder architecture.")

@@ -46,7 +46,7 @@ def test_another_shape_is_refused_with_the_flags_that_fit(reference, tmp_path):
     problem, *sizes, then = str(result.exception).splitlines()
     assert f"'{reference}' differs in shape from this run's" in problem
     assert sizes == ["  nf: given 2, expected 4", "  rnn_size: given 8, expected 16"]
-    assert then.endswith(f"--init {reference} --nf 2 --rnn-size 8")
+    assert then.endswith(f"--init {reference} --nf 2 --rnn-size 8 --skip-lag 1")
     assert not (tmp_path / "run").exists()
     assert train(*arguments, then.partition(": ")[2]).exit_code == 0  # what it advises works
 
@@ -58,5 +58,5 @@ def test_the_flags_that_fit_include_the_users_settings(tmp_path):
     given = f"--init {tmp_path / 'weights.pth'} --model-config {tmp_path / 'mine.json'}"
     result = train("--nf 4 --g-dim 6 --z-dim 3 --rnn-size 8", f"{given} --out {tmp_path / 'run'} --steps 1")
     advised = str(result.exception).rpartition("start from it with: ")[2]
-    assert advised == f"{given} --nf 2"
+    assert advised == f"{given} --nf 2 --skip-lag 1"
     assert train("--g-dim 6 --z-dim 3 --rnn-size 8", f"{advised} --out {tmp_path / 'run'} --steps 1").exit_code == 0
