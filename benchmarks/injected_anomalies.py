@@ -18,22 +18,24 @@ import copy
 import csv
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from injected_clips import INJECTIONS, SETTLE_S, Recording, inject, read_recording
-from injected_forecasts import Tape, record, replay
-from injected_report import Anomaly, Values, as_json, by_signal, lines, measure
+from injected_clips import INJECTIONS, SETTLE_S, Pictures, Recording, inject, read_recording
+from injected_forecasts import Floats, Tape, record, replay
+from injected_report import Anomaly, Judged, Values, as_json, by_signal, lines, measure
 
 from svg_common.files import write_json
 from svg_runtime.bundle.reader import find_model
-from svg_runtime.forecast.forecaster import Forecaster
+from svg_runtime.forecast.forecaster import Forecaster, Observation
 from svg_runtime.forecast.scores import ForecastMemory
 from svg_runtime.live.alarms.trigger import TriggerOptions
-from svg_runtime.live.signals import Signals, SignalValues
+from svg_runtime.live.empty_pictures import EmptyPicture, PictureCheck
+from svg_runtime.live.events import EventLog
+from svg_runtime.live.signals import Signals
 
 _LEADS = 4  # forecast frames; the signals read the first one
 
@@ -99,55 +101,61 @@ def _runs(forecaster: Forecaster, file: Path, interval_s: float, seed: int, keep
     if recording is None:
         return
     tape = record(forecaster, recording.pictures, 0, keep / recording.name / "normal")
-    player = Player(tape, interval_s, recording.starts)
+    player = Player(recording, tape, interval_s)
     anomalies = []
     for start in recording.starts:
         for kind in INJECTIONS:
-            made = _anomaly_tape(
-                forecaster=forecaster, recording=recording, kind=kind, start=start, interval_s=interval_s, seed=seed, keep=keep
-            )
-            anomalies.append(Anomaly(recording.name, kind, start, by_signal(player.continued(made))))
-    settled = {name: values[round(SETTLE_S / interval_s) :] for name, values in by_signal(player.values).items()}
+            made = inject(kind=kind, recording=recording, start=start, interval_s=interval_s, seed=seed)
+            folder = keep / recording.name / f"{kind.replace(' ', '-')}-{start}"
+            other = record(forecaster, np.concatenate([recording.pictures[:start], made]), start, folder)
+            anomalies.append(Anomaly(recording.name, kind, start, by_signal(player.continued(made, other))))
+    settled = {name: values[round(SETTLE_S / interval_s) :] for name, values in by_signal(player.judged).items()}
     print(f"{recording.name}: {len(recording.pictures)} frames, {len(anomalies)} anomalies", file=sys.stderr, flush=True)
     yield Run(recording.name, settled, anomalies)
 
 
-def _anomaly_tape(
-    forecaster: Forecaster, recording: Recording, kind: str, start: int, interval_s: float, seed: int, keep: Path
-) -> Tape:
-    made = inject(kind=kind, recording=recording, start=start, interval_s=interval_s, seed=seed)
-    pictures = np.concatenate([recording.pictures[:start], made])
-    return record(forecaster, pictures, start, keep / recording.name / f"{kind.replace(' ', '-')}-{start}")
-
-
 class Player:
-    """Signals of normal video, and of what else may follow at some of its frames.
+    """What svg-live says of normal video, and of what else may follow at some of its frames.
 
     Args:
-        tape: normal video from its first frame on.
+        recording: normal video.
+        tape: of it.
         interval_s: seconds between frames.
-        starts: frames at which something else may follow.
 
     Attributes:
-        values: signals of every frame of the tape.
+        judged: all frames of the recording.
     """
 
-    def __init__(self, tape: Tape, interval_s: float, starts: tuple[int, ...]) -> None:
+    def __init__(self, recording: Recording, tape: Tape, interval_s: float) -> None:
         memory, signals = ForecastMemory(), Signals(interval_s)
-        self._at: dict[int, tuple[ForecastMemory, Signals]] = {}
-        self.values: list[SignalValues | None] = []
-        for frame, observation in replay(tape, memory):
-            self.values.append(signals.add(frame, observation))
-            if observation.index + 1 in starts:  # the forecast after this frame is remembered before the next one comes
-                self._at[observation.index + 1] = copy.deepcopy((memory, signals))
+        self._recording = recording
         self._tape = tape
+        self._interval_s = interval_s
+        self._at: dict[int, tuple[ForecastMemory, Signals]] = {}
+        self.judged: list[Judged] = []
+        for each in _judge(signals, self._empty(recording.pictures), replay(tape, memory)):
+            self.judged.append(each)
+            if len(self.judged) in recording.starts:  # the forecast after this frame is remembered before the next one comes
+                self._at[len(self.judged)] = copy.deepcopy((memory, signals))
 
-    def continued(self, other: Tape) -> list[SignalValues | None]:
-        """Signals of the frames of `other`, before which the normal video was seen."""
+    def continued(self, pictures: Pictures, other: Tape) -> list[Judged]:
+        """`pictures` and their tape, before which the normal video was seen."""
         memory, signals = copy.deepcopy(self._at[other.first])
         last = other.first - 1
         memory.remember(last, self._tape.frame(last), self._tape.forecast(last))
-        return [signals.add(frame, observation) for frame, observation in replay(other, memory)]
+        empty = self._empty(np.concatenate([self._recording.pictures[: other.first], pictures]))
+        return list(_judge(signals, empty[other.first :], replay(other, memory)))
+
+    def _empty(self, pictures: Pictures) -> list[EmptyPicture | None]:
+        check = PictureCheck(self._interval_s, EventLog())
+        return [check.add(picture) for picture in pictures]
+
+
+def _judge(
+    signals: Signals, empty: Sequence[EmptyPicture | None], frames: Iterator[tuple[Floats, Observation]]
+) -> Iterator[Judged]:
+    for why, (frame, observation) in zip(empty, frames, strict=True):
+        yield Judged(signals.add(frame, observation, why), why)
 
 
 if __name__ == "__main__":

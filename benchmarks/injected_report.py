@@ -12,11 +12,26 @@ from numpy.typing import NDArray
 
 from svg_eval.roc import roc_area
 from svg_runtime.live.alarms.trigger import AlarmTrigger, TriggerOptions
+from svg_runtime.live.empty_pictures import EmptyPicture
 from svg_runtime.live.signals import SignalValues
 
-SIGNALS = tuple(field.name for field in fields(SignalValues))
+REPORTED = "reported"  # combined, above which are pictures that svg-live reports as blank or frozen
+SIGNALS = (*(field.name for field in fields(SignalValues)), REPORTED)
 ALL = "all kinds"
 Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What svg-live says of a frame.
+
+    Attributes:
+        values: its signals; None while nothing is known, and of pictures that carry nothing.
+        empty: why its picture carries nothing.
+    """
+
+    values: SignalValues | None
+    empty: EmptyPicture | None = None
 
 
 @dataclass(frozen=True)
@@ -62,12 +77,15 @@ class Result:
     normal_s: float
 
 
-def by_signal(values: Sequence[SignalValues | None]) -> dict[str, Values]:
+def by_signal(judged: Sequence[Judged]) -> dict[str, Values]:
     """Of each signal a value per frame. What is not known raises no alarm: it counts as 0, the usual."""
-    return {
-        name: np.array([0.0 if value is None else getattr(value, name) or 0.0 for value in values], np.float64)
-        for name in SIGNALS
-    }
+
+    def of(each: Judged, name: str) -> float:
+        if name == REPORTED:
+            return of(each, "combined") if each.empty is None else np.inf
+        return 0.0 if each.values is None else getattr(each.values, name) or 0.0
+
+    return {name: np.array([of(each, name) for each in judged], np.float64) for name in SIGNALS}
 
 
 def measure(

@@ -116,34 +116,49 @@ def test_anomalies_begin_where_most_moves_and_after_the_signals_have_settled(tmp
 
 
 def test_figures_by_hand():
-    from injected_report import ALL, Anomaly, by_signal, measure
+    from injected_report import ALL, Anomaly, Judged, by_signal, measure
 
     def values(numbers):
-        return by_signal([SignalValues(number, number, None, None, None, number) for number in numbers])
+        """A frozen picture in place of None."""
+        return by_signal(
+            [
+                Judged(None, "frozen") if number is None else Judged(SignalValues(number, number, None, None, None, number))
+                for number in numbers
+            ]
+        )
 
     normal = [values([0, 1] * 50), values([0, 9, 9, *[0] * 97])]  # one false alarm in 20 s
     anomalies = [
         Anomaly("a", "x", 5, values([0.5, 9, 9])),  # an alarm after 0.2 s: two values at the threshold
         Anomaly("a", "y", 5, values([0, 9, 0])),  # too short for one
+        Anomaly("a", "z", 5, values([0.5, None, None])),
     ]
     result = measure(normal, anomalies, 0.1, TriggerOptions(threshold=5, clear=2, min_duration_s=0.2))
     assert result.normal_s == pytest.approx(20)
     assert result.false_alarms == pytest.approx(
-        {"surprise": 30, "error": 30, "motion": 0, "scene": 0, "camera_motion": 0, "combined": 30}
+        {"surprise": 30, "error": 30, "motion": 0, "scene": 0, "camera_motion": 0, "combined": 30, "reported": 30}
     )
     rows = {(row.kind, row.signal): row for row in result.rows}
     assert (rows["x", "error"].detected, rows["x", "error"].delay_s) == (1, pytest.approx(0.2))
     assert (rows["y", "error"].detected, rows["y", "error"].delay_s) == (0, None)
-    assert (rows[ALL, "error"].anomalies, rows[ALL, "error"].detected) == (2, 0.5)
+    assert (rows["z", "combined"].detected, rows["z", "reported"].detected) == (0, 1)
+    assert rows["z", "reported"].delay_s == pytest.approx(0.2)
+    assert (rows[ALL, "error"].anomalies, rows[ALL, "error"].detected) == (3, pytest.approx(1 / 3))
     usual = [0, 1] * 50 + [0, 9, 9] + [0] * 97
-    pairs = [(a > b) + 0.5 * (a == b) for a in (0.5, 9, 9) for b in usual]
-    assert rows["x", "combined"].roc_area == pytest.approx(np.mean(pairs))
+    for kind, signal, unusual in (
+        ("x", "combined", (0.5, 9, 9)),
+        ("x", "reported", (0.5, 9, 9)),
+        ("z", "combined", (0.5, 0, 0)),
+        ("z", "reported", (0.5, np.inf, np.inf)),
+    ):
+        pairs = [(a > b) + 0.5 * (a == b) for a in unusual for b in usual]
+        assert rows[kind, signal].roc_area == pytest.approx(np.mean(pairs))
     assert rows["x", "scene"].roc_area == 0.5  # not known: 0 everywhere
 
 
 def test_what_is_kept_gives_the_signals_that_the_forecaster_gives(tmp_path, tiny_bundle):
     from injected_anomalies import Player
-    from injected_clips import read_recording
+    from injected_clips import Recording, read_recording
     from injected_forecasts import as_float, record
 
     recording = read_recording(write_video(tmp_path / "a.mp4", 100), 0.1)
@@ -159,8 +174,8 @@ def test_what_is_kept_gives_the_signals_that_the_forecaster_gives(tmp_path, tiny
             live.append(signals.add(as_float(frame), forecaster.observe(as_float(frame))))
             if forecaster.ready:
                 forecaster.forecast()
-    player = Player(tape, 0.1, (70,))
-    kept = [*player.values[:70], *player.continued(other)]
+    player = Player(Recording("a", recording.pictures, (70,)), tape, 0.1)
+    kept = [each.values for each in (*player.judged[:70], *player.continued(changed[70:], other))]
     for name in ("surprise", "scene"):
         ours, theirs = ([getattr(each, name) or 0.0 if each else 0.0 for each in run] for run in (kept, live))
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
@@ -186,7 +201,7 @@ def test_the_command_prints_every_kind_and_signal(tmp_path, monkeypatch, capsys,
     assert printed.startswith("1 clips: a\n")
     assert "false alarms per ten minutes" in printed
     result = json.loads((tmp_path / "r.json").read_text())
-    assert len(result["rows"]) == 7 * 6
+    assert len(result["rows"]) == 7 * 7
     assert result["normal_s"] == pytest.approx(4.0)
     monkeypatch.setattr(Forecaster, "forecast", None)  # the second time nothing is forecast again
     injected_anomalies.main()

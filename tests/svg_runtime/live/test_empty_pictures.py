@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from pathlib import Path
 
 import av
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from svg_common.digits import digit_stream
-from svg_runtime.live.empty_pictures import FROZEN_AFTER_S, PictureCheck
+from svg_runtime.live.empty_pictures import FROZEN_AFTER_S, STOPPED_AFTER_S, PictureCheck
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.overlay import Caption, ForecastPicture, View
 from svg_runtime.live.sources.files import FileSource
@@ -65,6 +66,76 @@ def test_the_same_picture_is_frozen_after_a_while_and_until_it_changes():
     assert events == {"frozen_picture": 1, "picture_back": 1}
 
 
+def moving(count: int, speed: float = 3.0, first: int = 0) -> list[np.ndarray]:
+    """A bright bar passes over a still scene again and again, in front of a sensor without noise."""
+    return [with_bar(int(number * speed) % 80) for number in range(first, first + count)]
+
+
+def with_bar(left: int) -> np.ndarray:
+    picture = SCENE.astype(np.uint8)
+    picture[20:50, left : left + 16] = 250
+    return picture
+
+
+def test_a_picture_that_stops_in_full_motion_is_frozen_after_a_second():
+    pictures = moving(150)
+    found, events = verdicts([*pictures, *[pictures[-1]] * 30, *moving(20, first=151)])
+    assert found.index("frozen") - 149 == pytest.approx(STOPPED_AFTER_S / 0.1, abs=1)
+    assert set(found[165:180]) == {"frozen"}
+    assert set(found[180:]) == {None}
+    assert events == {"frozen_picture": 1, "picture_back": 1}
+
+
+def test_the_event_tells_for_how_long_it_was_the_same():
+    messages = []
+    check = PictureCheck(0.1, EventLog(announce=messages.append))
+    pictures = moving(150)
+    for picture in [*pictures, *[pictures[-1]] * 30]:
+        check.add(picture)
+    assert "the same, bit for bit, for 1 s" in messages[0]
+
+
+def test_what_comes_to_rest_or_leaves_is_not_frozen():
+    before = moving(160, first=160)  # the last one has the bar at column 77
+    slower = [with_bar(int(77 - way)) for way in np.cumsum(np.linspace(3, 0, 20))]
+    leaving = [with_bar(left) for left in range(80, 100, 3)]
+    for end in (slower, leaving):
+        assert set(verdicts([*before, *end, *[end[-1]] * 80])[0]) == {None}
+
+
+def test_what_vanishes_may_look_frozen_until_it_is_known_for_how_long_pictures_stay_the_same():
+    gone = [SCENE.astype(np.uint8)] * 40
+    _, events = verdicts([*moving(150), *gone, *moving(150), *gone])
+    assert events == {"frozen_picture": 1, "picture_back": 1}
+
+
+def test_a_picture_that_stops_too_early_to_know_what_is_usual_is_not_frozen():
+    pictures = moving(90)
+    assert set(verdicts([*pictures, *[pictures[-1]] * 80])[0]) == {None}
+
+
+def test_a_camera_that_often_repeats_its_pictures_is_frozen_when_it_does_so_for_longer_than_ever():
+    pictures = [picture for number, picture in enumerate(moving(60)) for _ in range(1 + 5 * (number % 20 == 10))]
+    pictures += moving(60, first=60)
+    found = verdicts([*pictures, *[pictures[-1]] * 40])[0]
+    assert set(found[: len(pictures)]) == {None}
+    assert found.index("frozen") + 1 - len(pictures) == pytest.approx(3 * 5, abs=1)
+
+
+def test_a_slow_camera_needs_five_pictures():
+    pictures = moving(150)
+    found = verdicts([*pictures, *[pictures[-1]] * 10], interval_s=0.5)[0]
+    assert found.index("frozen") - 149 == 5
+
+
+def test_what_is_usual_at_another_size_is_learned_anew():
+    small = [picture[::2, ::2] for picture in moving(150)]
+    for seconds, knows in ((9, False), (11, True)):
+        pictures = moving(10 * seconds)
+        found = verdicts([*small, *pictures, *[pictures[-1]] * 20])[0]
+        assert ("frozen" in found) == knows
+
+
 def test_a_driver_that_gives_its_last_buffers_in_turns_is_frozen():
     buffers = [noisy(SCENE) for _ in range(4)]
     assert verdicts([buffers[n % 4] for n in range(130)])[0][-1] == "frozen"
@@ -92,22 +163,30 @@ def test_time_passes_where_pictures_are_dropped():
     assert verdicts([still, black, black, noisy(SCENE)], steps=5)[1] == {"blank_picture": 1, "picture_back": 1}
 
 
-def write_still_scene(path: Path, keyframe_s: float, noise: float, seconds: int = 30) -> Path:
-    """A still scene as a camera of 10 fps sends it: at a low bit rate the noise is gone but for the key frames."""
+def write_compressed(path: Path, pictures: Iterable[np.ndarray], keyframe_s: float) -> Path:
+    """What a camera of 10 fps sends at a low bit rate."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=10, options={"crf": "32", "preset": "veryfast", "sc_threshold": "0"})
         stream.width, stream.height, stream.pix_fmt = 96, 72, "yuv420p"
         stream.codec_context.gop_size = round(keyframe_s * 10)
-        for _ in range(seconds * 10):
-            picture = noisy(SCENE, noise) if noise else SCENE.astype(np.uint8)
+        for picture in pictures:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
     return path
 
 
+def write_still_scene(path: Path, keyframe_s: float, noise: float, seconds: int = 30) -> Path:
+    """A still scene: compressed, its noise is gone but for the key frames."""
+    return write_compressed(path, (noisy(SCENE, noise) for _ in range(seconds * 10)), keyframe_s)
+
+
+def decoded(path: Path) -> list[np.ndarray]:
+    return [frame.image for frame in FileSource(path, 0.1, StopRequest(), EventLog()).frames()]
+
+
 def test_a_still_scene_in_compressed_video_is_not_frozen_as_long_as_key_frames_come(tmp_path):
     path = write_still_scene(tmp_path / "still.mp4", keyframe_s=5, noise=2.0)
-    pictures = [frame.image for frame in FileSource(path, 0.1, StopRequest(), EventLog()).frames()]
+    pictures = decoded(path)
     same = [np.array_equal(a, b) for a, b in itertools.pairwise(pictures)]
     assert sum(same) > 100  # the encoder copied most of them, or this test proves nothing
     assert set(verdicts(pictures)[0]) == {None}
@@ -115,8 +194,19 @@ def test_a_still_scene_in_compressed_video_is_not_frozen_as_long_as_key_frames_c
 
 def test_a_single_picture_as_video_is_frozen(tmp_path):
     path = write_still_scene(tmp_path / "paused.mp4", keyframe_s=60, noise=0.0)
-    found, _ = verdicts([frame.image for frame in FileSource(path, 0.1, StopRequest(), EventLog()).frames()])
-    assert found[-1] == "frozen"
+    assert verdicts(decoded(path))[0][-1] == "frozen"
+
+
+def test_compressed_video_is_frozen_where_the_camera_hangs_and_not_where_all_has_left(tmp_path):
+    passing = [*moving(160, first=160), *(with_bar(left) for left in range(80, 100, 3))]
+    scenes = [noisy(picture.astype(np.float32)) for picture in [*passing, *[SCENE] * 90]]
+    pictures = decoded(write_compressed(tmp_path / "passing.mp4", scenes, keyframe_s=5))
+    same = [np.array_equal(a, b) for a, b in itertools.pairwise(pictures)]
+    assert not any(same[:159])
+    assert sum(same[167:]) > 30  # the encoder copied many of them, or this test proves nothing
+    assert set(verdicts(pictures)[0]) == {None}
+    hanging = verdicts([*pictures[:140], *[pictures[139]] * 20])[0]
+    assert hanging.index("frozen") - 139 == pytest.approx(STOPPED_AFTER_S / 0.1, abs=1)
 
 
 @pytest.mark.parametrize("trouble", ["blank", "frozen", "roi_outside"])

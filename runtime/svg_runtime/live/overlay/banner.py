@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from svg_runtime.bundle.reader import ADAPT_COMMAND
-from svg_runtime.live.empty_pictures import FROZEN_AFTER_S
 from svg_runtime.live.overlay.theme import BACKGROUND, SEMIBOLD, WARNING, Canvas, Rect, Scale, fill, shorten, text, text_width
 from svg_runtime.live.overlay.view import Trouble, View
 
@@ -12,7 +11,7 @@ _WHAT = "The model does not fit"
 _ADVICE = f"adapt one: {ADAPT_COMMAND}"
 _TROUBLES: dict[Trouble, tuple[str, str, str]] = {  # what, why, advice
     "blank": ("The picture is of one colour", "the lens is covered, or it is dark", "look at the camera"),
-    "frozen": ("The picture is frozen", f"it has been the same for over {FROZEN_AFTER_S:g} s", "look at the camera"),
+    "frozen": ("The picture is frozen", "it stays the same, bit for bit", "look at the camera"),
     "roi_outside": ("No forecasts", "the region of interest does not lie within the picture", "give another --roi"),
 }
 
