@@ -178,7 +178,8 @@ class Run {
     this.times.observe = ms;
     $("chart-note").textContent = UNITS[unit] ?? "This model has no surprise.";
     if (surprise === null) return;
-    chart.add([[0, performance.now() / 1000, 0, surprise]]);
+    const now = performance.now(); // also numbers the points, which have to grow
+    chart.add([[now, now / 1000, 0, surprise]]);
     $("now").textContent = `${surprise.toFixed(2)}${unit === "nats" ? " nats" : ""}`;
   }
 

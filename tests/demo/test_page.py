@@ -61,6 +61,21 @@ class Seen:
             self.tab.wait_for_timeout(50)
         raise AssertionError(f"the canvas {name} does not change")
 
+    def columns_of_the_curve(self) -> int:
+        """How many columns of the chart have a pixel of it."""
+        return self.tab.evaluate(
+            """() => {
+              const canvas = document.getElementById("chart"), g = canvas.getContext("2d");
+              g.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--accent");
+              const wanted = parseInt(g.fillStyle.slice(1), 16);
+              const { data, width } = g.getImageData(0, 0, canvas.width, canvas.height);
+              const columns = new Set();
+              for (let at = 0; at < data.length; at += 4)
+                if (((data[at] << 16) | (data[at + 1] << 8) | data[at + 2]) === wanted) columns.add((at / 4) % width);
+              return columns.size;
+            }"""
+        )
+
     def __enter__(self) -> Seen:
         return self
 
@@ -75,20 +90,26 @@ def test_the_synthetic_camera_runs_and_its_controls_work_from_the_keyboard(brows
         # 1) pictures move: those of the camera, and those of the future
         for name in ("live", "seen", "mean", "spread", "futures", "chart"):
             seen.wait_for_change(name, seen.picture(name))
-        # 2) a row for each sample
+        # 2) the chart keeps what was: a second is about ten pixels wide
+        for _ in range(PATIENCE_MS // 50):
+            if seen.columns_of_the_curve() >= 15:
+                break
+            seen.tab.wait_for_timeout(50)
+        assert seen.columns_of_the_curve() >= 15
+        # 3) a row for each sample
         height = seen.tab.evaluate("document.getElementById('futures').height")
         seen.tab.focus("#samples")
         seen.tab.keyboard.press("ArrowUp")
         seen.tab.wait_for_timeout(50)
         sync_api.expect(seen.tab.locator("#futures")).to_have_js_property("height", height + 66, timeout=PATIENCE_MS)
-        # 3) the slider says how far ahead mean and spread are
+        # 4) the slider says how far ahead mean and spread are
         seen.tab.focus("#lead")
         seen.tab.keyboard.press("Home")
         assert seen.tab.inner_text(".ahead .lead") == "+0.1 s"
-        # 4) fewer steps: fewer columns
+        # 5) fewer steps: fewer columns
         seen.tab.fill("#horizon", "3")
         sync_api.expect(seen.tab.locator("#leads span")).to_have_count(3, timeout=PATIENCE_MS)
-        # 5) stop, and start again
+        # 6) stop, and start again
         seen.tab.focus("#run")
         seen.tab.keyboard.press("Enter")
         assert seen.tab.inner_text("#status") == "stopped"
@@ -98,7 +119,7 @@ def test_the_synthetic_camera_runs_and_its_controls_work_from_the_keyboard(brows
         assert seen.picture("live") == stopped
         seen.tab.keyboard.press("Enter")
         seen.wait_for_change("live", stopped)
-        # 6) all came from here
+        # 7) all came from here
         assert seen.foreign == []
         assert seen.errors == []
 
