@@ -10,7 +10,7 @@ from importlib import import_module
 from types import FrameType
 from typing import NoReturn
 
-from svg_common.signals import stop_signals
+from svg_common.signals import end_undisturbed, stop_signals
 
 _INTERRUPTED = 130  # ExitCode.INTERRUPTED, whose module takes time to import
 
@@ -24,7 +24,10 @@ def _run(module: str) -> NoReturn:
         main = import_module(module).main
         for number, handler in before.items():
             signal.signal(number, handler)
-        main()
+        try:
+            main()
+        finally:
+            end_undisturbed()
     except KeyboardInterrupt:
         _exit()
     sys.exit()

@@ -17,43 +17,55 @@ except ImportError:  # Windows, where folders cannot be locked
 
 
 class FolderInUseError(SvgError):
-    """Another process writes the folder."""
+    """Another process writes the folder, or the file."""
 
 
 class FolderLock:
-    """Holds `folder` for this process until it is released, or until the process ends, however it ends.
+    """Holds a folder or a file for this process until it is released, or until the process ends, however it ends.
 
-    The folder itself is locked: nothing is written into it. All locks of one process share the folder. On a file system without
-    locks, such as some of networks, nothing is refused.
+    It is locked itself: nothing is written into it. All locks of one process share it. On a file system without locks, such as
+    some of networks, nothing is refused.
 
     Args:
-        folder: need not exist yet.
+        path: need not exist yet; what does not exist cannot be held.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, path: Path) -> None:
+        self._path = path
         self._held: _Held | None = None
 
     def hold(self) -> None:
-        """Hold the folder, if it exists; again, if it was removed and made anew.
+        """Hold it, if it exists; again, if it was removed and made anew.
 
         Raises:
             FolderInUseError: another process holds it.
         """
         try:
-            found = os.stat(self._folder)
+            found = os.stat(self._path)
             place = found.st_dev, found.st_ino
             if self._held is None or self._held.place != place:
-                self._held = _HELD.get(place) or _Held(self._folder, place)
+                self._held = _HELD.get(place) or _Held(self._path, place)
         except BlockingIOError as error:
+            kind = "folder" if self._path.is_dir() else "file"
             raise FolderInUseError(
-                f"another process writes to '{printable(str(self._folder))}'\n  stop it, or choose another folder"
+                f"another process writes to '{printable(str(self._path))}'\n  stop it, or choose another {kind}"
             ) from error
-        except OSError:  # no folder, or one that cannot be locked
+        except OSError:  # it does not exist, or cannot be locked
             self._held = None
 
+    def hold_again(self) -> None:
+        """As `hold`, before something is written in a run that goes on whatever happens to its folders.
+
+        Raises:
+            OSError: another process holds it by now, because it was removed and made anew.
+        """
+        try:
+            self.hold()
+        except FolderInUseError as error:
+            raise OSError(errno.EBUSY, "another process writes to it", str(self._path)) from error
+
     def release(self) -> None:
-        """Let other processes write the folder."""
+        """Let other processes write it."""
         self._held = None
 
 
@@ -76,11 +88,11 @@ def open_locked(path: Path) -> int:
 
 
 class _Held:
-    """A locked folder, until nobody needs this object."""
+    """What is locked, until nobody needs this object."""
 
-    def __init__(self, folder: Path, place: tuple[int, int]) -> None:
+    def __init__(self, path: Path, place: tuple[int, int]) -> None:
         self.place = place
-        weakref.finalize(self, os.close, open_locked(folder))
+        weakref.finalize(self, os.close, open_locked(path))
         _HELD[place] = self
 
 

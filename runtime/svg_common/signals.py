@@ -48,6 +48,16 @@ def was_interrupted() -> bool:
     return _interrupted
 
 
+def end_undisturbed() -> None:
+    """From now on SIGTERM and SIGHUP change nothing, and Ctrl-C ends the process at once, without a traceback.
+
+    For the end of Python, when all is done and reported: it takes part of a second, in which our handlers are gone already.
+    """
+    for number in stop_signals():
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGINT else signal.SIG_IGN)
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
     global _interrupted
     _interrupted = True

@@ -40,6 +40,7 @@ from svg_runtime.live.fit import FitMonitor
 from svg_runtime.live.forecasts import CameraForecasts, OneCamera
 from svg_runtime.live.live_options import LiveOptions, separated
 from svg_runtime.live.live_summary import print_summary
+from svg_runtime.live.output_locks import hold_outputs
 from svg_runtime.live.output_thread import OutputThread
 from svg_runtime.live.outputs import Output, RecordingOptions, check_output_name, open_outputs, open_recorders
 from svg_runtime.live.overlay import Caption, ForecastPicture, check_display
@@ -112,6 +113,7 @@ def run_cameras(cameras: Sequence[LiveOptions], console: Console) -> list[LiveSt
             options=options, model=model, forecasts=forecasts, lead=lead, stop=stop, console=console, events=events,
             resources=resources,
         )  # fmt: skip
+        hold_outputs(options, own, resources)
         opened = _open_cameras(setup, own)
         if model == EMBEDDED_MODEL and real_video:
             events.once("digits_only", KNOWS_DIGITS_ONLY)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,9 +24,9 @@ from tests.svg_runtime.live.network_cameras import Rtsp, switched_on
 MAIN = "from svg_runtime.live.cli import main; main()"
 
 
-def start(folder: Path, *arguments: str, before: str = "") -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: str, before: str = "", main: str = MAIN) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", before + MAIN, *arguments], cwd=folder, text=True, stderr=subprocess.PIPE,
+        [sys.executable, "-c", before + main, *arguments], cwd=folder, text=True, stderr=subprocess.PIPE,
         stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
 
@@ -90,18 +91,46 @@ def test_a_closed_terminal_ends_with_complete_results(tiny_bundle, tmp_path):
     assert len(read_times(tmp_path / "out.mp4")) == stats["frames"]["seen"] > 0
 
 
-def test_a_terminal_that_signals_again_after_the_run_changes_nothing():
-    before = signal.getsignal(signal.SIGHUP)
-    try:
-        signal.signal(signal.SIGHUP, signal.default_int_handler)
-        with StopRequest() as stop:
-            stop.start_graceful_stop()
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert stop.signalled
+@pytest.fixture
+def heard() -> Iterator[list[int]]:
+    """The signals that reach the handlers of before a run; afterwards all handlers are those of before the test."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
+    reached: list[int] = []
+    for number in before:
+        signal.signal(number, lambda caught, frame: reached.append(caught))
+    yield reached
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_a_terminal_that_signals_again_after_the_run_changes_nothing(heard):
+    with StopRequest() as stop:
+        stop.start_graceful_stop()
         os.kill(os.getpid(), signal.SIGHUP)
-        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, before)
+        assert stop.signalled
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    assert heard == []
+
+
+def test_a_second_signal_after_the_run_changes_nothing(heard):
+    """What is left is to leave, in functions that know of no signals."""
+    with StopRequest() as stop:
+        stop.start_graceful_stop()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.signalled
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+    assert heard == []
+
+
+def test_after_a_run_that_ended_by_itself_signals_are_those_of_before(heard):
+    with StopRequest() as stop:
+        stop.start_graceful_stop()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert heard == [signal.SIGTERM]
 
 
 def read_all(descriptor: int) -> None:
@@ -174,6 +203,44 @@ def test_a_signal_while_closing_does_not_lose_the_results(tiny_bundle, tmp_path,
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 0, stderr
     assert json.loads((tmp_path / "s.json").read_text())["frames"]["seen"] == len(read_times(tmp_path / "out.mp4")) == 6
+
+
+AT_THE_END = {
+    "exit": "import atexit, os, time; atexit.register(lambda: (os.write(1, b'ending\\n'), time.sleep(0.3)))\n",
+    # Python has taken its handlers back by then.
+    "last moment": (
+        "import os, sys, time\n"
+        "class Late:\n"
+        "    def __del__(self, write=os.write, sleep=time.sleep): write(1, b'ending\\n'); sleep(0.3)\n"
+        "sys.late = Late()\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("moment", AT_THE_END)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_second_signal_while_python_ends_changes_nothing(tiny_bundle, tmp_path, moment, number):
+    process = start(
+        tmp_path, "--model", str(tiny_bundle), "--headless", "--output", "out.mp4",
+        before=AT_THE_END[moment], main="from svg_common.console_scripts import svg_live; svg_live()",
+    )  # fmt: skip
+    wait_for_pictures(tmp_path, process)
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.readline() == "ending\n"
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=30)
+    assert (process.returncode, "Traceback" in stderr) == (0, False), stderr
+
+
+def test_ctrl_c_while_python_ends_ends_it_at_once_and_quietly(tiny_bundle, tmp_path):
+    process = start(
+        tmp_path, "--model", str(tiny_bundle), "--headless", "--max-frames", "3", before=AT_THE_END["exit"],
+        main="from svg_common.console_scripts import svg_live; svg_live()",
+    )  # fmt: skip
+    assert process.stdout.readline() == "ending\n"
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert (process.returncode, "Traceback" in stderr) == (-signal.SIGINT, False), stderr
 
 
 def test_a_full_disk_is_one_message_and_leaves_no_file(tiny_bundle, tmp_path):

@@ -206,8 +206,25 @@ def test_a_folder_that_is_removed_is_counted_and_made_again(tmp_path, monkeypatc
         recorder.record(view_at(tick), None)
     recorder.close()
     assert events.counts == {"record_failed": 1, "record_again": 1}
-    assert recorder.summary()["lost"] == 3
+    assert recorder.summary()["lost"] == 13  # with those of the segment that is gone
     assert [len(read_times(path)) for path in (tmp_path / "rec").iterdir()] == [7]
+
+
+@pytest.mark.parametrize(("more", "made_anew", "kept"), [(0, False, 0), (2, True, 2)])
+def test_pictures_of_a_segment_that_was_removed_are_lost(tmp_path, monkeypatch, more, made_anew, kept):
+    """Only the last picture of it is known to be lost at once: those before it had been written."""
+    monkeypatch.setattr(retrying, "RETRY_S", 0.0)
+    events = EventLog()
+    recorder = Retrying(segments(tmp_path / "rec", segment_s=60), "--record", events)
+    for tick in range(10):
+        recorder.record(view_at(tick), None)
+    shutil.rmtree(tmp_path / "rec")
+    for tick in range(10, 11 + more):
+        recorder.record(view_at(tick), None)
+    recorder.close()
+    summary = recorder.summary()
+    assert (summary["segments"], summary["pictures"], summary["lost"]) == (int(made_anew), kept, 11)
+    assert [len(read_times(path)) for path in (tmp_path / "rec").glob("*")] == [kept] * made_anew
 
 
 def test_a_full_disk_ends_no_run_and_what_was_written_can_be_read(tiny_bundle, tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,18 +103,23 @@ class SegmentRecorder:
     def _keep(self, path: Path) -> None:
         """Count a segment, or remove one without a picture: a disk that is full for days would leave thousands of them.
 
-        What a full disk has cut off is counted as lost: a segment may end without an error all the same.
+        What a full disk has cut off is counted as lost: a segment may end without an error all the same. So are all of its
+        pictures if someone else removed it.
         """
-        with suppress(FileNotFoundError):  # someone else removed it
-            if not is_complete(path):
-                lost = max(0, self._in_segment - keep_whole_fragments(path))
-                self._lost += lost
-                self._pictures -= lost
-            if not has_fragment(path):
-                path.unlink()
-                return
-            self._files.add(path)
-            self._segments += 1
+        try:
+            readable = self._in_segment if is_complete(path) else keep_whole_fragments(path)
+            has_picture = has_fragment(path)
+        except FileNotFoundError:
+            readable = 0
+            has_picture = False
+        lost = max(0, self._in_segment - readable)
+        self._lost += lost
+        self._pictures -= lost
+        if not has_picture:
+            path.unlink(missing_ok=True)
+            return
+        self._files.add(path)
+        self._segments += 1
 
 
 def _display(view: View, picture: Picture | None) -> Picture | None:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from svg_common.errors import SvgError
+from svg_common.errors import SvgError, UsageError
 from svg_runtime.live.alarms.archive import OWN_NAME
 from svg_runtime.live.alarms.record import AlarmRecord
 from svg_runtime.live.camera_names import is_name
@@ -124,6 +124,7 @@ class PageCamera:
         for asked, done in self._changes.take():
             change = asked.beyond(self._settings)
             try:
+                self._refuse_after_the_end()  # it may have waited until then
                 if change.model_fields_set:
                     apply(change)
             except NotYetError:
@@ -169,13 +170,16 @@ class PageCamera:
         """Pass a change on to the live loop; None: it is in force already.
 
         Raises:
-            UsageError: this run cannot do it.
+            UsageError: this run cannot do it, or the camera has ended.
             BusyError: too many changes wait.
         """
         view = None if self._moment is None else self._moment.view
         picture_hw = None if view is None else (view.picture.shape[0], view.picture.shape[1])
+        of_picture = change.model_fields_set <= {"overlay"}  # which the page composes itself, also of the last view
+        if not of_picture:
+            self._refuse_after_the_end()
         check_change(change, self._settings, self.about.fixed, picture_hw)
-        if change.model_fields_set <= {"overlay"}:
+        if of_picture:
             self._note(change.beyond(self._settings))
             self._painter_changed()
             return None
@@ -216,7 +220,9 @@ class PageCamera:
             "backend": caption.backend,
             "fps": round(self.stats.fps, 2),
             "duration_s": summary["duration_s"],
+            "now_s": round(time.monotonic(), 3),  # in the seconds of the points of the chart
             "problem": self.problem(),
+            "ended": self._ended is not None,
             "misfit": list(self.stats.fit.reasons),
             "latency_ms": {stage: {key: values[key] for key in ("p50", "p95", "max")}
                            for stage, values in summary["latency_ms"].items()},
@@ -232,6 +238,10 @@ class PageCamera:
             "leads_s": [round(step * caption.interval_s, 2) for step in grid_steps(horizon)],
             "lead_s": round(caption.with_counts(settings.samples, horizon).lead * caption.interval_s, 2),
         }  # fmt: skip
+
+    def _refuse_after_the_end(self) -> None:
+        if self._ended is not None:
+            raise UsageError(f"this camera has {self._ended}; only its overlay can be changed")
 
     def _note(self, change: Change) -> None:
         """A change is in force. Counts have been noted, for all cameras, if the loop has applied it."""

@@ -26,6 +26,7 @@ from svg_runtime.live.alarms.mqtt import MqttPublisher, check_broker
 from svg_runtime.live.alarms.outlet import Outlet
 from svg_runtime.live.alarms.worker import NotDeliveredError
 from svg_runtime.live.events import EventLog
+from tests.svg_common.test_folder_lock import held_by_another_process
 from tests.svg_runtime.live.alarms.test_archive import record
 
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -239,6 +240,35 @@ def test_alarms_wait_for_a_broker_that_is_away(broker, listen):
     assert outlet.summary()["dropped"] == 0
     assert events.counts["mqtt_back"] == events.counts["mqtt_failed"]
     assert not any("word" in message for message in events.messages)
+
+
+@needs_broker
+@pytest.mark.parametrize("option", ["--alarm-dir", "--events", "--record", "--save-forecasts"])
+@pytest.mark.parametrize("names", [[None], ["digits", "digits-2"]])
+def test_a_second_run_that_is_refused_says_nothing_to_the_broker(broker, listen, svg_live, tmp_path, option, names):
+    """The same command again, such as by mistake: the broker goes on hearing of the first one alone."""
+    listener, events = listen(), EventLog()
+    place = tmp_path / "place"
+    outlets = [Outlet(MqttPublisher(broker.url, "digits", events, name), events) for name in names]
+    wait_for(lambda: [payload for _, payload in listener.messages].count("OFF") == len(names))
+    for outlet in outlets:
+        outlet.put(record(1, phase="started"))
+    wait_for(lambda: [payload for _, payload in listener.messages].count("ON") == len(names))
+    held = place if names[-1] is None or option in ("--events", "--record") else place / names[-1]
+    held.parent.mkdir(exist_ok=True)
+    if option == "--events":
+        held.touch()
+    else:
+        held.mkdir()
+    before = sorted(listener.messages)
+    arguments = [*["--source", "synthetic://digits"] * len(names), "--headless", "--max-frames", "3", "--alarm"]
+    with held_by_another_process(held):
+        code, stderr, _ = svg_live(*arguments, "--mqtt", broker.url, option, str(place))
+    assert (code, f"another process writes to '{held}'" in stderr) == (1, True), stderr
+    time.sleep(0.2)  # for messages of a connection that ends
+    assert sorted(listener.messages) == before
+    for outlet in outlets:
+        outlet.close(5)
 
 
 @needs_broker

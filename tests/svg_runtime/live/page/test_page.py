@@ -25,7 +25,7 @@ from svg_common.errors import UsageError
 from svg_runtime.errors import BackendError
 from svg_runtime.live.alarms.record import AlarmRecord, Files
 from svg_runtime.live.page import controls, history, routes, studio
-from svg_runtime.live.page.controls import Fixed, NotYetError
+from svg_runtime.live.page.controls import Change, Fixed, NotYetError
 from svg_runtime.live.page.live_page import LivePage
 from svg_runtime.live.page.options import PageOptions, page_options
 from svg_runtime.web.address import Address
@@ -532,6 +532,29 @@ def test_a_change_at_which_the_engine_fails_is_refused_with_the_reason():
     with served_page() as (page, address), client(address) as known, applying(page.cameras["wall"], fail):
         answer = known.post("/cameras/wall/controls", json={"samples": 60})
         assert (answer.status_code, answer.json()["error"]) == (422, "the device is gone; plug it in")
+
+
+def test_a_camera_that_has_ended_is_not_changed_any_more():
+    """But for its overlay: the last picture is still there."""
+    applied = []
+    with served_page() as (page, address), client(address) as known:
+        camera = page.cameras["wall"]
+        camera.publish(make_view())
+        waiting = camera.ask(Change(samples=4))
+        assert known.get("/cameras/wall/state.json").json()["ended"] is False
+        camera.end("ended: lost source")
+        with applying(camera, applied.append):
+            for asked in ({"threshold": 7}, {"reset": True}, {"roi": None}, {"overlay": "ghost", "samples": 3}):
+                answer = known.post("/cameras/wall/controls", json=asked)
+                reason = "this camera has ended: lost source; only its overlay can be changed"
+                assert (answer.status_code, answer.json()["error"]) == (422, reason)
+            assert known.post("/cameras/wall/controls", json={"overlay": "likely"}).status_code == 200
+            with pytest.raises(UsageError, match="has ended"):
+                waiting.result(5)
+        state = known.get("/cameras/wall/state.json").json()
+        assert state["ended"] is True
+        assert state["settings"] == {"samples": 2, "horizon": 3, "overlay": "likely", "roi": None, "threshold": 4.5}
+        assert applied == []
 
 
 def test_a_loop_that_waits_for_a_picture_gets_a_few_changes_later(monkeypatch):

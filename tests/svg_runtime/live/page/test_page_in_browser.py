@@ -250,6 +250,51 @@ def test_the_chart_begins_anew_where_the_points_do(browser, page):
             assert count == kept
 
 
+def test_the_signal_of_a_camera_that_is_lost_is_of_the_past(browser):
+    """The chart goes on to the present, and there is no value now."""
+    served = opened()
+    camera = add_camera(served)
+    served.start()
+    heading, picture = "document.getElementById('now').textContent", "document.getElementById('chart').toDataURL()"
+    try:
+        with Seen(browser, served) as seen:
+            for _ in range(3):
+                camera.publish(make_view())
+                seen.tab.wait_for_timeout(60)
+            seen.tab.select_option("#signal", "raw")
+            seen.wait_for(f"{heading} === '1.0'")
+            first = seen.tab.evaluate(picture)
+            seen.wait_for(f"{picture} !== {first!r}")  # with no other picture
+            camera._published_s -= 60
+            seen.wait_for(f"{heading} === 'no signal'")
+            assert "now unknown" in seen.tab.get_attribute("#chart", "aria-label")
+            for _ in range(2):
+                camera.publish(make_view())
+                seen.tab.wait_for_timeout(60)
+            seen.wait_for(f"{heading} === '1.0'")
+            camera.end("ended: lost source")
+            seen.wait_for(f"{heading} === 'no signal'")
+            assert all(seen.tab.is_disabled(f"#{name}") for name in ("samples", "threshold", "roi", "draw", "whole", "reset"))
+            assert seen.tab.get_attribute("#samples", "title") == "This camera has ended"
+            assert seen.tab.is_enabled("#overlay")
+    finally:
+        served.close()
+
+
+def test_the_chart_ends_with_the_present(browser, page):
+    """In the time of the server: what is older than a minute is gone, also where no points came since then."""
+    with Seen(browser, page) as seen:
+        found = seen.tab.evaluate(
+            "async () => { const { Chart } = await import(new URL('static/chart.js', document.baseURI));"
+            "const chart = new Chart(document.createElement('canvas')), found = [];"
+            "chart.add([[1, 100, 1, 1], [2, 130, 0, 1]]);"
+            "for (const now of [99, 140, 170, 200]) {"
+            "  chart.passTime(now); found.push([chart.now, chart.points.length, chart.bands().length]);"
+            "} return found; }"
+        )
+        assert found == [[130, 2, 1], [140, 2, 1], [170, 1, 0], [200, 0, 0]]
+
+
 def test_a_wrong_token_is_refused(browser, page):
     with Seen(browser, page, token="wrong") as seen:
         assert seen.answer.status == 401

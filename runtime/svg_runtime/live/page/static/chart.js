@@ -9,6 +9,7 @@ export class Chart {
   constructor(canvas) {
     this.canvas = canvas;
     this.points = [];
+    this.now = 0; // in the seconds of the points
     this.signal = "combined";
     this.threshold = null;
     new ResizeObserver(() => this.draw()).observe(canvas);
@@ -20,13 +21,23 @@ export class Chart {
     const isAnew = last && points.length && (points[0][0] <= last[0] || points[0][1] < last[1]);
     if (isAnew) this.points = []; // sent again, or of another run
     this.points.push(...points);
-    const oldest = this.points.at(-1)[1] - SPAN_S - GAP_S;
+    this.passTime(isAnew ? 0 : this.now);
+  }
+
+  // Without new points, what was seen moves on to the left.
+  passTime(now) {
+    this.now = Math.max(now, this.points.length ? this.points.at(-1)[1] : 0);
+    const oldest = this.now - SPAN_S - GAP_S;
     this.points = this.points.filter((point) => point[1] >= oldest);
     this.draw();
   }
 
   latest() {
     return this.points.length ? this.points.at(-1)[NAMES[this.signal]] : null;
+  }
+
+  isAlarm() {
+    return this.points.length > 0 && Boolean(this.points.at(-1)[NAMES.alarm]);
   }
 
   draw() {
@@ -44,7 +55,7 @@ export class Chart {
     const color = (name) => style.getPropertyValue(`--${name}`).trim();
     const column = NAMES[this.signal];
     const threshold = this.signal === "raw" ? null : this.threshold;
-    const end = this.points.length ? this.points.at(-1)[1] : 0;
+    const end = this.now;
     const values = this.points.map((point) => point[column]).filter((value) => value !== null);
     const low = Math.min(0, Math.max(-3, Math.floor(Math.min(...values, 0))));
     const top = roundUp(Math.max(...values, threshold === null ? 0 : threshold * 1.25, this.signal === "raw" ? 0.1 : 4) * 1.05);
@@ -53,7 +64,7 @@ export class Chart {
 
     // 1) alarms: a band with a triangle above it
     g.fillStyle = color("alarm");
-    for (const [from, to] of this.bands()) {
+    for (const [from, to] of this.bands().filter((band) => band[1] >= end - SPAN_S)) {
       const left = Math.max(x(from), LEFT), right = Math.max(x(to), left + 2);
       g.globalAlpha = 0.22;
       g.fillRect(left, TOP, right - left, height - TOP - BOTTOM);

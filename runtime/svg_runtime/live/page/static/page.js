@@ -262,6 +262,8 @@ function showCamera(state) {
   $("legend").textContent = (LEGENDS[settings.overlay] || "").replace("{lead}", `${state.lead_s} s`);
   $("snapshot").href = address("snapshot.png");
   chart.threshold = settings.threshold;
+  chart.passTime(state.now_s);
+  showNow();
   $("chart-note").textContent = chart.signal === "raw"
     ? `Unit: ${state.surprise_unit === "relative" ? "relative to the usual error" : state.surprise_unit || "none"}.`
     : "Robust standard deviations above what is usual here.";
@@ -277,9 +279,16 @@ function showCamera(state) {
 
 function showSignals(points) {
   chart.add(points);
-  const value = chart.latest();
-  const alarm = Boolean(points.at(-1)[2]);
-  $("now").textContent = value === null ? "learning what is usual" : value.toFixed(1) + (alarm ? " alarm" : "");
+  showNow();
+}
+
+// A camera that is lost has no signal, whatever the last one was.
+function showNow() {
+  const gone = Boolean(states.get(shown).problem);
+  const value = gone ? null : chart.latest();
+  const alarm = !gone && chart.isAlarm();
+  const unknown = gone ? "no signal" : "learning what is usual";
+  $("now").textContent = value === null ? unknown : value.toFixed(1) + (alarm ? " alarm" : "");
   $("now").classList.toggle("alarm", alarm);
   $("chart").setAttribute("aria-label", `Signal over the last minute, now ${value === null ? "unknown" : value.toFixed(1)}`);
 }
@@ -405,15 +414,21 @@ function showSettings(state) {
   for (const name of ["samples", "horizon", "threshold", "overlay", "roi"]) {
     if (document.activeElement !== $(name)) $(name).value = settings[name] ?? "";
   }
-  for (const name of ["samples", "horizon"]) {
-    $(name).disabled = Boolean(fixed[name]);
-    $(name).title = fixed[name] || "";
+  const ended = state.ended && "This camera has ended";
+  const reasons = {
+    samples: fixed.samples,
+    horizon: fixed.horizon,
+    threshold: settings.threshold === null && "This run has no alarms: start svg-live with --alarm",
+    roi: null,
+    draw: !state.region_on_picture && "Choose another overlay first: this one does not show the picture itself",
+    whole: null,
+    reset: null,
+  };
+  for (const [name, reason] of Object.entries(reasons)) {
+    $(name).title = ended || reason || "";
+    $(name).disabled = Boolean(ended || reason);
   }
-  $("threshold").disabled = settings.threshold === null;
-  $("threshold").title = settings.threshold === null ? "This run has no alarms: start svg-live with --alarm" : "";
   $("threshold").placeholder = settings.threshold === null ? "no alarms" : "";
-  $("draw").disabled = !state.region_on_picture;
-  $("draw").title = state.region_on_picture ? "" : "Choose another overlay first: this one does not show the picture itself";
 }
 
 // The answers may come in another order than the requests, and only that to the newest one counts.
