@@ -153,6 +153,7 @@ class _Watch:
         resized = self._preprocessor.size_changed(picture.image)
         if picture.after_pause or resized:
             self._forecaster.reset()
+            self._check.cut()
             self._signals.reset(new_scene=resized)
             self._settling.reset()
 

@@ -139,6 +139,7 @@ class CameraRun:
         if cut or resized:
             same_camera = source_frame.pause_s > 0 or source_frame.reconnected
             self._reset_context(new_scene=resized or not same_camera)
+            self._picture_check.cut()
         part = self._part(source_frame.image, changed=cut or resized)
         if part is None:
             self.view.frame = None

@@ -216,6 +216,7 @@ class _Watch:
             self.events.add("size_changed", f"the frame size is now {width}x{height}; the context is reset")
         if paused or resized:
             self._forecaster.reset()
+            self._check.cut()
             self._fit.cut()
             self._signals.reset(new_scene=resized)
             self.alarms.reset()

@@ -207,6 +207,7 @@ class ForecastStream:
         size_changed = self._preprocessor.size_changed(picture)
         if (step.new_scene or size_changed) and self._observed:
             self.events.add("new_scene", "a pause, an earlier time stamp or another picture size: the context is reset")
+            self._check.cut()
             self._reset_context()
         try:
             part = crop(picture, self._preprocessor.region(picture))

@@ -1,0 +1,104 @@
+"""Notices that the same picture comes over and over, because a camera or what sends its video hangs.
+
+The sensor of a camera has noise, so two of its pictures are never the same. Compressed video is different: where nothing moves,
+an encoder copies the picture before, bit for bit, until its next key frame. So pictures count as frozen when they stay the same
+for longer than key frames are usually apart; or for a second, if they stopped in full motion, as hardly any scene does.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import deque
+
+import cv2
+import numpy as np
+
+from svg_runtime.live.sources.base import Picture
+
+FROZEN_AFTER_S = 10.0  # x264 makes a key frame every 250 pictures unless told otherwise: 8.3 s at 30 fps
+STOPPED_AFTER_S = 1.0  # if they stopped in full motion
+_STOPPED_PICTURES = 5  # at least, after the first: drivers and networks repeat single ones
+_USUAL_S = 10.0  # of what came before: how much pictures usually change
+_LAST_S = 0.5  # whether it was in full motion: a passer-by leaves and an encoder refines what it shows, so changes fade out
+_FULL_MOTION = 0.6  # of the usual change: of what leaves the picture only the rear edge is still seen to move
+_LEAST_CHANGE = 0.2  # of 255 levels, on average over the picture: calmer video is often copied by its encoder
+_LONGER = 3.0  # times as long as the longest standstill of the last hour
+_HOUR_S = 3600.0
+_REMEMBERED = 8  # different pictures: a driver that hangs may give its few buffers in turns
+
+
+class Standstill:
+    """Whether pictures have been the same for longer than a camera that works can show them.
+
+    That is `FROZEN_AFTER_S`. It is `STOPPED_AFTER_S` if, just before, pictures changed as they had usually done in the last ten
+    seconds, and three times as long as any were the same in the last hour. Something that passes becomes calm step by step, and
+    so does an encoder that copies what stands still; a program that hangs does not.
+
+    Attributes:
+        same_s: for how long the present picture has been the same.
+    """
+
+    def __init__(self) -> None:
+        self.same_s = 0.0
+        self._seen: deque[int] = deque(maxlen=_REMEMBERED)
+        self._before: Picture | None = None
+        self._changes: deque[tuple[float, float]] = deque()  # seconds since the picture before, mean change in levels
+        self._changes_s = 0.0
+        self._time_s = 0.0
+        self._limit_s = FROZEN_AFTER_S
+        self._repeats = 0
+        self._longest: deque[tuple[float, float]] = deque()  # when it ended, and its length: each longer than all after it
+
+    def add(self, rows: Picture, passed_s: float) -> bool:
+        """Whether the picture that these rows are of, so many seconds after the one before it, is frozen. It keeps the rows."""
+        self._time_s += passed_s
+        code = zlib.crc32(rows.data, rows.shape[0])
+        if code not in self._seen:
+            self._end_standstill()
+            self._seen.append(code)
+        else:
+            if not self._repeats:
+                self._limit_s = self._find_limit_s()
+            self._repeats += 1
+            self.same_s += passed_s
+        self._note_change(rows, passed_s)
+        is_long = self.same_s >= self._limit_s and self._repeats >= _STOPPED_PICTURES
+        return is_long or self.same_s >= FROZEN_AFTER_S
+
+    def cut(self) -> None:
+        """The next picture does not follow the last one: what changes is usual is learned anew."""
+        self._before = None
+        self._changes.clear()
+        self._changes_s = 0.0
+
+    def _note_change(self, rows: Picture, passed_s: float) -> None:
+        if self._before is not None and self._before.shape != rows.shape:
+            self.cut()
+        if self._before is not None:
+            self._changes.append((passed_s, cv2.norm(rows, self._before, cv2.NORM_L1) / rows.size))
+            self._changes_s += passed_s
+            while self._changes_s - self._changes[0][0] >= _USUAL_S:
+                self._changes_s -= self._changes.popleft()[0]
+        self._before = rows
+
+    def _end_standstill(self) -> None:
+        while self._longest and self._longest[-1][1] <= self.same_s:
+            self._longest.pop()
+        if self._repeats:
+            self._longest.append((self._time_s, self.same_s))
+        self.same_s = 0.0
+        self._repeats = 0
+
+    def _find_limit_s(self) -> float:
+        if self._changes_s < _USUAL_S:
+            return FROZEN_AFTER_S  # what is usual is not known yet
+        passed = np.array(self._changes)
+        since_s = passed[::-1, 0].cumsum()  # from the newest backwards
+        changes = passed[::-1, 1]
+        usual, last = np.median(changes), np.median(changes[since_s <= max(_LAST_S, since_s[0])])
+        if usual < _LEAST_CHANGE or last < _FULL_MOTION * usual:
+            return FROZEN_AFTER_S
+        while self._longest and self._time_s - self._longest[0][0] > _HOUR_S:
+            self._longest.popleft()
+        longest_s = self._longest[0][1] if self._longest else 0.0
+        return max(STOPPED_AFTER_S, _LONGER * longest_s)
