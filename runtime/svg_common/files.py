@@ -7,9 +7,9 @@ import errno
 import hashlib
 import json
 import os
-import re
 import secrets
 import shutil
+import stat
 import sys
 import tempfile
 import threading
@@ -71,33 +71,30 @@ def atomic_directory(destination: str | os.PathLike[str], stage: Path | None = N
 
     Args:
         destination: of the folder.
-        stage: folder to write it in, where a program reads whatever lies beside `destination`. It is not used if it is on
-            another disk, from which no rename leads to `destination`.
+        stage: folder to write it in, where a program reads whatever lies beside `destination`. It is not used if no folder can
+            be moved from there to `destination`.
 
     Raises:
         OSError: the folder cannot be made or written, or the disk is full, or `destination` is a file.
     """
     target = resolved(Path(destination))
-    if target.exists() and not target.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(target))
-    written = _written_as(target, stage)
-    old = written.parent / f".{written.name}.old.{secrets.token_hex(4)}"
-    _put_back(target, written)
+    _refuse_file(target)
     with beside(target, folder=True, stage=stage) as partial:
+        aside = _put_back(target, partial)
         try:
             yield partial
             for path in partial.rglob("*"):
                 if path.is_file():
                     _flush(path)
             partial.chmod(0o777 & ~_umask())
-            _replace_directory(partial, target, old)
+            _replace_directory(partial, target, aside)
         except OSError as error:
-            _name_destination(error, (partial, old), Path(destination))
+            _name_destination(error, (partial, aside), Path(destination))
             raise
 
 
 def remove_directory(folder: Path, stage: Path | None = None) -> None:
-    """Remove a folder as a whole: under a temporary name, so that a kill leaves no half of it in its place.
+    """Remove a folder as a whole: killed meanwhile, no half of it stays in its place.
 
     What killed writers left of it goes, too.
 
@@ -109,9 +106,9 @@ def remove_directory(folder: Path, stage: Path | None = None) -> None:
         OSError: it cannot be moved.
     """
     target = resolved(folder)
-    _put_back(target, _written_as(target, stage))
     with beside(target, folder=True, stage=stage) as partial, suppress(FileNotFoundError):
-        os.rename(target, partial / "removed")
+        _put_back(target, partial)
+        _remove_whole(target, partial)
 
 
 def resolved(path: Path) -> Path:
@@ -149,34 +146,29 @@ def write_json(destination: str | os.PathLike[str], value: Any) -> None:
         partial.write_text(json.dumps(storable(value), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _written_as(target: Path, stage: Path | None) -> Path:
-    """The path beside which an output is written: its own, or one in `stage`, if that is on the same disk."""
-    if stage is None or _disk(stage) != _disk(target.parent):
-        return target
-    return resolved(stage) / f"{target.parent.name}.{target.name}"
+def _refuse_file(target: Path) -> None:
+    """Refuse to put a folder in the place of a file. It is looked at once: another writer may be moving it aside."""
+    with suppress(FileNotFoundError):
+        if not stat.S_ISDIR(target.stat().st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(target))
 
 
-def _disk(folder: Path) -> int:
-    """The number of the disk that a folder is on, or will be on."""
-    return next(path for path in (folder, *folder.parents) if path.exists()).stat().st_dev
-
-
-def _replace_directory(partial: Path, target: Path, old: Path) -> None:
+def _replace_directory(partial: Path, target: Path, aside: Path) -> None:
     """Put `partial` in the place of `target`. If others do the same meanwhile, the last one stays.
 
     Args:
         partial: the new folder.
         target: its place, in which another folder may be.
-        old: temporary name of the other one, where the two cannot be exchanged.
+        aside: where the other one waits, if the two cannot be exchanged.
     """
     while not _moved(partial, target) and not _exchanged(partial, target):
         try:
             with suppress(FileNotFoundError):  # another writer replaces it, too
-                os.rename(target, old)
+                os.rename(target, aside)
             if _moved(partial, target):
                 return
         finally:  # on Ctrl-C, too
-            _settle(old, target)
+            _settle(aside, target, partial)
 
 
 def _moved(partial: Path, target: Path) -> bool:
@@ -199,34 +191,40 @@ def _exchanged(one: Path, other: Path) -> bool:
     return rename is not None and rename(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], ctypes.c_uint(_RENAME_EXCHANGE)) == 0
 
 
-def _put_back(target: Path, written: Path) -> None:
-    """Put back the folder that killed writers moved aside and did not replace, the newest one; remove replaced ones.
+def _put_back(target: Path, partial: Path) -> Path:
+    """Put back what a killed writer moved aside and did not replace; returns where this writer may move it.
 
     A living writer between its two renames finds its place taken then, and moves it aside again.
     """
-    left: list[Path] = []
-    for place in {target, written}:
-        temporary = re.compile(re.escape(f".{place.name}.old.") + "[a-z0-9_]{8}")
-        with suppress(OSError), os.scandir(place.parent) as listed:  # there may be no such folder, or an unreadable one
-            left += [Path(each) for each in listed if temporary.fullmatch(each.name) and each.is_dir(follow_symlinks=False)]
-    for old in sorted(left, key=_changed, reverse=True):
-        _settle(old, target)
+    parent = partial.parent
+    # The digest makes it a name that no user gives, and no other output with the same beginning has.
+    digest = hashlib.sha256(os.fsencode(os.path.relpath(target, parent))).hexdigest()[:16]
+    start = f".{target.name[:_NAME_START]}.replaced-{digest}-"
+    with suppress(OSError):  # a folder may be written and not be readable
+        for name in os.listdir(parent):
+            if name.startswith(start):
+                _settle(parent / name, target, partial)
+    return parent / f"{start}{secrets.token_hex(4)}"
 
 
-def _changed(path: Path) -> float:
-    """When it was changed; 0.0 if it is not there any more."""
-    with suppress(OSError):
-        return path.stat().st_mtime
-    return 0.0
+def _settle(aside: Path, target: Path, partial: Path) -> None:
+    """Put back a folder that was moved aside, or remove it if another one is in its place."""
+    with suppress(OSError):  # it is not there any more, or keeps its name: nothing is lost
+        if target.exists():
+            _remove_whole(aside, partial)
+        else:
+            os.rename(aside, target)
 
 
-def _settle(old: Path, target: Path) -> None:
-    """Put a folder that was moved aside back, unless another one is in its place: then it is removed."""
-    if target.exists():
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        with suppress(OSError):  # it keeps its temporary name: nothing is lost
-            os.rename(old, target)
+def _remove_whole(folder: Path, partial: Path) -> None:
+    """Remove a folder under a name that begins like that of `partial`: killed meanwhile, the next writer removes the rest.
+
+    Raises:
+        OSError: it cannot be moved.
+    """
+    rest = partial.with_name(f"{partial.name}-{secrets.token_hex(4)}")
+    os.rename(folder, rest)
+    _remove(rest)
 
 
 @contextmanager
@@ -258,18 +256,37 @@ def beside(target: Path, folder: bool = False, stage: Path | None = None) -> Ite
     try:
         yield partial
     finally:
-        _remove(partial)
-        if lock is not None:
-            os.close(lock)
+        _release(partial, lock)
         _remove_empty(made)
 
 
 def _made_beside(real: Path, folder: bool, stage: Path | None) -> tuple[Path, int | None]:
-    written = _written_as(real, stage)
-    for place in {real, written}:  # earlier versions wrote beside it
-        place.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(place.parent, *_affixes(place, folder))
-    return _make_locked(written.parent, *_affixes(written, folder), folder)
+    real.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(real.parent, *_affixes(real, folder))  # with a stage, too: earlier versions wrote here
+    if stage is not None:
+        with suppress(OSError):
+            return _made_in_stage(real, folder, stage)
+    return _make_locked(real.parent, *_affixes(real, folder), folder)
+
+
+def _made_in_stage(real: Path, folder: bool, stage: Path) -> tuple[Path, int | None]:
+    """As `_made_beside`, in another folder.
+
+    Raises:
+        OSError: it cannot be made there, or not be moved to its place, or what is in its place cannot be moved here.
+    """
+    partial, lock = _made_beside(resolved(stage) / f"{real.parent.name}.{real.name}", folder, None)
+    prefix, suffix = _affixes(real, folder)
+    there = real.parent / f"{prefix}{secrets.token_hex(4)}{suffix}"
+    try:
+        os.rename(partial, there)  # only trying tells: there are folders on one disk between which nothing can be moved
+        os.rename(there, partial)
+        if real.exists() and not os.access(real, os.W_OK):  # its entry for the folder that it lies in would change
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(real))
+    except OSError:
+        _release(partial, lock)
+        raise
+    return partial, lock
 
 
 def _affixes(path: Path, folder: bool) -> tuple[str, str]:
@@ -311,9 +328,19 @@ def _remove_abandoned(parent: Path, prefix: str, suffix: str) -> None:
                 os.close(lock)
 
 
+def _release(partial: Path, lock: int | None) -> None:
+    """Remove what `_make_locked` made, if it is still there, and unlock it."""
+    _remove(partial)
+    if lock is not None:
+        os.close(lock)
+
+
 def _remove(path: Path) -> None:
     """Remove a file or folder, as far as that is possible."""
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
+        for folder, _, _ in os.walk(path):  # the user may have made it read-only
+            with suppress(OSError):
+                os.chmod(folder, 0o700)
         shutil.rmtree(path, ignore_errors=True)
     else:
         with suppress(OSError):

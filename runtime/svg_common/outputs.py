@@ -16,12 +16,14 @@ _WITHOUT_WAITING = getattr(os, "O_NOCTTY", 0) | getattr(os, "O_NONBLOCK", 0)  # 
 
 _RESULTS = (".json", ".html")  # as a rule, earlier results, which may be replaced
 _HEAD = 1024  # bytes, which show what a file holds
-_TEXT = re.compile(rb"[^\0]*")  # pictures, videos and tables begin otherwise
+# Pictures, videos and tables begin otherwise. A power cut may leave NULs in place of the last lines, before later ones.
+_TEXT = re.compile(rb"\0*\{.*|[^\0]*\0*", re.DOTALL)
+_BOM = rb"(\xef\xbb\xbf)?"  # of a result that was saved in an editor
 # What an earlier output of an option begins with. Anything else in its place, such as a video, is not replaced.
 # Plots, videos and archives are not here: they need a name that says what they are.
 _EARLIER = {
-    "--json": ("JSON", re.compile(rb'\s*\{\s*["}][^\0]*')),
-    "--page": ("an HTML page", re.compile(rb"\s*<(!doctype html|html)[^\0]*", re.IGNORECASE)),
+    "--json": ("JSON", re.compile(_BOM + rb'\s*\{\s*["}][^\0]*')),
+    "--page": ("an HTML page", re.compile(_BOM + rb"\s*<(!--|!doctype html|html|head|body)[^\0]*", re.IGNORECASE)),
     "--save-checkpoint": ("a checkpoint of svg-edge", re.compile(rb"PK\x03\x04.*", re.DOTALL)),  # torch.save writes a zip
 }
 
@@ -64,7 +66,7 @@ def check_outputs(
     _refuse_dash({**folders, **files, **replaced})
     roots = [Path(given) for given in data if given is not None]
     refuse_overwriting({**folders, **files}, [*needed, *(root for root in roots if root.is_file()), *replaced.values()])
-    named = {flag: path for flag, path in files.items() if path is not None and not _is_open_already(path)}
+    named = {flag: path for flag, path in files.items() if path is not None and not is_open_already(path)}
     _refuse_within(closed, {**folders, **named, **replaced})
     _refuse_replacing(replaced, [*needed, *roots])
     replacing = {flag: path for flag, path in named.items() if flag not in appended or not _holds(path, _TEXT)}
@@ -262,7 +264,7 @@ def _file_id(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _is_open_already(path: Path) -> bool:
+def is_open_already(path: Path) -> bool:
     """Whether it names what the shell has opened, and emptied, such as /dev/stdout after > FILE."""
     return path.is_relative_to("/dev/fd") or str(path) in ("/dev/stdout", "/dev/stderr")
 

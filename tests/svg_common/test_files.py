@@ -6,8 +6,10 @@ import errno
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -192,8 +194,9 @@ def test_a_file_does_not_replace_a_folder_nor_a_folder_a_file(tmp_path):
     (tmp_path / "file").write_text("old")
     with pytest.raises(IsADirectoryError), atomic_file(tmp_path / "folder"):
         pytest.fail("the body must not run")
-    with pytest.raises(NotADirectoryError), atomic_directory(tmp_path / "file"):
-        pytest.fail("the body must not run")
+    for file in (tmp_path / "file", Path(os.devnull)):
+        with pytest.raises(NotADirectoryError), atomic_directory(file):
+            pytest.fail("the body must not run")
     assert names(tmp_path) == ["file", "folder"]
 
 
@@ -343,6 +346,15 @@ def test_another_writer_at_any_moment_is_no_error(tmp_path):
     assert number > 30
 
 
+def test_a_writer_that_starts_while_another_one_moves_the_folder_is_no_error(tmp_path, monkeypatch):
+    """Between two looks at it, it can go."""
+    target, is_dir = tmp_path / "bundle", Path.is_dir
+    write_folder(target, "old")
+    monkeypatch.setattr(Path, "is_dir", lambda path, **options: path != target and is_dir(path, **options))
+    write_folder(target, "new")
+    assert read_folder(target) == "new"
+
+
 def test_a_file_system_that_cannot_exchange_folders_gets_two_renames(tmp_path, monkeypatch):
     """The error of a disk that fails in between names the output."""
     target, rename, moved = tmp_path / "bundle", os.rename, []
@@ -364,19 +376,112 @@ def test_a_file_system_that_cannot_exchange_folders_gets_two_renames(tmp_path, m
     assert names(tmp_path) == ["bundle"]
 
 
-@pytest.mark.parametrize("exists", [False, True])
-def test_what_a_killed_writer_moved_aside_is_put_back_or_removed(tmp_path, exists):
-    target = tmp_path / "bundle"
-    kept = [".bundle.old.holidays-2026", ".bundle.old.notes.txt", ".bundle2.old.ab_c12xy"]  # of the user, or another output
-    for number, name in enumerate((".bundle.old.ab_c12xy", ".bundle.old.older_01", *kept)):
-        write_folder(tmp_path / name, name)
-        os.utime(tmp_path / name, (100 - number, 100 - number))
-    if exists:
-        write_folder(target, "later")
+def test_the_error_of_a_folder_that_cannot_be_moved_aside_names_the_output(tmp_path, monkeypatch):
+    target, rename = tmp_path / "bundle", os.rename
+    write_folder(target, "old")
+
+    def fail(source, destination):
+        if Path(source) == target:
+            raise OSError(errno.EACCES, "Permission denied", str(source), None, str(destination))
+        rename(source, destination)
+
+    monkeypatch.setattr(files, "_exchanged", lambda *_: False)
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(OSError, match="Permission") as caught:
+        write_folder(target, "new")
+    assert (caught.value.filename, caught.value.filename2) == (str(target), None)
+    assert names(tmp_path) == ["bundle"]
+
+
+# Replaces a folder by two renames. It is killed before its rename of the given number, or with half of the old one removed.
+KILLED = """
+import os, shutil, sys
+root, path, number, removal = sys.argv[1:]
+sys.path.insert(0, root)
+from pathlib import Path
+from svg_common import files
+from tests.svg_common.test_files import write_folder
+
+files._exchanged = lambda *_: False
+renames, rename = [], os.rename
+
+def rename_or_end(source, destination):
+    renames.append(source)
+    if len(renames) == int(number):
+        os._exit(9)
+    rename(source, destination)
+
+def remove_half(folder, **_):
+    (Path(folder) / "a").unlink()
+    os._exit(9)
+
+os.rename = rename_or_end
+if removal == "half":
+    shutil.rmtree = remove_half
+write_folder(Path(path), "new")
+"""
+MOVED_ASIDE = ("3", "whole")  # the first rename finds the place taken, the second one moves the folder aside
+HALF_REMOVED = ("0", "half")
+
+
+def write_and_end(target: Path, how: tuple[str, str]) -> None:
+    """Write "new" in the place of "old", by a program that is killed meanwhile."""
+    write_folder(target, "old")
+    command = [sys.executable, "-c", KILLED, str(Path(__file__).parents[2]), str(target), *how]
+    assert subprocess.run(command, check=False).returncode == 9
+
+
+def write_nothing(target: Path) -> None:
     with pytest.raises(ValueError, match="stop"), atomic_directory(target):
         raise ValueError("stop")
+
+
+@pytest.mark.parametrize("name", ["bundle", 250 * "n"])  # a temporary name with all of the long one would be too long
+def test_what_a_killed_writer_moved_aside_is_put_back_or_removed(tmp_path, name):
+    target, other = tmp_path / name, tmp_path / f"{name[:-1]}m"  # whose temporary names begin alike
+    write_and_end(target, MOVED_ASIDE)
+    assert not target.exists()
+    write_nothing(other)
+    assert not other.exists()
+    write_nothing(target)
+    assert read_folder(target) == "old"
+    write_and_end(target, MOVED_ASIDE)
+    write_folder(tmp_path / "later", "later")
+    (tmp_path / "later").rename(target)
+    write_nothing(target)
+    assert read_folder(target) == "later"
+    assert names(tmp_path) == [name]
+    write_and_end(target, MOVED_ASIDE)
+    remove_directory(target)
+    assert names(tmp_path) == []
+
+
+def test_a_folder_that_was_removed_in_part_does_not_come_back(tmp_path):
+    target = tmp_path / "bundle"
+    write_and_end(target, HALF_REMOVED)
+    assert read_folder(target) == "new"
+    shutil.rmtree(target)  # by the user
+    write_nothing(target)
+    assert names(tmp_path) == []
+
+
+def test_a_backup_of_the_user_is_neither_removed_nor_put_back(tmp_path):
+    kept = [".bundle.old.20250101", ".bundle.old.holidays", ".bundle.replaced-20250101", ".bundle.replaced"]
+    for name in kept:
+        write_folder(tmp_path / name, name)
+    write_nothing(tmp_path / "bundle")
+    assert names(tmp_path) == sorted(kept)
+    write_folder(tmp_path / "bundle", "new")
     assert names(tmp_path) == sorted([*kept, "bundle"])
-    assert read_folder(target) == ("later" if exists else ".bundle.old.ab_c12xy")  # the newest one
+
+
+def test_a_link_to_a_folder_of_the_user_is_not_followed_when_leftovers_are_removed(tmp_path):
+    write_folder(tmp_path / "data", "data")
+    (tmp_path / "data").chmod(0o755)
+    (tmp_path / ".bundle.partial-x").symlink_to("data")
+    write_folder(tmp_path / "bundle", "new")
+    assert read_folder(tmp_path / "data") == "data"
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o755
 
 
 def test_nothing_half_written_lies_beside_a_staged_folder(tmp_path):
@@ -398,9 +503,8 @@ def test_what_killed_writers_left_of_a_staged_folder_is_removed_in_both_places(t
     """Earlier versions wrote beside it."""
     target = tmp_path / "python" / "cam"
     write_folder(target, "old")
-    for end in ("partial-abcd1234", "old.abcd1234"):
-        write_folder(tmp_path / "python" / f".cam.{end}", "left")
-        write_folder(tmp_path / f".python.cam.{end}", "left")
+    write_folder(tmp_path / "python" / ".cam.partial-abcd1234", "left")
+    write_folder(tmp_path / ".python.cam.partial-abcd1234", "left")
     if remove:
         remove_directory(target, stage=tmp_path)
     else:
@@ -417,6 +521,65 @@ def test_a_staged_folder_on_another_disk_is_written_there(small_disk, tmp_path):
             assert folder.parent == small_disk
             (folder / content).touch()
         assert names(small_disk / "cam") == [content]
+
+
+def test_a_staged_folder_is_written_in_its_place_if_that_is_another_mount_of_the_same_disk(tmp_path):
+    """As two volumes of Docker are. They have the same number, and no rename leads from one to the other."""
+    place, volume = tmp_path / "python", tmp_path / "volume"
+    place.mkdir()
+    volume.mkdir()
+    if subprocess.run(["mount", "--bind", str(volume), str(place)], check=False).returncode:
+        pytest.skip("this user may not mount a folder")
+    try:
+        for content in ("one", "two"):
+            with atomic_directory(place / "cam", stage=tmp_path) as folder:
+                assert folder.parent == place
+                (folder / content).touch()
+            assert names(volume / "cam") == [content]
+        remove_directory(place / "cam", stage=tmp_path)
+        assert names(volume) == []
+        assert names(tmp_path) == ["python", "volume"]
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+# Writes two staged folders and removes one, in FOLDER/python, as a user who may write only what the folders allow.
+STAGED = """
+import codecs, os, sys
+from pathlib import Path
+from svg_common.files import atomic_directory, remove_directory
+if os.geteuid() == 0:
+    codecs.lookup("ascii")  # now, as that user may not be able to open what belongs to Python
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+stage = Path(sys.argv[1])
+for name in ("cam", "new"):
+    with atomic_directory(stage / "python" / name, stage=stage) as folder:
+        (folder / "new").touch()
+remove_directory(stage / "python" / "gone", stage=stage)
+"""
+
+
+@pytest.mark.parametrize("read_only", ["python/cam", "."])
+def test_a_staged_folder_is_written_in_its_place_if_nothing_can_be_moved_there(read_only):
+    """Only who may write a folder can move it out of the one that it lies in. What is replaced is removed all the same."""
+    with tempfile.TemporaryDirectory() as name:  # not below tmp_path, which only this user may open
+        stage = Path(name)
+        for model in ("cam", "gone"):
+            (stage / "python" / model / "1").mkdir(parents=True)
+            (stage / "python" / model / "1" / "old").touch()
+        if os.geteuid() == 0:
+            for path in (stage, *stage.rglob("*")):
+                os.chown(path, 65534, 65534)
+        for path in (read_only, "python/gone"):
+            (stage / path).chmod(0o555)
+        done = subprocess.run([sys.executable, "-c", STAGED, name], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert names(stage) == ["python"]
+        assert names(stage / "python") == ["cam", "new"]
+        assert names(stage / "python" / "cam") == ["new"]
+        stage.chmod(0o755)
 
 
 def test_json_has_no_nan(tmp_path):

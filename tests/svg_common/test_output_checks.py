@@ -233,12 +233,16 @@ VIDEO = b"\0\0\0\x20ftypisom"
 CHECKPOINT = b"PK\3\4\0\0"  # the zip that torch.save writes
 JSON = b'{\n  "psnr": 20.1\n}\n'
 HTML = b"<!doctype html>\n<html>"
+BOM = b"\xef\xbb\xbf"  # as editors on Windows put it first
+SAVED = [b"<!-- saved from url=(0022)http://localhost:8080/ -->\n" + HTML, b"<head>\n", b"<body>\n"]  # by a browser
+TEMPLATE = b"{ name }\n"
 
 
 @pytest.mark.parametrize(
     ("flag", "earlier", "foreign", "what"),
-    [("--json", [JSON, b"{}\n", b""], [VIDEO, CHECKPOINT, HTML, b"a.mp4\nb.mp4\n", b"[model]\n", b"{\0\0\0"], "JSON"),
-     ("--page", [HTML, b""], [VIDEO, CHECKPOINT, JSON, b"<svg>", b"a.mp4\n"], "an HTML page"),
+    [("--json", [JSON, BOM + JSON, b"{}\n", b""],
+      [VIDEO, CHECKPOINT, HTML, TEMPLATE, b"a.mp4\nb.mp4\n", b"[model]\n", b'{"\0\0\0'], "JSON"),
+     ("--page", [HTML, BOM + HTML, *SAVED, b""], [VIDEO, CHECKPOINT, JSON, b"<svg>", b"a.mp4\n"], "an HTML page"),
      ("--save-checkpoint", [CHECKPOINT, b""], [VIDEO, JSON, HTML], "a checkpoint of svg-edge")],
 )  # fmt: skip
 def test_only_an_earlier_output_of_the_option_is_replaced_wherever_it_lies(tmp_path, flag, earlier, foreign, what):
@@ -259,6 +263,10 @@ def test_lines_are_added_to_any_text_and_to_nothing_else(tmp_path):
     (tmp_path / "a.log").write_text("written by hand\n")
     (tmp_path / "a.mp4").write_bytes(VIDEO)
     check_outputs({"--events": tmp_path / "a.log"}, appended=["--events"])
+    line, lost = b'{"sequence": 1}\n', bytes(20)  # NULs, as a power cut leaves them
+    for content in (line + lost, line + lost + line, lost, lost + line, b"written by hand\n" + lost):
+        (tmp_path / "a.log").write_bytes(content)
+        check_outputs({"--events": tmp_path / "a.log"}, appended=["--events"])
     with pytest.raises(UsageError, match=r"--events would overwrite '.*a.mp4', which is not a text\n"):
         check_outputs({"--events": tmp_path / "a.mp4"}, appended=["--events"])
 

@@ -125,20 +125,22 @@ def refuse_foreign_models(out: Path, name: str, bundle: Path) -> None:
     Raises:
         UsageError: there is one.
     """
-    folders = [folder for folder in _folders(out, name) if folder.exists()]
-    for folder in folders:
+    sources: dict[Path, str | None] = {}
+    for folder in filter(Path.exists, _folders(out, name)):
         config = _own_config(folder)
         if config is None:
             raise UsageError(
                 f"'{folder}' exists and was not written by svg-export --triton\n  move it, or choose another folder"
             )
-        source = _bundle_of(config)
+        sources[folder] = _bundle_of(config)
+    for folder, source in sources.items():
         if source not in (None, folder_name(bundle)):
+            old = [shell_argument(each) for each, from_bundle in sources.items() if from_bundle == source]
             raise UsageError(
                 f"'{folder}' is a model of the bundle '{source}', and '{folder_name(bundle)}' would replace it: "
                 f"both give models of the name '{name}'\n"
                 "  expected a bundle with another name, or another folder after --triton; or remove the old models: "
-                f"rm -r {' '.join(map(shell_argument, folders))}"
+                f"rm -r {' '.join(old)}"
             )
 
 

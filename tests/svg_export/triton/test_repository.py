@@ -176,8 +176,7 @@ def test_what_killed_exports_left_is_removed(server_bundle, fused_bundle, tmp_pa
     for bundle in (server_bundle, fused_bundle):
         models = tmp_path / bundle.stem
         for place in places:
-            for end in ("partial-ab_c12xy", "old.ab_c12xy"):
-                (models / f"{place}.{end}" / "1").mkdir(parents=True)
+            (models / f"{place}.partial-ab_c12xy" / "1").mkdir(parents=True)
         (models / "tensorrt").mkdir()
         written = write_repositories(Bundle.open(bundle), "m", models, CHOICE)
         assert set(models.glob("*/*")) == set(written)
@@ -202,6 +201,22 @@ def test_models_of_a_bundle_with_another_name_are_not_replaced(svg_export, serve
     code, said = svg_export(second, "--triton", "models")
     assert code == 0, said
     assert [path for path in models if Path(path).is_dir()] == models
+
+
+def test_only_models_of_the_bundle_that_is_named_are_advised_to_be_removed(svg_export, server_bundle):
+    for bundle in ("cam 1.svgb", "cam+1.svgb", "cam 1"):
+        shutil.copytree(server_bundle, bundle)
+    assert svg_export("cam 1.svgb", "--triton", "models")[0] == 0
+    python = Path("models/python/cam-1")
+    ort, trt = (Path(f"models/{each}/cam-1-forecast-{each}") for each in ("onnxruntime", "tensorrt"))
+    config = ort / "config.pbtxt"
+    config.write_text(config.read_text().replace("cam 1.svgb", "cam 1"))
+    code, said = svg_export("cam+1.svgb", "--triton", "models")
+    assert (code, said.strip().splitlines()[-1].endswith(f": rm -r {python} {trt}")) == (2, True), said
+    config.write_text("# written by hand")
+    code, said = svg_export("cam+1.svgb", "--triton", "models")
+    assert (code, f"'{ort}' exists and was not written by svg-export --triton" in said) == (2, True), said
+    assert "rm -r" not in said
 
 
 def test_a_checkpoint_is_refused_before_the_work_if_another_bundle_has_its_models(svg_export, tiny_checkpoint, fused_bundle):
