@@ -17,55 +17,50 @@ except ImportError:  # Windows, where folders cannot be locked
 
 
 class FolderInUseError(SvgError):
-    """Another process writes the folder, or the file."""
+    """Another process writes the folder."""
 
 
 class FolderLock:
-    """Holds a folder or a file for this process until it is released, or until the process ends, however it ends.
+    """Holds `folder` for this process until it is released, or until the process ends, however it ends.
 
-    It is locked itself: nothing is written into it. All locks of one process share it. On a file system without locks, such as
-    some of networks, nothing is refused.
+    The folder itself is locked: nothing is written into it. All locks of one process share the folder. On a file system without
+    locks, such as some of networks, nothing is refused.
 
     Args:
-        path: need not exist yet; what does not exist cannot be held.
+        folder: need not exist yet.
+        output: the file that this process writes, where `folder` is a lock file beside it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, folder: Path, output: Path | None = None) -> None:
+        self._folder = folder
+        self._output = output
         self._held: _Held | None = None
 
     def hold(self) -> None:
-        """Hold it, if it exists; again, if it was removed and made anew.
+        """Hold the folder, if it exists; again, if it was removed and made anew.
 
         Raises:
             FolderInUseError: another process holds it.
         """
         try:
-            found = os.stat(self._path)
-            place = found.st_dev, found.st_ino
-            if self._held is None or self._held.place != place:
-                self._held = _HELD.get(place) or _Held(self._path, place)
+            place = _place(self._folder)
+            while self._held is None or self._held.place != place:
+                self._held = _HELD.get(place) or _Held(self._folder, place)
+                place = _place(self._folder)  # another process may have removed it before it was locked
         except BlockingIOError as error:
-            kind = "folder" if self._path.is_dir() else "file"
-            raise FolderInUseError(
-                f"another process writes to '{printable(str(self._path))}'\n  stop it, or choose another {kind}"
-            ) from error
-        except OSError:  # it does not exist, or cannot be locked
+            name = printable(str(self._output or self._folder))
+            kind = "folder" if self._output is None else "file"
+            raise FolderInUseError(f"another process writes to '{name}'\n  stop it, or choose another {kind}") from error
+        except OSError:  # no folder, or one that cannot be locked
             self._held = None
 
-    def hold_again(self) -> None:
-        """As `hold`, before something is written in a run that goes on whatever happens to its folders.
-
-        Raises:
-            OSError: another process holds it by now, because it was removed and made anew.
-        """
-        try:
-            self.hold()
-        except FolderInUseError as error:
-            raise OSError(errno.EBUSY, "another process writes to it", str(self._path)) from error
+    @property
+    def held(self) -> bool:
+        """Whether it is held."""
+        return self._held is not None
 
     def release(self) -> None:
-        """Let other processes write it."""
+        """Let other processes write the folder."""
         self._held = None
 
 
@@ -87,12 +82,18 @@ def open_locked(path: Path) -> int:
     return descriptor
 
 
-class _Held:
-    """What is locked, until nobody needs this object."""
+def _place(path: Path) -> tuple[int, int]:
+    """Device and inode."""
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
 
-    def __init__(self, path: Path, place: tuple[int, int]) -> None:
+
+class _Held:
+    """A locked folder, until nobody needs this object."""
+
+    def __init__(self, folder: Path, place: tuple[int, int]) -> None:
         self.place = place
-        weakref.finalize(self, os.close, open_locked(path))
+        weakref.finalize(self, os.close, open_locked(folder))
         _HELD[place] = self
 
 

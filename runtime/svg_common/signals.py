@@ -43,6 +43,11 @@ def handle_stop_signals_as_sigint() -> None:
                 signal.signal(number, _interrupt)
 
 
+def in_command() -> bool:
+    """Whether this process is one of our commands."""
+    return _in_command
+
+
 def was_interrupted() -> bool:
     """Whether a signal has cut this command short. False where it ends in order, with handlers of its own."""
     return _interrupted
@@ -51,7 +56,8 @@ def was_interrupted() -> bool:
 def end_undisturbed() -> None:
     """From now on SIGTERM and SIGHUP change nothing, and Ctrl-C ends the process at once, without a traceback.
 
-    For the end of Python, when all is done and reported: it takes part of a second, in which our handlers are gone already.
+    For the end of Python, when all is done and reported: it takes part of a second, in which our handlers are gone already. If
+    a library hangs in it, only SIGKILL ends the process.
     """
     for number in stop_signals():
         if signal.getsignal(number) is not signal.SIG_IGN:

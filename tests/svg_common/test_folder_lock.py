@@ -66,13 +66,6 @@ def test_another_process_holds_it_once_it_is_released_by_all_of_this_one(tmp_pat
         pass
 
 
-def test_a_file_is_held_in_the_same_way(tmp_path):
-    file = tmp_path / "events.jsonl"
-    file.touch()
-    with held_by_another_process(file), pytest.raises(FolderInUseError, match="stop it, or choose another file"):
-        FolderLock(file).hold()
-
-
 def test_a_folder_that_was_made_anew_is_held_anew(tmp_path):
     folder = tmp_path / "folder"
     lock = FolderLock(folder)

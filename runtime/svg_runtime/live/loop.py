@@ -100,6 +100,7 @@ def run_cameras(cameras: Sequence[LiveOptions], console: Console) -> list[LiveSt
         real_video = not all(each.source.is_synthetic for each in cameras)
         model = find_model(options.model, real_video=real_video)
         _check_outputs(options, own, model)
+        hold_outputs(options, own, resources)
         page = None if options.serve is None else open_page(options.serve, _announcer(console), resources)
         forecasts = _open_forecasts(
             options=options, post_process=[each.corrects for each in cameras], model=model, console=console, resources=resources
@@ -113,7 +114,6 @@ def run_cameras(cameras: Sequence[LiveOptions], console: Console) -> list[LiveSt
             options=options, model=model, forecasts=forecasts, lead=lead, stop=stop, console=console, events=events,
             resources=resources,
         )  # fmt: skip
-        hold_outputs(options, own, resources)
         opened = _open_cameras(setup, own)
         if model == EMBEDDED_MODEL and real_video:
             events.once("digits_only", KNOWS_DIGITS_ONLY)

@@ -8,13 +8,17 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from svg_common.folder_lock import FolderLock
+from svg_common.outputs import is_open_already
 from svg_runtime.live.live_options import LiveOptions
+
+_ATTEMPTS = 5  # a run that ends may remove what this one is about to hold
 
 
 def hold_outputs(process: LiveOptions, cameras: Sequence[LiveOptions], resources: ExitStack) -> None:
     """Hold all of them until `resources` are closed; call this before anything else notices the run, such as a broker.
 
-    What does not exist cannot be held, so it is made now. It is removed at the end if it is still empty.
+    Folders that do not exist are made, and removed at the end if they are still empty. A file of events is held by a lock file
+    beside it, so that it may be moved away meanwhile, and others can read it on every file system.
 
     Args:
         process: options of the process.
@@ -24,47 +28,57 @@ def hold_outputs(process: LiveOptions, cameras: Sequence[LiveOptions], resources
     Raises:
         FolderInUseError: another process writes to one of them.
     """
-    display = process.recording.folder if process.recording.shows_display else None
-    folders = [display]
+    folders = [process.recording.folder if process.recording.shows_display else None]
     for camera in cameras:
         folders += [*camera.recording.folders.values(), camera.alarms.folder]
     for folder in dict.fromkeys(filter(None, folders)):
-        _hold(folder, _make_folder(folder), resources)
+        _hold(FolderLock(folder), folder, resources)
     for file in dict.fromkeys(camera.alarms.events_file for camera in cameras):
-        if file is not None and (file.is_file() or not file.exists()):  # of a pipe, nobody counts the alarms
-            _hold(file, _make_file(file), resources)
+        # Nobody counts the alarms of a pipe, nor those that a service writes into its log.
+        if file is not None and not is_open_already(file) and (file.is_file() or not file.exists()):
+            place = Path(os.path.realpath(file))
+            lock_file = place.with_name(f".{place.name}.lock")
+            _hold(FolderLock(lock_file, output=file), lock_file, resources, is_file=True)
 
 
-def _hold(path: Path, made: Sequence[Path], resources: ExitStack) -> None:
-    lock = FolderLock(path)
-    lock.hold()
+def _hold(lock: FolderLock, path: Path, resources: ExitStack, is_file: bool = False) -> None:
+    for _ in range(_ATTEMPTS):
+        made = _make(path, is_file)
+        lock.hold()
+        if lock.held:
+            break
     resources.callback(lock.release)
-    for each in made:
-        resources.callback(_remove_empty, each)  # before the release: afterwards another run may hold it
+    for each in made:  # the innermost is removed first, and before the release: afterwards another run may hold it
+        resources.callback(_remove_empty, each, _identity(each))
 
 
-def _make_folder(folder: Path) -> list[Path]:
-    """Make a folder, and return what was made, the outermost first. On a full disk it is made later, with its first file."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+def _make(path: Path, is_file: bool) -> list[Path]:
+    """Make a folder or an empty file, and return what is to be removed at the end, the outermost first.
+
+    On a full disk a folder is made later, with its first file.
+    """
+    folder = path.parent if is_file else path
+    missing = [each for each in (folder, *folder.parents) if not each.exists()][::-1]
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-    return missing[::-1]
+        if is_file:
+            path.touch()
+    return [*missing, path] if is_file else missing  # of a lock file also one that a killed run left
 
 
-def _make_file(file: Path) -> list[Path]:
-    """As `_make_folder`, a file."""
-    if file.exists():
-        return []
-    target = Path(os.path.realpath(file))  # a link stays when it is removed
-    made = _make_folder(target.parent)
+def _identity(path: Path) -> tuple[int, int] | None:
     with suppress(OSError):
-        target.touch()
-    return [*made, target]
+        found = path.stat()
+        return found.st_dev, found.st_ino
+    return None
 
 
-def _remove_empty(path: Path) -> None:
-    with suppress(OSError):  # it is not empty, or gone
+def _remove_empty(path: Path, identity: tuple[int, int] | None) -> None:
+    """Remove what this run has made, and not what another one has made in its place."""
+    if identity is None or _identity(path) != identity:
+        return
+    with suppress(OSError):  # it is not empty
         if path.is_dir():
             path.rmdir()
-        elif path.stat().st_size == 0:
+        else:
             path.unlink()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
-from svg_common.signals import ignore_next_hangup, stop_signals
+from svg_common.signals import ignore_next_hangup, in_command, stop_signals
 
 _SLICE_S = 0.02  # a signal handler only sets a flag, so waits are cut into slices that check it
 
@@ -18,8 +18,8 @@ class StopRequest:
     """Context manager that turns SIGINT, SIGTERM and SIGHUP into a flag, so that no frame is interrupted.
 
     A second Ctrl-C raises KeyboardInterrupt at once, for a run that hangs. Before `start_graceful_stop`, each of them does so:
-    the work at that time, such as building an engine, does not check the flag. After a signal all of this goes on beyond the
-    block, until the process ends: a second SIGTERM must not make a failure of an orderly end.
+    the work at that time, such as building an engine, does not check the flag. In a command, after a signal, all of this goes
+    on beyond the block, until the process ends: a second SIGTERM must not make a failure of an orderly end.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class StopRequest:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self.signalled:
+        if self.signalled and in_command():
             return
         for number, handler in self._previous.items():
             if signal.getsignal(number) is not signal.SIG_IGN:  # a closed terminal may signal again, until the process ends

@@ -18,6 +18,7 @@ from svg_runtime.live.sources import SourceOptions
 from tests.svg_common.test_folder_lock import held_by_another_process
 
 PLACES = ("alarms", "recording", "forecasts", "new/events.jsonl")
+HELD = {"new/events.jsonl": "new/.events.jsonl.lock"}  # the others are held themselves
 
 
 def writing_to(folder: Path, name: str | None = None) -> LiveOptions:
@@ -33,7 +34,7 @@ def test_what_is_not_there_yet_is_held_too_and_removed_if_it_stays_empty(tmp_pat
     options = writing_to(tmp_path)
     with ExitStack() as resources:
         hold_outputs(options, [options], resources)
-        with pytest.raises(AssertionError), held_by_another_process(tmp_path / place):
+        with pytest.raises(AssertionError), held_by_another_process(tmp_path / HELD.get(place, place)):
             pass
     assert list(tmp_path.iterdir()) == []
 
@@ -43,7 +44,7 @@ def test_each_camera_has_its_own_and_the_display_is_recorded_once(tmp_path):
     own = separated(cameras)
     with ExitStack() as resources:
         hold_outputs(cameras[0], own, resources)
-        for place in ("alarms/gate", "alarms/yard", "forecasts/gate", "forecasts/yard", "recording", "new/events.jsonl"):
+        for place in ("alarms/gate", "alarms/yard", "forecasts/gate", "forecasts/yard", "recording", HELD["new/events.jsonl"]):
             with pytest.raises(BlockingIOError):
                 open_locked(tmp_path / place)
         (tmp_path / "alarms" / "gate" / "a.mp4").touch()
@@ -52,15 +53,15 @@ def test_each_camera_has_its_own_and_the_display_is_recorded_once(tmp_path):
 
 @pytest.mark.parametrize("place", PLACES)
 def test_what_another_run_writes_to_is_refused_and_left_as_it_is(tmp_path, place):
-    path = tmp_path / place
+    path = tmp_path / HELD.get(place, place)
     path.parent.mkdir(exist_ok=True)
-    if path.suffix:
+    if place in HELD:
         path.touch()
     else:
         path.mkdir()
     options = writing_to(tmp_path)
     with held_by_another_process(path), ExitStack() as resources:
-        with pytest.raises(FolderInUseError, match=place):
+        with pytest.raises(FolderInUseError, match=f"writes to '.*{place}'"):
             hold_outputs(options, [options], resources)
         resources.close()
         assert path.exists()
@@ -74,23 +75,81 @@ def test_a_pipe_is_not_held(tmp_path):
         hold_outputs(options, [options], resources)  # and nobody waits for its reader
 
 
-def test_a_link_to_a_file_that_is_not_there_stays(tmp_path):
+def test_what_the_shell_has_opened_is_not_held(tmp_path):
+    process = LiveOptions(source=SourceOptions(), alarms=AlarmOptions(enabled=True, events_file=Path("/dev/stdout")))
+    with (tmp_path / "service.log").open("w") as log, ExitStack() as resources:
+        stdout = os.dup(1)
+        os.dup2(log.fileno(), 1)
+        try:
+            hold_outputs(process, [process], resources)
+            assert [path.name for path in tmp_path.iterdir()] == ["service.log"]
+        finally:
+            os.dup2(stdout, 1)
+            os.close(stdout)
+
+
+def test_a_linked_file_is_held_where_it_is(tmp_path):
     (tmp_path / "new").mkdir()
     (tmp_path / PLACES[-1]).symlink_to(tmp_path / "elsewhere.jsonl")
     options = writing_to(tmp_path)
     with ExitStack() as resources:
         hold_outputs(options, [options], resources)
         with pytest.raises(BlockingIOError):
-            open_locked(tmp_path / "elsewhere.jsonl")
-    assert (tmp_path / PLACES[-1]).is_symlink()
-    assert not (tmp_path / "elsewhere.jsonl").exists()
+            open_locked(tmp_path / ".elsewhere.jsonl.lock")
+    assert [path.name for path in tmp_path.rglob("*")] == ["new", "events.jsonl"]
+
+
+def test_the_events_may_be_moved_away_and_locked_by_others(tmp_path):
+    options = writing_to(tmp_path)
+    (tmp_path / "new").mkdir()
+    (tmp_path / PLACES[-1]).touch()
+    with held_by_another_process(tmp_path / PLACES[-1]), ExitStack() as resources:  # flock(1), against a second run
+        hold_outputs(options, [options], resources)
+        (tmp_path / PLACES[-1]).rename(tmp_path / "new" / "events.jsonl.1")
+        with pytest.raises(BlockingIOError):
+            open_locked(tmp_path / HELD[PLACES[-1]])
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["events.jsonl.1"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_another_run_has_made_anew_is_its_own(tmp_path, place):
+    path = tmp_path / HELD.get(place, place)
+    first, second, third = ExitStack(), ExitStack(), ExitStack()
+    options = writing_to(tmp_path)
+    with first, third:
+        with second:
+            hold_outputs(options, [options], second)
+            path.rename(tmp_path / "moved away")
+            if place in HELD:
+                path.touch()
+            else:
+                path.mkdir()
+        assert path.exists()
+
+
+def test_what_is_removed_just_before_it_is_held_is_made_again(tmp_path, monkeypatch):
+    options, opened = writing_to(tmp_path), []
+
+    def remove_first(path: Path) -> int:
+        opened.append(path)
+        if len(opened) == 1:
+            path.rmdir()
+        return open_locked(path)
+
+    monkeypatch.setattr("svg_common.folder_lock.open_locked", remove_first)
+    with ExitStack() as resources:
+        hold_outputs(options, [options], resources)
+        for place in PLACES:
+            with pytest.raises(BlockingIOError):
+                open_locked(tmp_path / HELD.get(place, place))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_holds_them_before_it_opens_a_camera_and_leaves_nothing_if_there_is_none(svg_live, tmp_path, monkeypatch):
     held = []
 
     def open_none(**_):
-        for place in ("alarms", "events.jsonl"):
+        for place in ("alarms", ".events.jsonl.lock"):
             with pytest.raises(BlockingIOError):
                 open_locked(tmp_path / place)
             held.append(place)
@@ -98,5 +157,5 @@ def test_a_run_holds_them_before_it_opens_a_camera_and_leaves_nothing_if_there_i
 
     monkeypatch.setattr(loop, "open_source", open_none)
     code, stderr, _ = svg_live("--headless", "--alarm", "--alarm-dir", "alarms", "--events", "events.jsonl")
-    assert (code, held, "no camera" in stderr) == (1, ["alarms", "events.jsonl"], True), stderr
+    assert (code, held, "no camera" in stderr) == (1, ["alarms", ".events.jsonl.lock"], True), stderr
     assert list(tmp_path.iterdir()) == []

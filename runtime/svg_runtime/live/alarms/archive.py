@@ -14,7 +14,6 @@ import cv2
 
 from svg_common.errors import OutputError, first_line
 from svg_common.files import atomic_file
-from svg_common.folder_lock import FolderLock
 from svg_runtime.live.alarms.clip_buffer import StoredPicture
 from svg_runtime.live.alarms.record import AlarmRecord, Files
 from svg_runtime.live.events import EventLog
@@ -34,7 +33,6 @@ class Archive:
     Attributes:
         files: clips and pictures, whose names are as `OWN_NAME`; None: none are saved.
         events_file: gets a line per alarm; None: none.
-        events_lock: of this file; None: no other process is kept from it.
         tick_s: seconds per tick of the source.
         events: of the run.
     """
@@ -43,7 +41,6 @@ class Archive:
     events_file: Path | None
     tick_s: float
     events: EventLog
-    events_lock: FolderLock | None = None
 
     def save(self, name: str, pictures: list[StoredPicture], comparison: Canvas | None) -> Files:
         """Write NAME.mp4 if there are pictures, and NAME.png if it is given; then remove the oldest alarms beyond the limit."""
@@ -62,7 +59,7 @@ class Archive:
         """Add the line of `record` to the events file, and see it on the disk."""
         if self.events_file is not None:
             file = self.events_file
-            self._try(file, lambda: _append_line(file, record.to_json(), self.events_lock))
+            self._try(file, lambda: _append_line(file, record.to_json()))
 
     def _try(self, path: Path, write: Callable[[], None], not_done: str = "saved") -> bool:
         try:
@@ -101,15 +98,13 @@ def _write_png(path: Path, canvas: Canvas) -> None:
         partial.write_bytes(png.tobytes())
 
 
-def _append_line(path: Path, line: str, lock: FolderLock | None = None) -> None:
+def _append_line(path: Path, line: str) -> None:
     """After a crash, or a disk that was full, the file may end in the middle of a line: then a new one begins first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not path.is_file():
         _write_to_stream(path, line.encode("utf-8") + b"\n")
         return
     with _APPENDING, path.open("ab+") as file:
-        if lock is not None:
-            lock.hold_again()  # old records may have been moved away, and this is a new file
         size = file.seek(0, os.SEEK_END)
         if size:
             file.seek(-1, os.SEEK_END)

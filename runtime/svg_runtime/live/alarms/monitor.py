@@ -13,7 +13,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from svg_common.folder_lock import FolderLock
 from svg_runtime.forecast.forecaster import Observation
 from svg_runtime.live.alarms.archive import OWN_NAME, Archive
 from svg_runtime.live.alarms.clip_buffer import ClipBuffer, StoredPicture
@@ -127,13 +126,11 @@ class AlarmMonitor:
         self._numbers = numbers or itertools.count(next_sequence(options.events_file) if options.enabled else 1)
         self.values: SignalValues | None = None
         self.listeners: list[Callable[[AlarmRecord], None]] = []  # as outlets, but called at once, by any thread
+        self._outlets = options.open_outlets(source, events) if options.enabled else []
         self._archive = Archive(
             files=None if options.folder is None else LimitedFiles(options.folder, OWN_NAME, options.limit_bytes),
             events_file=options.events_file, tick_s=self._tick_s, events=events,
-            events_lock=None if options.events_file is None else FolderLock(options.events_file),
         )  # fmt: skip
-        # Last of what may fail: from now on, a broker knows of this run.
-        self._outlets = options.open_outlets(source, events) if options.enabled else []
         self._ended = False
         self._closed = False
         self._clips: ClipBuffer | None = None

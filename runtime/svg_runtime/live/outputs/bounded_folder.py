@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from svg_common.folder_lock import FolderLock
+from svg_common.folder_lock import FolderInUseError, FolderLock
 from svg_common.quantities import size_text
 
 _STAMP = r"\d{8}T\d{6}\.\d{3}Z"
@@ -54,7 +54,10 @@ class LimitedFiles:
             OSError: it cannot be made, or another process writes there by now.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock.hold_again()
+        try:
+            self._lock.hold()
+        except FolderInUseError as error:
+            raise OSError(errno.EBUSY, "another process writes to it", str(self.folder)) from error
 
     def make_room(self, size_bytes: int, keep: str | None = None) -> None:
         """Remove the oldest files until `size_bytes` more do not exceed the limit.

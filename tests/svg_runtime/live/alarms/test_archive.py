@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from svg_common.folder_lock import FolderLock
 from svg_runtime.live.alarms import record as record_module
 from svg_runtime.live.alarms.archive import OWN_NAME, Archive, _append_line
 from svg_runtime.live.alarms.clip_buffer import _WAITING_PICTURES, ClipBuffer, StoredPicture
@@ -259,22 +258,6 @@ def test_a_pipe_that_nobody_reads_is_not_waited_for(tmp_path):
 def test_names_that_are_no_text_are_written_as_escapes():
     named = AlarmRecord.model_validate({**record(1).model_dump(by_alias=True), "source": "bad\udcff.mp4"})
     assert json.loads(named.to_json())["source"] == "bad\\udcff.mp4"
-
-
-def test_a_file_that_another_process_has_begun_is_left_to_it(tmp_path):
-    """As after the old one was moved away: each would number alarms by itself."""
-    file = tmp_path / "events.jsonl"
-    kept = Archive(files=None, events_file=file, tick_s=0.1, events=EventLog(), events_lock=FolderLock(file))
-    kept.append(record(1))
-    file.rename(tmp_path / "old.jsonl")
-    file.touch()
-    with held_by_another_process(file):
-        kept.append(record(2))
-    assert file.read_text() == ""
-    assert kept.events.messages == [f"an alarm was not saved: '{file}': another process writes to it"]
-    kept.append(record(3))
-    with pytest.raises(AssertionError), held_by_another_process(file):
-        pass
 
 
 def test_numbers_go_on_over_runs(tmp_path):

@@ -256,7 +256,9 @@ def test_a_second_run_that_is_refused_says_nothing_to_the_broker(broker, listen,
     wait_for(lambda: [payload for _, payload in listener.messages].count("ON") == len(names))
     held = place if names[-1] is None or option in ("--events", "--record") else place / names[-1]
     held.parent.mkdir(exist_ok=True)
+    named = held
     if option == "--events":
+        held = held.with_name(".place.lock")
         held.touch()
     else:
         held.mkdir()
@@ -264,7 +266,7 @@ def test_a_second_run_that_is_refused_says_nothing_to_the_broker(broker, listen,
     arguments = [*["--source", "synthetic://digits"] * len(names), "--headless", "--max-frames", "3", "--alarm"]
     with held_by_another_process(held):
         code, stderr, _ = svg_live(*arguments, "--mqtt", broker.url, option, str(place))
-    assert (code, f"another process writes to '{held}'" in stderr) == (1, True), stderr
+    assert (code, f"another process writes to '{named}'" in stderr) == (1, True), stderr
     time.sleep(0.2)  # for messages of a connection that ends
     assert sorted(listener.messages) == before
     for outlet in outlets:

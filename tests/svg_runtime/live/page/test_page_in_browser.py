@@ -289,7 +289,7 @@ def test_the_chart_ends_with_the_present(browser, page):
             "const chart = new Chart(document.createElement('canvas')), found = [];"
             "chart.add([[1, 100, 1, 1], [2, 130, 0, 1]]);"
             "for (const now of [99, 140, 170, 200]) {"
-            "  chart.passTime(now); found.push([chart.now, chart.points.length, chart.bands().length]);"
+            "  chart.moveOn(now); found.push([chart.now, chart.points.length, chart.bands().length]);"
             "} return found; }"
         )
         assert found == [[130, 2, 1], [140, 2, 1], [170, 1, 0], [200, 0, 0]]
@@ -403,6 +403,7 @@ def test_a_page_that_hears_nothing_any_more_says_so(browser, page, monkeypatch):
         with monkeypatch.context() as silent:
             silent.setattr(Routes, "_live_messages", lambda *arguments, **named: [])
             seen.wait_for(f"{status}.textContent === 'no connection' && {status}.classList.contains('bad')")
+            assert seen.tab.inner_text("#now") == "no signal"
         seen.wait_for(f"{status}.textContent.includes('fps') && !{status}.classList.contains('bad')")
         seen.wait_for("document.getElementById('live').naturalWidth")
 

@@ -21,11 +21,11 @@ export class Chart {
     const isAnew = last && points.length && (points[0][0] <= last[0] || points[0][1] < last[1]);
     if (isAnew) this.points = []; // sent again, or of another run
     this.points.push(...points);
-    this.passTime(isAnew ? 0 : this.now);
+    this.moveOn(isAnew ? 0 : this.now);
   }
 
   // Without new points, what was seen moves on to the left.
-  passTime(now) {
+  moveOn(now) {
     this.now = Math.max(now, this.points.length ? this.points.at(-1)[1] : 0);
     const oldest = this.now - SPAN_S - GAP_S;
     this.points = this.points.filter((point) => point[1] >= oldest);

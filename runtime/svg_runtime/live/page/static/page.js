@@ -92,9 +92,14 @@ function pauseOrGoOn() {
 
 function noticeSilence() {
   if (!source || performance.now() - heard < SILENT_MS) return;
+  loseConnection();
+  listen(); // anew: an old connection may stay silent when the network is back
+}
+
+function loseConnection() {
   lost = true;
   showStatus("no connection", true);
-  listen(); // anew: an old connection may stay silent when the network is back
+  if (states.has(shown)) showNow();
 }
 
 function listen() {
@@ -106,8 +111,7 @@ function listen() {
     lost = false;
   });
   source.addEventListener("error", () => {
-    lost = true;
-    showStatus("no connection", true);
+    loseConnection();
     if (source && source.readyState === EventSource.CLOSED) {
       explain();
       setTimeout(() => document.hidden || listen(), RETRY_MS);
@@ -262,7 +266,7 @@ function showCamera(state) {
   $("legend").textContent = (LEGENDS[settings.overlay] || "").replace("{lead}", `${state.lead_s} s`);
   $("snapshot").href = address("snapshot.png");
   chart.threshold = settings.threshold;
-  chart.passTime(state.now_s);
+  chart.moveOn(state.now_s);
   showNow();
   $("chart-note").textContent = chart.signal === "raw"
     ? `Unit: ${state.surprise_unit === "relative" ? "relative to the usual error" : state.surprise_unit || "none"}.`
@@ -282,9 +286,9 @@ function showSignals(points) {
   showNow();
 }
 
-// A camera that is lost has no signal, whatever the last one was.
+// A camera that is lost, or not heard of, has no signal, whatever the last one was.
 function showNow() {
-  const gone = Boolean(states.get(shown).problem);
+  const gone = lost || Boolean(states.get(shown).problem);
   const value = gone ? null : chart.latest();
   const alarm = !gone && chart.isAlarm();
   const unknown = gone ? "no signal" : "learning what is usual";
