@@ -6,6 +6,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import cv2  # noqa: F401
 import matplotlib.figure  # noqa: F401
+import pytest
 import torch
 
 import svg_adapt.adaptation
@@ -21,5 +22,9 @@ import svg_runtime.live.loop
 import svg_runtime.offline.cli
 import svg_runtime.offline.forecast_run  # noqa: F401
 import svg_train.train  # noqa: F401
+from svg_export.to_onnx import _load_exporter
+from tests.exported_once import read_operators_once
 
 torch.set_num_threads(1)
+read_operators_once(pytest.MonkeyPatch())
+_load_exporter()

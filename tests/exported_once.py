@@ -84,14 +84,20 @@ def exported_once(folder: Path) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.onnx, "export", export)
-        _read_operators_once(patch)
+        read_operators_once(patch)
         yield
 
 
-def _read_operators_once(patch: pytest.MonkeyPatch) -> None:
-    """onnxscript reads the source of its 500 operators for every graph, a fifth of the time of a tiny one: let it keep them."""
+def read_operators_once(patch: pytest.MonkeyPatch) -> None:
+    """The exporter reads all operators and their signatures again for every graph, a third of the time of a tiny one."""
     from onnxscript.values import TracedOnnxFunction  # slow to import
+    from torch._export import utils
+    from torch.onnx._internal.exporter import _schemas
 
     read = TracedOnnxFunction.function_ir
     if isinstance(read, property):  # not in a version that keeps it by itself
         patch.setattr(TracedOnnxFunction, "function_ir", property(functools.cache(read.fget)))
+    for module, name in ((_schemas, "op_signature_from_function"), (utils, "_materialize_cpp_cia_ops")):
+        function = getattr(module, name, None)
+        if function is not None:  # not in every version
+            patch.setattr(module, name, functools.cache(function))

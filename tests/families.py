@@ -21,6 +21,7 @@ TINY_MODELS: dict[str, dict[str, Any]] = {
     },
     **{cell: {**_FRAMES, "cell": cell} for cell in ("convlstm", "predrnn", "predrnn-v2", "predrnnpp", "mim", "e3d-lstm")},
 }  # fmt: skip
+SAMPLE = {"srvp-skips", "ensemble", "predrnn"}  # of tests that try many of them by default: one of each kind of graphs
 
 
 def save_tiny(name: str, path: Path, **changed: Any) -> Path:

@@ -19,7 +19,9 @@ import pytest
 from svg_common.digits import digit_stream
 from svg_runtime import Forecaster
 from svg_runtime.bundle.reader import EMBEDDED_MODEL, Bundle
+from tests.families import SAMPLE
 from tests.forecast_case import ForecastCase
+from tests.sample import sampled
 from tests.svg_runtime.bundle_helpers import edit_manifest
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -80,7 +82,9 @@ def test_a_video_that_is_too_short_is_refused_in_one_line(tmp_path):
     assert done.stderr == "short.avi has 6 frames at the model's rate\n  expected at least 15\n"
 
 
-@pytest.mark.parametrize(("arguments", "first_surprise"), [([], 1), (["camera"], 6)], ids=["digits", "camera"])
+@pytest.mark.parametrize(
+    ("arguments", "first_surprise"), [([], 1), pytest.param(["camera"], 6, marks=pytest.mark.slow)], ids=["digits", "camera"]
+)
 def test_the_own_loop_reports_surprise_quality_and_spread(tmp_path, arguments, first_surprise):
     """A model that predicts frames from frames has a surprise once it has a usual error."""
     lines = run_example("01_own_loop.py", tmp_path, *arguments).splitlines()[1:]
@@ -192,7 +196,7 @@ def test_javascript_does_so_without_a_learned_prior(javascript, unlearned_bundle
     compare_javascript(javascript, unlearned_bundle, tmp_path)
 
 
-@pytest.mark.parametrize("family", ["srvp-skips", "ensemble", "convlstm"])
+@pytest.mark.parametrize("family", sampled(["srvp-skips", "ensemble", "predrnn", "convlstm"], SAMPLE))
 def test_javascript_does_so_with_models_of_other_families(javascript, family_bundle, family, tmp_path):
     compare_javascript(javascript, family_bundle(family), tmp_path)
 

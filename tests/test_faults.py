@@ -196,7 +196,7 @@ class TestSudden:
             wait_until(lambda: any(tmp_path.glob(".b.svgb.*/*/*.onnx")) or run.process.exitcode is not None, 120)
             run.kill_after(random.Random(seed).uniform(0, 0.2))
         else:
-            run.kill_after(random.Random(seed).uniform(0, 20))
+            run.kill_after(random.Random(seed).uniform(0, 8))
         assert_whole(tmp_path)
         assert (tmp_path / "b.svgb" / "manifest.json").is_file()
         monkeypatch.chdir(tmp_path)

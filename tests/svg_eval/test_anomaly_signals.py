@@ -109,13 +109,13 @@ def test_another_picture_size_is_another_scene_as_in_svg_live(signals_of, tmp_pa
     [
         ([[1, 2]], r"of 2 anomalous frames, 2 are before the first score of their clip \(in a, after \d frames\)"),
         ([[1, 1], [21, 24]], r"1 is before the first score .*; 4 are blank or frozen, which svg-live reports as events"),
-        ([[3, 60]], "of 2 normal frames, 2 are before the first score"),
+        ([[3, 36]], "of 2 normal frames, 2 are before the first score"),
         ([[25, 25]], "of 1 anomalous frames, 1 is without a score for another reason"),
     ],
 )
 def test_labels_of_frames_without_a_score_are_refused_with_where_these_lie(tmp_path, ranges, reason):
     (tmp_path / "clips").mkdir()
-    write_video(tmp_path / "clips" / "a.mp4", 60, black=range(20, 24))
+    write_video(tmp_path / "clips" / "a.mp4", 36, black=range(20, 24))
     (tmp_path / "labels.json").write_text(json.dumps({"a": ranges}))
     data = ["--data", "video", "--data-root", str(tmp_path / "clips"), "--anomaly", str(tmp_path / "labels.json")]
     with pytest.raises(UsageError, match=reason):

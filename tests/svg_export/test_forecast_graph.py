@@ -182,7 +182,7 @@ def test_numbers_of_cameras_and_samples_are_free(composed, name):
         np.testing.assert_allclose(together[:, :1], first, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [LEARNED, "srvp", "ensemble"])
+@pytest.mark.parametrize("name", sampled([LEARNED, "srvp", "srvp with skips", "ensemble"], SAMPLE))
 def test_a_context_of_unknown_shapes_is_read_once_per_sample(composed, name, monkeypatch):
     session = session_of(composed(name).content)
     monkeypatch.setattr(forecast_graph._Role, "_specs", lambda role, names: None)

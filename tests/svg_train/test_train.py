@@ -61,19 +61,20 @@ def records(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.fixture(autouse=True)
-def _every_step(monkeypatch):
-    monkeypatch.setattr("svg_train.train.LOG_EVERY", 1)
+@pytest.fixture(scope="module", autouse=True)
+def _every_step():
+    """And measure less of what no test here looks at."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("svg_train.train.LOG_EVERY", 1)
+        patch.setattr("svg_train.data.statistics._SEQUENCES", 4)
+        yield
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     """An uninterrupted run of six steps."""
     out = tmp_path_factory.mktemp("run") / "run"
-    patch = pytest.MonkeyPatch()
-    patch.setattr("svg_train.train.LOG_EVERY", 1)
     Trainer(config(), out, CPU, resume=False).run()
-    patch.undo()
     return out
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -19,8 +21,17 @@ def read(path: Path) -> tuple[list[np.ndarray], str | None]:
         return [frame.image for frame in reader], reader.problem
 
 
+@cache
+def encoded(suffix: str) -> bytes:
+    """Encoding takes longer than the tests of its result."""
+    with TemporaryDirectory() as folder:
+        return write_video(Path(folder) / f"whole{suffix}", *(PLAYED | RAW)[suffix]).read_bytes()
+
+
 def whole_file(folder: Path, suffix: str) -> Path:
-    return write_video(folder / f"whole{suffix}", *(PLAYED | RAW)[suffix])
+    path = folder / f"whole{suffix}"
+    path.write_bytes(encoded(suffix))
+    return path
 
 
 @pytest.mark.parametrize("suffix", SEEN)

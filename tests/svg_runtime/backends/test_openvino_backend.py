@@ -36,6 +36,7 @@ openvino = pytest.importorskip("openvino", reason="openvino is not installed: pi
 ATOL = 1e-4
 F32 = {"backend": "openvino", "device": "CPU:f32"}
 SMALL = {"samples": 2, "horizon": 3, "seed": 4}
+BUNDLES = ("tiny_bundle", "fused_bundle", "following_bundle")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -60,7 +61,7 @@ def backend(bundle):
 
 
 @pytest.fixture(scope="module")
-def following_bundle(tmp_path_factory):
+def deterministic_bundle(tmp_path_factory):
     """A fused deterministic model whose skips follow every predicted frame."""
     folder = tmp_path_factory.mktemp("following")
     checkpoint = save_model(folder / "ckpt.pt", random_model(last_frame_skip=True, prior="none", nf=2))
@@ -73,7 +74,7 @@ def psnr_per_step(given, expected):
 
 
 @pytest.mark.parametrize("context", ["window", "stream"])
-@pytest.mark.parametrize("which", ["tiny_bundle", "fused_bundle", "following_bundle"])
+@pytest.mark.parametrize("which", sampled([*BUNDLES, "deterministic_bundle"], BUNDLES))
 def test_openvino_gives_the_frames_of_the_cpu_backend(request, frames, which, context):
     path = request.getfixturevalue(which)
     observed, futures = watch(path, frames[:5], context=context, **F32, **SMALL)
@@ -501,10 +502,10 @@ def test_bf16_units_are_used_if_the_bundle_has_a_bf16_variant(tiny_bundle, bundl
 
 
 def test_requested_bf16_is_the_variant_of_the_bundle(tiny_bundle, bundle, tmp_path, frames):
+    needs_precision("bf16")
     with pytest.raises(BackendMissingError, match=r"no bf16 variant.*\n  export it with: svg-export ckpt\.pt --bf16"):
         open_backend(bundle, "openvino", None, "bf16")
     with_bf16 = add_bf16_variant(tiny_bundle, tmp_path)
-    needs_precision("bf16")
     for name in ("openvino", "auto"):  # auto: the cpu backend has no bf16
         _, asked = watch(with_bf16, frames[:3], backend=name, precision="bf16", **SMALL)
         _, explicit = watch(tiny_bundle, frames[:3], backend="openvino", device="CPU:bf16", **SMALL)
@@ -574,7 +575,8 @@ def test_a_graph_that_the_engine_refuses_is_named(tiny_bundle, tmp_path):
         Forecaster.open(damaged, **F32)
 
 
-@pytest.mark.parametrize("samples", sampled([3, 8], [3]))
+@pytest.mark.slow  # tests/svg_export/test_srvp_graphs.py has another size and number
+@pytest.mark.parametrize("samples", [3, 8])
 def test_residual_steps_compile_for_any_number_of_samples(samples, tmp_path, frames):
     """OpenVINO 2026.4.1 crashes for some numbers, 8 among them, while it fuses the perceptrons of two steps."""
     bundle = export_tiny("srvp", tmp_path / "srvp.svgb", n_euler_steps=2, nhx=16, ny=6, residual_size=16, inference_size=16)

@@ -20,6 +20,8 @@ from svg_runtime.backends.nvidia import device as device_module
 from svg_runtime.backends.onnxruntime import providers as ort_providers
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendError, BackendMissingError, BundleError, UsageError
+from tests.families import SAMPLE
+from tests.sample import sampled
 from tests.svg_runtime.backends.numpy_cuda import NumpyCuda, cudaError_t
 from tests.svg_runtime.backends.ort_on_numpy_cuda import CPU, CUDA, TENSORRT, OrtOnNumpyCuda
 from tests.svg_runtime.batch_helpers import check as check_batch
@@ -108,9 +110,7 @@ def test_frames_are_those_of_the_cpu_without_a_learned_prior_and_without_latents
 
 
 @pytest.mark.parametrize("backend_name", NAMES)
-@pytest.mark.parametrize(
-    "name", [pytest.param("srvp", marks=pytest.mark.slow), "srvp-skips", "mim", pytest.param("spatial", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("name", sampled(["srvp", "srvp-skips", "predrnn", "mim", "spatial"], SAMPLE))
 def test_forecasts_of_other_families_are_those_of_the_cpu(family_bundle, name, backend_name):
     bundle = family_bundle(name)
     frame = Bundle.open(bundle).manifest.frame
@@ -124,7 +124,7 @@ def test_cameras_in_one_batch_are_as_if_alone_on_the_cpu(fused_bundle, cuda, gra
     assert cuda.left == (0, 0, 0, 0)
 
 
-@pytest.mark.parametrize("name", ["srvp-skips", "ensemble", "mim", pytest.param("spatial", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", sampled(["srvp-skips", "ensemble", "predrnn", "mim", "spatial"], SAMPLE))
 def test_cameras_of_other_families_in_one_batch_are_as_if_alone_on_the_cpu(family_bundle, name):
     check_batch(family_bundle(name), backend="cuda")
 

@@ -24,6 +24,9 @@ from svg_runtime.backends.tensorrt.nvidia_library import Library
 from svg_runtime.bench.measure import measure
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendError, BackendMissingError, EngineError, UsageError
+from tests.conftest import export_model, made_once, random_model, save_model
+from tests.families import SAMPLE
+from tests.sample import sampled
 from tests.svg_runtime.backends import numpy_tensorrt
 from tests.svg_runtime.backends.build_helpers import Watched
 from tests.svg_runtime.backends.numpy_cuda import NumpyCuda, cudaError_t
@@ -71,15 +74,22 @@ def test_frames_and_surprise_are_those_of_the_cpu_backend(tensorrt, fused_bundle
     check_parity(fused_bundle, frames, fused, precision)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("fused", [True, False])
-def test_frames_are_those_of_the_cpu_without_a_learned_prior_and_without_latents(
-    tensorrt, unlearned_bundle, frames, fused, precision
-):
-    check_parity(unlearned_bundle, frames, fused, precision)
+def test_frames_are_those_of_the_cpu_without_a_learned_prior_and_without_latents(tensorrt, unlearned_bundle, frames, fused):
+    check_parity(unlearned_bundle, frames, fused, "fp32")
 
 
-@pytest.mark.parametrize("name", ["srvp", "srvp-skips", "mim", "spatial"])
+@pytest.mark.slow
+@pytest.mark.parametrize("prior", ["fixed", "none"])
+@pytest.mark.parametrize("fused", [True, False])
+def test_so_are_those_in_half_precision(tensorrt, tmp_path_factory, frames, fused, prior):
+    def make(path):
+        return export_model(save_model(path.with_suffix(".pt"), random_model(prior=prior)), path, fp16=True, fused=True)
+
+    check_parity(made_once(tmp_path_factory, f"{prior}-fp16.svgb", make), frames, fused, "fp16")
+
+
+@pytest.mark.parametrize("name", sampled(["srvp", "srvp-skips", "predrnn", "mim", "spatial"], SAMPLE))
 def test_frames_and_surprise_of_other_families_are_those_of_the_cpu_backend(tensorrt, family_bundle, name):
     """SRVP decodes no more frames at once than its engine was built for."""
     bundle = family_bundle(name)

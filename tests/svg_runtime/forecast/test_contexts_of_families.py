@@ -13,12 +13,14 @@ from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import UsageError
 from svg_runtime.forecast import frame_decoder
 from svg_runtime.forecast.noise import NoiseSource
+from tests.families import SAMPLE
+from tests.sample import sampled
 from tests.svg_runtime.bundle_helpers import draw, graph_bytes
 
 WINDOWS_ONLY = ("srvp", "srvp-skips", "ensemble")
 STREAMS = ("predrnn", "mim", "e3d-lstm")
 MODES = [(name, "window") for name in WINDOWS_ONLY + STREAMS] + [(name, "stream") for name in STREAMS]
-every_mode = pytest.mark.parametrize(("name", "context"), MODES)
+every_mode = pytest.mark.parametrize(("name", "context"), sampled(MODES, [mode for mode in MODES if mode[0] in SAMPLE]))
 
 
 def open_on(bundle: Path, **given) -> Forecaster:
@@ -77,7 +79,7 @@ def test_resetting_forgets_frames_states_noise_and_errors(family_bundle, name, c
         np.testing.assert_array_equal(warm, futures)
 
 
-@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize("name", sampled(STREAMS, SAMPLE))
 def test_a_window_and_a_stream_of_its_length_say_the_same(family_bundle, name):
     results = []
     for context in ("window", "stream"):
@@ -108,7 +110,7 @@ def test_the_surprise_of_a_frame_model_is_its_error_over_the_mean_of_the_earlier
 
 
 def test_srvp_needs_a_whole_window_for_its_surprise(family_bundle):
-    with open_on(family_bundle("srvp")) as forecaster:
+    with open_on(family_bundle("srvp-skips")) as forecaster:
         assert forecaster.surprise_unit == "nats"
         said = [forecaster.observe(frame).surprise for frame in clip_for(forecaster, 5)]
     assert said[:2] == [None, None]
@@ -135,7 +137,7 @@ def test_the_surprise_of_an_ensemble_is_the_error_of_its_mean_over_that_of_the_e
     assert said[4:] == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("name", WINDOWS_ONLY)
+@pytest.mark.parametrize("name", sampled(WINDOWS_ONLY, SAMPLE))
 def test_what_reads_windows_alone_has_no_stream(family_bundle, name):
     with pytest.raises(UsageError, match="no stream context"):
         open_on(family_bundle(name), context="stream")
@@ -153,7 +155,7 @@ def test_decoding_in_parts_changes_nothing(family_bundle, monkeypatch, at_once):
     np.testing.assert_allclose(frames[0], frames[1], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["fused", "spatial", "srvp", "ensemble"])
+@pytest.mark.parametrize("name", sampled(["fused", "spatial", "srvp", "srvp-skips", "ensemble"], {"fused", *SAMPLE}))
 def test_prime_accepts_the_context_at_batch_1_or_b(family_bundle, fused_bundle, name):
     bundle = fused_bundle if name == "fused" else family_bundle(name)
     session = onnxruntime.InferenceSession(graph_bytes(bundle, "prime"), providers=["CPUExecutionProvider"])

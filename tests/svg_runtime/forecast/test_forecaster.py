@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import weakref
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from svg_runtime.bundle.reader import EMBEDDED_FOLDER, EMBEDDED_MODEL, Bundle
 from svg_runtime.errors import BackendMissingError, BundleError, ContextNotReadyError, ForecastError, FrameError, UsageError
 from svg_runtime.forecast.separate_rollout import SeparateRollout
 from svg_runtime.machine.hardware import usable_cores
+from tests.sample import sampled
 from tests.svg_runtime.bundle_helpers import copy_bundle, draw, edit_manifest, graph_bytes, replace_graph
 
 N_PAST, Z = 3, 4  # of tiny_bundle
@@ -201,8 +203,12 @@ BAD_FRAMES = {
 }
 
 
-@pytest.mark.parametrize("context", ["window", "stream"])
-@pytest.mark.parametrize("case", BAD_FRAMES)
+@pytest.mark.parametrize(
+    ("case", "context"),
+    sampled(
+        itertools.product(BAD_FRAMES, ("window", "stream")), [*((case, "window") for case in BAD_FRAMES), ("nan", "stream")]
+    ),
+)
 def test_a_bad_frame_is_refused_and_not_observed(tiny_bundle, frames, case, context):
     forecaster, twin = (open_tiny(tiny_bundle, frames[:5], context=context) for _ in range(2))
     with forecaster, twin:

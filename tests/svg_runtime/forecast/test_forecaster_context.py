@@ -9,26 +9,22 @@ import torch
 from svg_runtime import Forecaster
 from svg_runtime.errors import UsageError
 from tests.conftest import export_model, random_model, save_model
+from tests.sample import sampled
 from tests.svg_runtime.bundle_helpers import draw, from_torch, generated, to_torch
 
 ATOL = 2e-5  # samples differ by about 1e-3
 SAMPLES, HORIZON = 3, 4
-# `reference` is the shared tiny model: 1 channel, n_past 3, skip_lag 1, layers 2 / 1 / 1.
-VARIATIONS = {
-    "colour": {"channels": 3, "n_past": 2, "skip_lag": 0, "predictor_layers": 1, "posterior_layers": 2, "prior_layers": 2},
-    "follow": {"n_past": 4, "skip_lag": 1, "last_frame_skip": True, "predictor_layers": 2, "prior_layers": 2},
-}
+# Shared ones are `tiny`: 1 channel, n_past 3, skip_lag 1, layers 2 / 1 / 1; and `following`.
+COLOUR = {"channels": 3, "n_past": 2, "skip_lag": 0, "predictor_layers": 1, "posterior_layers": 2, "prior_layers": 2}
 
 
-@pytest.fixture(scope="session", params=["reference", *VARIATIONS])
+@pytest.fixture(scope="session", params=sampled(["tiny", "following", "colour"], {"tiny", "following"}))
 def subject(request, tmp_path_factory):
     """(model, bundle) of one architecture and generation rule."""
-    if request.param == "reference":
-        return request.getfixturevalue("tiny_model"), request.getfixturevalue("tiny_bundle")
-    model = random_model(seed=1, **VARIATIONS[request.param])
-    folder = tmp_path_factory.mktemp(request.param)
-    data = {"data": {"name": "video"}} if model.config.channels == 3 else {}
-    return model, export_model(save_model(folder / "model.pt", model, **data), folder / "model.svgb")
+    if request.param != "colour":
+        return tuple(request.getfixturevalue(f"{request.param}_{what}") for what in ("model", "bundle"))
+    model, folder = random_model(seed=1, **COLOUR), tmp_path_factory.mktemp("colour")
+    return model, export_model(save_model(folder / "model.pt", model, data={"name": "video"}), folder / "model.svgb")
 
 
 @pytest.fixture

@@ -20,7 +20,10 @@ from tests.svg_runtime.live.live_helpers import write_video
 from tests.svg_runtime.offline.conftest import OPTIONS, rows_of
 
 
-@pytest.fixture(params=[(0.1, 0.0), (0.1, 20.0), (0.0997, 0.0)], ids=["steady", "with a pause", "30.1 pictures a second"])
+@pytest.fixture(
+    params=[pytest.param((0.1, 0.0), marks=pytest.mark.slow), (0.1, 20.0), (0.0997, 0.0)],
+    ids=["steady", "with a pause", "30.1 pictures a second"],
+)
 def eventful(tmp_path, request) -> Path:
     """Seven seconds of digits, which raise alarms when the threshold is low."""
     step_s, pause_s = request.param

@@ -21,6 +21,7 @@ import pytest
 from svg_common import command
 from svg_runtime.serve.cli import app, main
 from svg_runtime.serve.openapi import describe
+from tests.sample import sampled
 from tests.svg_runtime.serve.serve_helpers import digits
 
 JSON = {"Content-Type": "application/json"}
@@ -71,7 +72,9 @@ def ready_session(connection: http.client.HTTPConnection) -> str:
     return headers["Location"]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGHUP, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), sampled([(signal.SIGTERM, 0), (signal.SIGHUP, 0), (signal.SIGINT, 130)], [(signal.SIGTERM, 0)])
+)
 def test_a_signal_lets_the_running_forecast_finish(number, code):
     """The forecast takes seconds; the signal comes while it runs."""
     with running("--model", "digits", "--listen", "0") as (process, address, _):
@@ -101,7 +104,11 @@ cli.main()
 
 @pytest.mark.parametrize(
     ("signals", "grace_s", "code"),
-    [([signal.SIGTERM], 1, 0), ([signal.SIGINT], 1, 130), ([signal.SIGINT, signal.SIGINT], 50, 130)],
+    [
+        ([signal.SIGTERM], 1, 0),
+        pytest.param([signal.SIGINT], 1, 130, marks=pytest.mark.slow),
+        ([signal.SIGINT, signal.SIGINT], 50, 130),
+    ],
 )
 def test_a_forecast_that_hangs_does_not_keep_the_server_alive(signals, grace_s, code):
     program = ("-c", HANGING.format(grace_s=grace_s))

@@ -262,7 +262,7 @@ def test_weights_of_another_family_are_refused_with_the_settings_that_fit(tmp_pa
         Trainer(build_config(), tmp_path / "other", CPU, resume=False, init=tmp_path / "run" / "ckpt.pt")
     message = str(caught.value)
     assert "family: given frames, expected svg" in message
-    assert message.endswith("--family frames --image-size 36 --cell mim --hidden 6,6")
+    assert message.endswith("--family frames --image-size 36 --cell mim --hidden 6,6 --n-past 3")
     smaller = build_config({"model": {**TINY, "cell": "mim", "image_size": 36, "hidden": (4, 4)}})
     with pytest.raises(CheckpointError, match=r"hidden: given \(6, 6\), expected \(4, 4\)") as caught:
         Trainer(smaller, tmp_path / "other", CPU, resume=False, init=tmp_path / "run" / "ckpt.pt")

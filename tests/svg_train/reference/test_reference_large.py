@@ -9,6 +9,7 @@ from benchmarks.reference_networks import build
 from svg_train.reference.checkpoint import load_any_checkpoint
 from svg_train.reference.file import open_torch_file
 from svg_train.reference.names import map_parameters
+from tests.sample import sampled
 from tests.svg_train.reference.reference_files import OldTorch, write_checkpoint
 from tests.svg_train.reference.test_reference_hostile import import_all
 
@@ -21,7 +22,7 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(scope="module", params=sampled(CASES, ["dcgan64 in double precision"]))
 def large(request, tmp_path_factory):
     """A checkpoint of full width in a folder of its own, and its modules."""
     sizes, dtype = CASES[request.param]

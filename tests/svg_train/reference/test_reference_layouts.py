@@ -154,7 +154,7 @@ ARRANGEMENTS = {
 
 
 @pytest.mark.parametrize("arrange", ARRANGEMENTS.values(), ids=ARRANGEMENTS)
-@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "stream"])
+@pytest.mark.parametrize("zipped", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["zip", "stream"])
 def test_weights_are_found_in_every_arrangement(arrange, zipped, parts, expected, tmp_path):
     torch.save(arrange(parts), tmp_path / "a.ckpt", _use_new_zipfile_serialization=zipped)
     loaded = load_any_checkpoint(tmp_path / "a.ckpt")
