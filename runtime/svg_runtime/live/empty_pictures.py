@@ -64,8 +64,8 @@ class PictureCheck:
         if found == "blank":
             self._events.add("blank_picture", "the picture is of one colour: is the lens covered, or is it dark?")
         elif found == "frozen":
-            same = f"the picture has been the same, bit for bit, for {self._standstill.same_s:.3g} s"
-            self._events.add("frozen_picture", f"{same}: the camera or what sends its video may hang")
+            still = f"the picture has stood still for {self._standstill.same_s:.3g} s"
+            self._events.add("frozen_picture", f"{still}: the camera or what sends its video may hang")
         else:
             self._events.add("picture_back", f"the picture is no longer {self._reported}")
         self._reported = found

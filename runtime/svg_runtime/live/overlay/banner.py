@@ -11,7 +11,7 @@ _WHAT = "The model does not fit"
 _ADVICE = f"adapt one: {ADAPT_COMMAND}"
 _TROUBLES: dict[Trouble, tuple[str, str, str]] = {  # what, why, advice
     "blank": ("The picture is of one colour", "the lens is covered, or it is dark", "look at the camera"),
-    "frozen": ("The picture is frozen", "it stays the same, bit for bit", "look at the camera"),
+    "frozen": ("The picture is frozen", "nothing in it changes", "look at the camera"),
     "roi_outside": ("No forecasts", "the region of interest does not lie within the picture", "give another --roi"),
 }
 
