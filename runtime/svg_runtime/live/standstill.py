@@ -55,7 +55,12 @@ class Standstill:
         self._longest: deque[tuple[float, float]] = deque()  # when it ended, and its length: each longer than all after it
 
     def add(self, rows: Picture, passed_s: float) -> bool:
-        """Whether the picture that these rows are of, so many seconds after the one before it, is frozen. It keeps the rows."""
+        """Whether the next picture is frozen.
+
+        Args:
+            rows: of the picture, (H, W, 3) or (H, W) uint8, contiguous. They are kept until the next ones come.
+            passed_s: seconds since the picture before it.
+        """
         self._time_s += passed_s
         is_seen = self._note_code(rows)
         self._exact_s = self._exact_s + passed_s if is_seen else 0.0

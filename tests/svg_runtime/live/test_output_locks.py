@@ -114,17 +114,15 @@ def test_the_events_may_be_moved_away_and_locked_by_others(tmp_path):
 @pytest.mark.parametrize("place", PLACES)
 def test_what_another_run_has_made_anew_is_its_own(tmp_path, place):
     path = tmp_path / HELD.get(place, place)
-    first, second, third = ExitStack(), ExitStack(), ExitStack()
     options = writing_to(tmp_path)
-    with first, third:
-        with second:
-            hold_outputs(options, [options], second)
-            path.rename(tmp_path / "moved away")
-            if place in HELD:
-                path.touch()
-            else:
-                path.mkdir()
-        assert path.exists()
+    with ExitStack() as resources:
+        hold_outputs(options, [options], resources)
+        path.rename(tmp_path / "moved away")
+        if place in HELD:
+            path.touch()
+        else:
+            path.mkdir()
+    assert path.exists()
 
 
 def test_what_is_removed_just_before_it_is_held_is_made_again(tmp_path, monkeypatch):
