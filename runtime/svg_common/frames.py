@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import cv2
@@ -12,6 +13,8 @@ from svg_common.arguments import check_count
 from svg_common.errors import UsageError
 
 Image = NDArray[np.uint8]
+
+_ENLARGED_PIXELS = 1 << 24  # at most: a line of a million pixels would take gigabytes
 
 
 def covering_size(image: Image, height: int, width: int) -> tuple[int, int]:
@@ -37,6 +40,8 @@ def fit_frame(image: Image, height: int, width: int, channels: int) -> Image:
     """
     _check_fit(image, height, width, channels)
     scale = max(height / image.shape[0], width / image.shape[1])
+    if scale > 1 and image.shape[0] * image.shape[1] * scale**2 > _ENLARGED_PIXELS:
+        image = _around_the_centre(image, height / scale, width / scale)
     size = max(width, round(image.shape[1] * scale)), max(height, round(image.shape[0] * scale))
     if scale != 1.0:
         # Area averaging is the only OpenCV filter without aliasing when a camera picture shrinks to 64 pixels.
@@ -49,6 +54,12 @@ def fit_frame(image: Image, height: int, width: int, channels: int) -> Image:
     if channels == 1:
         return _uint8(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[:, :, None]
     return _uint8(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_GRAY2RGB))
+
+
+def _around_the_centre(image: Image, height: float, width: float) -> Image:
+    """The middle of `image`: twice height x width of its pixels, as far as it has them."""
+    top, left = (max(0, (size - math.ceil(2 * kept)) // 2) for size, kept in zip(image.shape[:2], (height, width), strict=True))
+    return image[top : image.shape[0] - top, left : image.shape[1] - left]
 
 
 def _check_fit(image: object, height: int, width: int, channels: int) -> None:

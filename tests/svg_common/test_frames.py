@@ -86,3 +86,15 @@ def test_what_is_no_picture_is_refused(image, given):
 def test_impossible_shapes_are_refused(name, value):
     with pytest.raises(UsageError, match=rf"^{name} is {value!r}\n  expected "):
         fit_frame(np.zeros((9, 9, 3), np.uint8), **{"height": 8, "width": 8, "channels": 3, name: value})
+
+
+@pytest.mark.parametrize("portrait", [False, True])
+@pytest.mark.parametrize("sides", [(1, 16_000_000), (3, 5_000_001)])
+def test_of_a_line_only_the_middle_is_enlarged(sides, portrait):
+    """All of it would take 65 gigabytes."""
+    line = np.broadcast_to((np.arange(sides[1]) + 100).astype(np.uint8), sides)  # no jump in the middle
+    middle = line[:, sides[1] // 2 - 500 : sides[1] - sides[1] // 2 + 500]
+    line, middle = (line.T, middle.T) if portrait else (line, middle)
+    fitted, expected = fit_frame(line, 64, 48, 1), fit_frame(middle, 64, 48, 1)
+    assert np.ptp(expected) >= 1
+    assert np.abs(fitted.astype(int) - expected).max() <= 1

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from svg_common.errors import SvgError, UsageError
+from svg_common.errors import FULL_DISK, SvgError, UsageError
 from svg_common.files import atomic_directory, write_json
 from svg_runtime.offline.engine import Engine
 from svg_runtime.offline.one_video import VideoRows
@@ -278,7 +278,9 @@ def _locked(folder: Path, name: str) -> Iterator[None]:
     lock = FileLock(folder / f".shard-{name}.lock")
     try:
         lock.acquire(timeout=0)
-    except Timeout as error:
+    except OSError as error:
+        if not isinstance(error, Timeout):
+            raise _not_written(folder, error) from error
         raise DatasetInUseError(
             f"shard {name.replace('-of-', '/')} of '{folder}' is being written by another process\n"
             "  wait for it, or give each process a shard of its own: --shard 1/2 and --shard 2/2"
@@ -349,9 +351,11 @@ def _damaged(file: Path, error: Exception) -> UsageError:
 
 
 def _not_written(folder: Path, error: OSError) -> SvgError:
-    reason = error.strerror or str(error)
+    place = error.filename or folder
+    advice = "make room" if error.errno in FULL_DISK else "see that you may write it"
     return SvgError(
-        f"cannot write '{folder}': {reason}\n  what was there before is complete; make room, and run the same command again"
+        f"cannot write '{place}': {error.strerror or error}\n"
+        f"  what was there before is complete; {advice}, and run the same command again"
     )
 
 

@@ -19,7 +19,7 @@ from svg_runtime.serve.schema import Dtype, FrameForm
 
 RAW, PNG, JPEG = "application/octet-stream", "image/png", "image/jpeg"
 MEDIA_TYPES = (RAW, PNG, JPEG)
-SHAPE_PATTERN = r"^[1-9][0-9]{0,4},[1-9][0-9]{0,4}(,[13])?$"
+SHAPE_PATTERN = r"^[1-9][0-9]{0,8},[1-9][0-9]{0,8}(,[13])?$"
 
 _SAMPLE_BYTES = {"float32": 4, "uint8": 1}
 _START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # tables and an extension lie between them

@@ -209,6 +209,16 @@ def test_a_full_disk_is_said_and_survived(svg_forecast, videos, tmp_path):
     assert rows_of(Path("out")) == rows_of(Path("whole"))
 
 
+@pytest.mark.parametrize("lock", [".start.lock", ".shard-1-of-1.lock"])
+def test_a_lock_that_may_not_be_written_is_named(svg_forecast, videos, lock):
+    """As in the folder of another user; a process of root may write everything but a folder."""
+    Path("out", lock).mkdir(parents=True)
+    code, message, _ = svg_forecast(videos)
+    assert code == 1
+    assert f"cannot write '{Path('out', lock).absolute()}': Is a directory" in message
+    assert "see that you may write it" in message
+
+
 def test_a_damaged_part_is_said(svg_forecast, videos):
     svg_forecast(videos / "yard0.mp4")
     (part,) = Path("out").glob("part-*/videos.parquet")

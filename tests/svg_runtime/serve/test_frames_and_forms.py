@@ -58,6 +58,11 @@ def test_raw_bytes_of_any_size_are_fitted_as_svg_live_does(picture, shape):
     assert np.array_equal(read(picture.tobytes(), dtype="uint8", shape=shape), expected)
 
 
+def test_a_line_is_a_picture():
+    line = reader(max_pixels=120_000).read(bytes(120_000), frames.RAW, "uint8", "1,120000")
+    assert line.shape == (64, 64, 1)
+
+
 @pytest.mark.parametrize(
     ("options", "refused"),
     [
@@ -69,6 +74,7 @@ def test_raw_bytes_of_any_size_are_fitted_as_svg_live_does(picture, shape):
         ({"dtype": "uint8", "shape": "0,90"}, "invalid: shape=0,90"),
         ({"dtype": "uint8", "shape": "٣,٣"}, "invalid: shape=٣,٣"),
         ({"dtype": "uint8", "shape": "500,500"}, "too-large: a picture of 500x500 pixels"),
+        ({"dtype": "uint8", "shape": "123456,100000,3"}, "too-large: a picture of 100000x123456 pixels"),
         ({"media_type": "image/png"}, "invalid: the body is not a whole PNG picture"),
     ],
 )  # fmt: skip
