@@ -9,7 +9,6 @@ last minutes they have. `Signals.add` is called for every observed frame; it tak
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from svg_runtime.forecast.forecaster import Observation
 from svg_runtime.live.camera_motion import CameraMotion
 from svg_runtime.live.empty_pictures import EmptyPicture
+from svg_runtime.live.lasting import LastingMean
 from svg_runtime.live.motion import Motion
 from svg_runtime.live.place_ratio import PlaceRatio
 
@@ -46,6 +46,10 @@ _SCENE_CLIP = 3.0  # standard deviations: what differs more counts as this, and 
 _STILL = 8e-4  # of the shorter side: a twentieth of a pixel of 64
 _MOTION_SCALES = 0.25, 0.5  # the least one, and one instead of _PRIOR_SCALE
 
+# 5) what lasts
+_LASTING = 1.5  # a mean over a second varies less than single values do
+_LASTING_MOST = 1.0  # above the present value: an alarm must not outlast what raised it
+
 
 @dataclass(frozen=True)
 class SignalValues:
@@ -56,7 +60,7 @@ class SignalValues:
     motion: float | None  # how fast things move, against how fast they usually do at their place
     scene: float | None  # how far the picture is from what it usually looks like
     camera_motion: float | None  # how far the whole picture has moved since the last frame
-    combined: float | None  # of those that are known
+    combined: float | None  # the largest of those that are known, or what it has been for a second
 
 
 class UsualRange:
@@ -161,6 +165,11 @@ class SceneChange:
 class Signals:
     """Signals of a run, frame by frame.
 
+    Combined is the largest of them, and at least 0: calm does not make up for a forecast that failed, nor easy forecasts for
+    another scene. They depend on each other: what moves unexpectedly is surprising, is forecast badly and is fast. So that they
+    agree says little, and a sum of them would raise more false alarms. That something lasts says more: 1.5 times its mean of
+    about the last second counts if that is larger, up to 1 above the largest of now.
+
     Args:
         interval_s: seconds per model step.
     """
@@ -175,6 +184,7 @@ class Signals:
         self._motion = UsualRange(interval_s)
         self._scene = UsualRange(interval_s)
         self._camera_motion = UsualRange(interval_s, _MOTION_SCALES)
+        self._lasting = LastingMean(interval_s)
 
     def add(
         self, frame: _Floats, observation: Observation, empty: EmptyPicture | None = None, steps: int = 1
@@ -201,8 +211,11 @@ class Signals:
         known = [z for z in (surprise, error, motion, scene, camera_motion) if z is not None]
         if not known:
             return None
+        largest = max(0.0, *known)
+        lasting = _LASTING * self._lasting.add(largest, steps)
+        combined = max(largest, min(lasting, largest + _LASTING_MOST))
         return SignalValues(
-            surprise=surprise, error=error, motion=motion, scene=scene, camera_motion=camera_motion, combined=combined(known)
+            surprise=surprise, error=error, motion=motion, scene=scene, camera_motion=camera_motion, combined=combined
         )
 
     def reset(self, new_scene: bool = False) -> None:
@@ -229,15 +242,7 @@ class Signals:
         """The next frame does not follow the last one."""
         self._shift.reset()
         self._speeds.skip()
-
-
-def combined(z: Sequence[float]) -> float:
-    """The largest, and at least 0: calm does not make up for a forecast that failed, nor easy forecasts for another scene.
-
-    The signals depend on each other: what moves unexpectedly is surprising, is forecast badly and is fast. So that they agree
-    says little, and a sum of them would raise more false alarms.
-    """
-    return max(0.0, *z)
+        self._lasting.reset()
 
 
 def _steps(seconds: float, interval_s: float) -> int:

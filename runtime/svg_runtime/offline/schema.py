@@ -6,7 +6,7 @@ import math
 
 import pyarrow as pa
 
-SCHEMA = "svg-edge/forecasts/3"  # 2: camera_motion, a part of combined; 3: motion, likewise
+SCHEMA = "svg-edge/forecasts/4"  # 2: camera_motion, a part of combined; 3: motion, likewise; 4: what lasts, in combined
 
 _VIDEO = [
     pa.field("video_id", pa.string(), nullable=False),  # of this content at this address

@@ -13,7 +13,7 @@ from svg_common.video.sampling import MAX_STEP_S
 from svg_runtime import Forecaster
 from svg_runtime.forecast.forecaster import Observation
 from svg_runtime.forecast.scores import EarlierForecast, ForecastMemory
-from svg_runtime.live.signals import SceneChange, Signals, UsualRange, combined
+from svg_runtime.live.signals import SceneChange, Signals, SignalValues, UsualRange
 
 STEP_S = 0.1
 
@@ -131,13 +131,6 @@ def test_a_covered_lens_is_a_changed_scene_for_as_long_as_it_is_covered():
     assert min(covered) > 5 * max(usual)
 
 
-def test_the_largest_signal_counts_and_calm_hides_none():
-    assert combined([4.0]) == 4
-    assert combined([3.0, 4.0, 3.5]) == 4
-    assert combined([4.0, -3.0, -3.0]) == 4
-    assert combined([-3.0]) == 0
-
-
 def observed(index: int, rng: np.random.Generator, surprise: float | None = None, forecast: bool = True) -> Observation:
     samples = rng.normal(0.5, 0.02, (8, 64, 64, 3)).astype(np.float32)
     return Observation(index, surprise, (), EarlierForecast(1, samples) if forecast else None)
@@ -239,3 +232,57 @@ def test_signals_are_of_the_forecasts_before_post_processing(tiny_bundle):
         found.append(np.array(values, float))
     assert np.isfinite(found[0][-10:]).all()
     np.testing.assert_allclose(found[1], found[0], atol=1e-3)
+
+
+def combined_of(surprises: list[float], forecasts: bool = True) -> tuple[Signals, list[SignalValues | None]]:
+    """Signals of a camera whose usual surprise is 1; the pictures have nothing but noise."""
+    signals, rng = Signals(STEP_S), np.random.default_rng(0)
+    frame = rng.random((64, 64, 3), dtype=np.float32)
+    return signals, [
+        signals.add(frame, observed(index, rng, surprise, forecasts))
+        for index, surprise in enumerate([*scatter(100), *surprises])
+    ]
+
+
+def test_the_largest_signal_counts_and_calm_hides_none():
+    _, values = combined_of([8.0])
+    last = values[-1]
+    assert last is not None
+    assert last.surprise is not None
+    assert last.surprise == max(value for value in asdict(last).values() if value is not None)
+    assert last.surprise == last.combined
+    assert last.error is not None
+    assert last.error < last.combined
+
+
+def test_calm_is_the_usual():
+    _, values = combined_of([0.01] * 30, forecasts=False)
+    last = values[-1]
+    assert last is not None
+    assert last.surprise is not None
+    assert last.surprise < -3
+    assert last.combined is not None
+    assert 0 <= last.combined < 1
+
+
+def test_what_lasts_counts_more_than_what_is_there_for_a_moment_but_not_longer():
+    _, values = combined_of([20.0] * 30 + [1.0])
+    first, *_, last, after = [(value.surprise, value.combined) for value in values[100:] if value is not None]
+    assert first[0] == first[1]
+    surprise, both = last
+    assert surprise is not None
+    assert both is not None
+    assert both == pytest.approx(surprise + 1)
+    assert after[1] is not None
+    assert after[1] < 2
+
+
+def test_what_lasted_before_a_pause_is_over_after_it():
+    signals, _ = combined_of([6.0] * 30)
+    signals.reset()
+    rng = np.random.default_rng(1)
+    after = signals.add(rng.random((64, 64, 3), dtype=np.float32), observed(0, rng, 1.0, forecast=False))
+    assert after is not None
+    assert after.combined == max(
+        0.0, *(value for name, value in asdict(after).items() if name != "combined" and value is not None)
+    )
