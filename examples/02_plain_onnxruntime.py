@@ -3,7 +3,7 @@
     python examples/02_plain_onnxruntime.py [BUNDLE]
 
 A bundle is ONNX graphs and a manifest.json that says how they fit together. These are the steps of the family svg; the others
-have other graphs (docs/architecture.md).
+have other graphs (docs/export.md#the-graphs).
 """
 
 from __future__ import annotations

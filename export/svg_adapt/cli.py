@@ -98,7 +98,10 @@ def train(
         ),
     ] = None,
     precision: Annotated[
-        Literal["auto", "bf16-mixed", "16-mixed", "32-true"], typer.Option(help="auto: bf16 if the hardware supports it.")
+        Literal["auto", "bf16-mixed", "16-mixed", "32-true"],
+        typer.Option(
+            help="auto: bf16; 16-mixed on a GPU without it, 32-true on a CPU where bf16 is no faster. --resume keeps it."
+        ),
     ] = "auto",
     workers: Annotated[int, typer.Option(min=0, max=256, help="Data loader processes.")] = 0,
     nice: Annotated[

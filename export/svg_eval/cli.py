@@ -40,7 +40,12 @@ def evaluate(
             help="Checkpoint, bundle, hf://user/name, or 'embedded'. Default: the newest bundle in this folder, else embedded."
         ),
     ] = None,
-    backend: Annotated[str | None, typer.Option(help="Inference backend of a bundle. Default: the fastest available.")] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(
+            help="Inference backend of a bundle. Default: cuda if it works, else openvino on CPUs with bf16 units, else cpu."
+        ),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="Device of the backend, or cpu, cuda or cuda:N for a checkpoint.")] = None,
     fp16: Fp16Option = False,
     bf16: Bf16Option = False,

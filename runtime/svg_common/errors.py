@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from enum import IntEnum
 from pathlib import Path
+from typing import Any
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
@@ -25,6 +26,14 @@ class SvgError(Exception):
     """Base of all expected failures. The message says what was given, what was expected and what to do next."""
 
     exit_code = ExitCode.ERROR
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For `pickle` and `copy`: message and attributes. By default they call `__init__` with the message alone."""
+        return _without_init, (type(self), self.args), self.__dict__
+
+
+def _without_init(kind: type[SvgError], args: tuple[Any, ...]) -> SvgError:
+    return kind.__new__(kind, *args)
 
 
 def first_line(error: BaseException | str) -> str:

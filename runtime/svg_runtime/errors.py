@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from svg_common.errors import BackendMissingError, ExitCode, MissingExtraError, SvgError, UsageError
+
+if TYPE_CHECKING:
+    from svg_runtime.forecast.forecaster import Observation
+    from svg_runtime.forecast.noise import FloatArray
 
 
 class BundleError(SvgError):
@@ -51,15 +55,17 @@ class CamerasError(ForecastError):
 
     Attributes:
         failed: camera -> what is wrong with it.
-        results: camera -> what the call returns for the others.
+        results: camera -> what the call returns for the others: observations, or futures.
     """
 
-    def __init__(self, failed: Mapping[int, ForecastError], results: Mapping[int, Any]) -> None:
+    results: dict[int, Observation] | dict[int, FloatArray]
+
+    def __init__(self, failed: Mapping[int, ForecastError], results: dict[int, Observation] | dict[int, FloatArray]) -> None:
         first, error = next(iter(failed.items()))
         others = f" (and of cameras {', '.join(map(str, list(failed)[1:]))})" if len(failed) > 1 else ""
         super().__init__(f"camera {first}{others}: {error}")
         self.failed = dict(failed)
-        self.results = dict(results)
+        self.results = results
 
 
 class ContextNotReadyError(SvgError):

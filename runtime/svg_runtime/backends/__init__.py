@@ -13,7 +13,7 @@ from svg_runtime.backends.base import Backend
 from svg_runtime.backends.gpu_options import GpuOptions, no_effect
 from svg_runtime.bundle.manifest import PRECISIONS, Manifest, Precision
 from svg_runtime.bundle.reader import Bundle
-from svg_runtime.errors import BackendMissingError, BundleError, UsageError
+from svg_runtime.errors import BackendMissingError, BundleError, MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from svg_runtime.backends.onnxruntime.cpu import CpuBackend
@@ -63,7 +63,8 @@ def open_backend(
         name: a backend, or "auto" for a rule of thumb, which `Forecaster.open` takes where it does not measure: cuda where
             onnxruntime-gpu is installed and finds a GPU; else openvino where it is installed and the CPU has bf16 units; else
             cpu.
-        device: where to run; None or "auto" lets the backend choose.
+        device: where to run; None or "auto" lets the backend choose. Another than cpu makes "auto" open the backend that has
+            it: cuda for cuda or cuda:1, openvino for CPU, GPU or NPU.
         precision: fp32, fp16 or bf16; None lets the backend choose. cpu: fp32, which is faster there. openvino: bf16 if the
             bundle has it and the CPU has units for it, else fp32. NVIDIA GPUs: fp16 if the bundle has it. A variant whose
             quality against the truth was not measured is never chosen. With bf16, "auto" means openvino, because cpu does
@@ -184,15 +185,17 @@ def _open_nvidia(request: _Request, name: str, gpu_options: GpuOptions, progress
 
 def _open_fastest(request: _Request) -> Backend:
     """A GPU, then OpenVINO where it is faster, then the cpu backend, whose description tells why the others do not work."""
+    if request.device not in (None, "auto", "cpu"):
+        return _open_backend_with(request, str(request.device))
     if request.precision == "bf16":
         return _open_openvino(request)
     failures = ""
-    if request.device in (None, "auto") and cuda_is_installed():
+    if request.device != "cpu" and cuda_is_installed():
         try:
             return _open_nvidia(request, "cuda", GpuOptions(), NullListener())
         except (BackendMissingError, BundleError) as error:  # a bundle that is damaged fails on the cpu backend, too
             failures += _does_not_work("cuda", error)
-    if request.device in (None, "auto", "cpu") and _openvino_is_faster():
+    if _openvino_is_faster():
         try:
             return _open_openvino(request, remark=failures)
         except (BackendMissingError, BundleError) as error:
@@ -200,6 +203,27 @@ def _open_fastest(request: _Request) -> Backend:
     backend = _open_cpu(request)
     backend.description += failures
     return backend
+
+
+def _open_backend_with(request: _Request, device: str) -> Backend:
+    """The backend that has the device which the user names: cuda or openvino, as the cpu backend has cpu alone.
+
+    Raises:
+        BackendMissingError: no backend has such a device, or it is not available.
+    """
+    from svg_runtime.backends.nvidia.device import is_gpu_name
+    from svg_runtime.backends.openvino.device import is_device_name
+
+    try:
+        if is_gpu_name(device):
+            return _open_nvidia(request, "cuda", GpuOptions(), NullListener())
+        if is_device_name(device):
+            return _open_openvino(request)
+    except (BackendMissingError, MissingExtraError) as error:
+        raise BackendMissingError(f"cannot open the device '{device}': {error}") from error
+    raise BackendMissingError(
+        f"unknown device '{device}'\n  expected cpu; cuda or cuda:1 for an NVIDIA GPU; or CPU, GPU or NPU for OpenVINO"
+    )
 
 
 def _does_not_work(name: str, error: Exception) -> str:

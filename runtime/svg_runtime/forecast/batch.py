@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from svg_common.arguments import check_count, check_flag
-from svg_common.fork import fork_problem, keep_in_children
 from svg_common.progress import ProgressListener
 from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.bundle.manifest import FrameSpec, Manifest, Precision
@@ -32,7 +31,8 @@ from svg_runtime.forecast.checks import (
     checked_noise,
 )
 from svg_runtime.forecast.context import SurpriseUnit
-from svg_runtime.forecast.forecaster import Forecaster, Observation, name_memory_errors
+from svg_runtime.forecast.engine_owner import EngineOwner, name_errors
+from svg_runtime.forecast.forecaster import Forecaster, Observation
 from svg_runtime.forecast.lanes import Lanes, Part, bound_sizes, divide
 from svg_runtime.forecast.model import ContextMode, LoadedModel
 from svg_runtime.forecast.noise import FloatArray, NoiseSource
@@ -41,7 +41,7 @@ from svg_runtime.forecast.scores import EarlierForecast, ForecastScore
 from svg_runtime.forecast_options import Calibrate
 
 _GivenT = TypeVar("_GivenT")
-_ResultT = TypeVar("_ResultT")
+_ResultT = TypeVar("_ResultT", Observation, FloatArray)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class _Seen:
     expected: EarlierForecast | None
 
 
-class BatchForecaster:
+class BatchForecaster(EngineOwner):
     """Forecasts for several cameras with one bundle on one backend. Use it as a context manager; it is not thread-safe.
 
     Camera i gives what a `Forecaster` with the seed `seed + i` gives for the same frames, whatever the other cameras do: they
@@ -80,6 +80,7 @@ class BatchForecaster:
         scored: bool,
         post_process: Sequence[bool],
     ) -> None:
+        super().__init__()
         self._model = LoadedModel.load(
             manifest=opened.bundle.manifest,
             variant=opened.bundle.variant(opened.backend.precision),
@@ -95,14 +96,11 @@ class BatchForecaster:
         self.context: ContextMode = self._model.context
         self.decision: Decision | None = opened.decision  # why "auto" chose this backend, if it was measured
         self._scored = scored
-        self._closed = False
-        self._process = os.getpid()
         self._cameras = [Camera.new(self._model, seed + camera, each) for camera, each in enumerate(post_process)]
         self._lanes = Lanes(opened.backend.lanes)
         self._sizes = bound_sizes(cameras, self._lanes.count, self._model.futures_of(samples))
         self._groups: dict[tuple[int, int], CameraGroup] = {}  # by lane and number of cameras
         self._first = self._group(0, self._sizes[0])
-        keep_in_children(self)
 
     @classmethod
     def open(
@@ -220,11 +218,13 @@ class BatchForecaster:
         return "; ".join(filter(None, [self._model.backend.description, together, chosen, note]))
 
     @property
+    @name_errors
     def surprise_unit(self) -> SurpriseUnit | None:
         """What surprise is measured in, see `Observation`; None for a model that has none."""
         self._check_open()
         return self._first.context.surprise_unit
 
+    @name_errors
     def ready(self, camera: int) -> bool:
         """Whether n_past frames of a camera have been observed.
 
@@ -233,6 +233,7 @@ class BatchForecaster:
         """
         return self._camera(camera).count >= self.manifest.generation.n_past
 
+    @name_errors
     def reset(self, camera: int | None = None, seed: int | None = None) -> None:
         """Discard frames, states and forecasts of one camera, or of all, and restart its noise from its seed.
 
@@ -288,7 +289,7 @@ class BatchForecaster:
         finally:
             self.reset()
 
-    @name_memory_errors
+    @name_errors
     def observe(self, frames: Mapping[int, ArrayLike]) -> dict[int, Observation]:
         """Read the next frame of each camera that has one.
 
@@ -321,7 +322,7 @@ class BatchForecaster:
             self._run(read, self._divide(due, self.samples, by_samples=False))
         return self._finish_all({index: seen[index] for index in checked}, self._observation)
 
-    @name_memory_errors
+    @name_errors
     def forecast(
         self,
         cameras: Iterable[int],
@@ -498,13 +499,6 @@ class BatchForecaster:
                 f"  expected samples={self.samples} and no context_noise; or open it with context='window'",
                 self.samples,
             )
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise UsageError("the forecaster is closed\n  open another one with BatchForecaster.open(...)")
-        problem = fork_problem(self._process, "the forecaster")
-        if problem is not None:
-            raise UsageError(problem)
 
     def _check_ready(self, index: int) -> None:
         seen, n_past = self._cameras[index].count, self.manifest.generation.n_past

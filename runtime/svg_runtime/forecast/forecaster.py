@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import wraps
 from pathlib import Path
 from types import TracebackType
-from typing import ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from svg_common.arguments import check_flag
-from svg_common.fork import fork_problem, keep_in_children
 from svg_common.progress import ProgressListener
 from svg_runtime.backends.base import Backend
 from svg_runtime.backends.computed import ComputedIn
@@ -23,7 +20,7 @@ from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.bundle.manifest import Manifest, Precision, PrecisionVariant
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.calibration.decisions import Decision
-from svg_runtime.errors import BackendError, ContextNotReadyError, ForecastError, StreamContextError, UsageError
+from svg_runtime.errors import ContextNotReadyError, ForecastError, StreamContextError, UsageError
 from svg_runtime.forecast.checks import (
     check_counts,
     check_finite,
@@ -34,6 +31,7 @@ from svg_runtime.forecast.checks import (
     checked_noise,
 )
 from svg_runtime.forecast.context import ContextPosterior, ContextReader, SurpriseUnit
+from svg_runtime.forecast.engine_owner import EngineOwner, name_errors
 from svg_runtime.forecast.model import ContextMode, LoadedModel
 from svg_runtime.forecast.noise import FloatArray, NoiseSource
 from svg_runtime.forecast.observer import Observer
@@ -43,8 +41,6 @@ from svg_runtime.forecast.scores import EarlierForecast, ForecastMemory, Forecas
 from svg_runtime.forecast.separate_rollout import SeparateRollout
 from svg_runtime.forecast_options import Calibrate
 
-_Arguments = ParamSpec("_Arguments")
-_Result = TypeVar("_Result")
 MAX_CACHED_ROLLOUTS = 4  # of each kind, a set of device buffers per samples and horizon; the oldest is freed first
 
 
@@ -61,20 +57,7 @@ class Observation:
     expected: EarlierForecast | None = field(default=None, compare=False)
 
 
-def name_memory_errors(method: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """Let `method` raise a BackendError when memory runs out."""
-
-    @wraps(method)
-    def named(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
-        try:
-            return method(*args, **kwargs)
-        except MemoryError as error:
-            raise BackendError(f"out of memory: {error}\n  close other programs, or lower samples and horizon") from error
-
-    return named
-
-
-class Forecaster:
+class Forecaster(EngineOwner):
     """Forecasts video with a bundle. Use it as a context manager; it is not thread-safe, and not usable after a fork.
 
     The generation rule of a stochastic model (Denton and Fergus 2018, `generate_svg_lp.py`): the context is read through the
@@ -96,6 +79,7 @@ class Forecaster:
         post_process: bool = False,
     ) -> None:
         check_counts(samples, horizon)
+        super().__init__()
         self._model = LoadedModel.load(
             manifest=bundle.manifest, variant=variant, backend=backend, context=context, fused=fused, shuffled=shuffled
         )
@@ -117,9 +101,6 @@ class Forecaster:
         self._context_posterior: ContextPosterior | None = None
         self._last_frame: FloatArray | None = None
         self.decision: Decision | None = None  # why "auto" chose this backend, if it was measured
-        self._closed = False
-        self._process = os.getpid()
-        keep_in_children(self)
         self.reset()
 
     @classmethod
@@ -263,17 +244,20 @@ class Forecaster:
         return self._backend.computed_in
 
     @property
+    @name_errors
     def surprise_unit(self) -> SurpriseUnit | None:
         """What surprise is measured in, see `Observation`; None for a model that has none."""
         self._check_open()
         return self._reader.surprise_unit
 
     @property
+    @name_errors
     def ready(self) -> bool:
         """Whether n_past frames have been observed."""
         self._check_open()
         return self._observer.count >= self.manifest.generation.n_past
 
+    @name_errors
     def reset(self) -> None:
         """Discard all frames, states and forecasts, and restart the noise from the seed."""
         self._check_open()
@@ -317,7 +301,7 @@ class Forecaster:
         finally:
             self.reset()
 
-    @name_memory_errors
+    @name_errors
     def observe(self, frame: ArrayLike) -> Observation:
         """Read the next frame.
 
@@ -353,7 +337,7 @@ class Forecaster:
             check_finite(surprise, "the surprise is not a finite number")
         return Observation(index, surprise, scores, expected)
 
-    @name_memory_errors
+    @name_errors
     def forecast(
         self,
         samples: int | None = None,
@@ -413,7 +397,7 @@ class Forecaster:
         # 4) remember them, to be scored when their frames arrive
         return self._memory.remember(self._observer.count - 1, self._last_frame, futures)
 
-    @name_memory_errors
+    @name_errors
     def reconstruct(
         self, truth: ArrayLike, noise: ArrayLike | None = None, context_noise: ArrayLike | None = None
     ) -> FloatArray:
@@ -486,13 +470,6 @@ class Forecaster:
                 del cache[next(iter(cache))]
             cache[samples, horizon] = self._model.make_rollout(self._observer.condition, samples, horizon, fused)
         return cache[samples, horizon]
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise UsageError("the forecaster is closed\n  open another one with Forecaster.open(...)")
-        problem = fork_problem(self._process, "the forecaster")
-        if problem is not None:
-            raise UsageError(problem)
 
     def _check_ready(self) -> None:
         if not self.ready:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -261,7 +261,7 @@ class LiveLoop:
                 return ask()
         except CamerasError as error:
             self._fail([one for one in asked if one.number in error.failed], error.failed)
-            return error.results
+            return cast("dict[int, Answer]", error.results)
         except (SvgError, RuntimeError) as error:
             self._fail(asked, dict.fromkeys([one.number for one in asked], error))
             return {}

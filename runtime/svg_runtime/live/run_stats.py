@@ -74,12 +74,20 @@ class RunStats:
             "frames": dict(frames),
             "alarms": sum(camera.alarms.summary()["count"] for camera in self.cameras),
             "batches": {str(size): count for size, count in sorted(self.batches.items())},
-            "events": self.events.summary(),
+            "events": self._events(),
             "recorded": [recorder.summary() for recorder in self.recorders],
             **({"adaptive": self.adaptive.summary()} if self.adaptive else {}),
             "peak_rss_mib": peak_rss_mib(),
             "cameras": {str(camera.name): _own(camera.summary()) for camera in self.cameras},
         }
+
+    def _events(self) -> dict[str, Any]:
+        """Counts of the process and of all cameras; the messages of the process alone, as each camera has its own."""
+        own = self.events.summary()
+        counts = Counter[str](own["counts"])
+        for camera in self.cameras:
+            counts.update(camera.events.summary()["counts"])
+        return {**own, "counts": dict(counts)}
 
 
 def _own(summary: dict[str, Any]) -> dict[str, Any]:

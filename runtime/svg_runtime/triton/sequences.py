@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Lock
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from svg_runtime.errors import CamerasError, SvgError
 from svg_runtime.forecast.batch import BatchForecaster
 from svg_runtime.forecast.checks import checked_frame
+from svg_runtime.forecast.forecaster import Observation
 from svg_runtime.forecast.noise import FloatArray
 
 _LOG = logging.getLogger(__name__)
@@ -166,7 +168,7 @@ class Sequences:
         try:
             seen = self._batch.observe(frames)
         except CamerasError as error:
-            seen, failed = error.results, dict(error.failed)
+            seen, failed = cast("dict[int, Observation]", error.results), dict(error.failed)
         except SvgError as error:
             seen, failed = {}, dict.fromkeys(frames, error)
         answers: dict[int, FrameAnswer | SvgError] = {}
@@ -186,7 +188,7 @@ class Sequences:
         try:
             futures = self._batch.forecast(cameras.values()) if cameras else {}
         except CamerasError as error:
-            futures, failed = error.results, dict(error.failed)
+            futures, failed = cast("dict[int, FloatArray]", error.results), dict(error.failed)
         except SvgError as error:
             futures, failed = {}, dict.fromkeys(cameras.values(), error)
         added: dict[int, FrameAnswer | SvgError] = {}

@@ -207,6 +207,26 @@ def test_another_device_is_refused(bundle, name):
     assert caught.value.exit_code == ExitCode.BACKEND_MISSING
 
 
+@pytest.mark.parametrize("device", ["tpu", "CUDA", "cuda:x", "cuda:1234", "gpus", "CPUS", ""])
+def test_auto_names_the_devices_that_it_knows(bundle, device):
+    with pytest.raises(
+        BackendMissingError, match=rf"unknown device '{device}'\n  expected cpu; cuda .*; or CPU, GPU"
+    ) as caught:
+        open_backend(bundle, "auto", device, None)
+    assert caught.value.exit_code == ExitCode.BACKEND_MISSING
+
+
+@pytest.mark.parametrize(("device", "backend", "module"), [("cuda", "cuda", "onnxruntime"), ("NPU", "openvino", "openvino")])
+def test_auto_names_the_device_and_what_to_install_for_it(bundle, monkeypatch, device, backend, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(
+        BackendMissingError,
+        match=rf"cannot open the device '{device}': the {backend} backend needs .*\n  install .*pip install",
+    ) as caught:
+        open_backend(bundle, "auto", device, None)
+    assert caught.value.exit_code == ExitCode.BACKEND_MISSING
+
+
 @pytest.mark.parametrize("device", [None, "auto", "cpu"])
 def test_cpu_and_auto_are_accepted_as_device(bundle, device):
     backend = open_backend(bundle, "cpu", device, "fp16")

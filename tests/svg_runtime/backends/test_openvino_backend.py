@@ -520,6 +520,22 @@ def test_auto_chooses_openvino_on_cpus_with_bf16_units(bundle, monkeypatch):
         backend.close()
 
 
+@pytest.mark.parametrize("device", ["CPU", "cpu:f32"])
+def test_auto_takes_openvino_for_a_device_of_its_own(bundle, device):
+    with closing(open_backend(bundle, "auto", device, None)) as backend:
+        assert backend.name == "openvino"
+
+
+@pytest.mark.parametrize("device", ["GPU.7", "npu:f16"])
+def test_auto_refuses_a_device_of_openvino_that_is_not_here(bundle, device):
+    finds_none = (
+        rf"cannot open the device '{device}': openvino finds no device '{device.partition(':')[0]}'.*\n  expected .*CPU"
+    )
+    with pytest.raises(BackendMissingError, match=finds_none) as caught:
+        open_backend(bundle, "auto", device, None)
+    assert caught.value.exit_code == ExitCode.BACKEND_MISSING
+
+
 def test_auto_reports_that_openvino_does_not_work(bundle, monkeypatch, broken_openvino):
     monkeypatch.setattr(openvino_device, "has_bf16_units", lambda: True)
     backend = open_backend(bundle, "auto", None, None)

@@ -6,6 +6,7 @@ import gc
 import itertools
 import os
 import sys
+from contextlib import closing
 from types import SimpleNamespace
 
 import numpy as np
@@ -406,6 +407,20 @@ def test_auto_takes_a_gpu_that_works(fused_bundle, frames, monkeypatch):
     on_cpu = open_backend(Bundle.open(fused_bundle), "auto", "cpu", None)
     assert on_cpu.name != "cuda"
     on_cpu.close()
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "0"])
+def test_auto_takes_the_gpu_that_is_named(fused_bundle, device):
+    with closing(open_backend(Bundle.open(fused_bundle), "auto", device, None)) as backend:
+        assert backend.name == "cuda"
+
+
+def test_auto_refuses_the_gpu_that_is_named_if_it_is_not_here_or_does_not_work(fused_bundle, ort):
+    with pytest.raises(BackendMissingError, match=r"device 'cuda:1': the cuda .* finds no device cuda:1\n  expected .*cuda:0"):
+        open_backend(Bundle.open(fused_bundle), "auto", "cuda:1", None)
+    ort.broken.add(CUDA)
+    with pytest.raises(BackendMissingError, match="cannot open the device 'cuda': the cuda backend cannot start"):
+        open_backend(Bundle.open(fused_bundle), "auto", "cuda", None)
 
 
 def test_auto_reports_a_gpu_that_does_not_work(fused_bundle, cuda, ort, monkeypatch):

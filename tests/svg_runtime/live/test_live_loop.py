@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from svg_common.errors import ExitCode
-from svg_runtime.bundle.reader import Bundle
+from svg_runtime.bundle.reader import KNOWS_DIGITS_ONLY, Bundle
 from svg_runtime.errors import SourceLostError
 from svg_runtime.forecast.forecaster import Forecaster
 from svg_runtime.forecast.scores import ForecastScore
@@ -153,13 +153,14 @@ def test_a_video_takes_the_embedded_camera_model_and_the_synthetic_camera_the_di
         shutil.copytree(tiny_bundle, package / f"{name}.svgb")
     for module in ("svg_runtime.bundle.reader", "svg_runtime.live.loop"):
         monkeypatch.setattr(f"{module}.EMBEDDED_FOLDER", package)
+        monkeypatch.setattr(f"{module}.EMBEDDED_MODEL", package / "digits.svgb")
     write_video(tmp_path / "a.mp4", frames=7)
     small = ("--headless", "--max-frames", "2", "--samples", "2", "--horizon", "2")
     for source, chosen in ((("--source", "a.mp4"), "camera"), ((), "digits"), (("--source", "synthetic://digits"), "digits")):
         code, stderr, _ = svg_live(*small, *source, model=False)
         assert code == 0, stderr
         assert f"no --model: using {chosen}.svgb (embedded)" in stderr
-        assert "knows only moving digits" not in stderr
+        assert KNOWS_DIGITS_ONLY not in stderr
 
 
 def test_the_embedded_digits_say_once_that_they_know_digits_only(svg_live, tmp_path):

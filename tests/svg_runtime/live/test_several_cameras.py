@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -140,6 +141,8 @@ def test_a_lost_camera_ends_alone(svg_live, monkeypatch):
     ends = {name: (camera["stopped_by"], camera["frames"]["seen"]) for name, camera in stats["cameras"].items()}
     assert ends == {"digits": ("lost source", 3), "digits-2": ("end of source", 6)}
     assert stats["cameras"]["digits"]["events"]["counts"] == {"ended": 1}
+    counts = [Counter(camera["events"]["counts"]) for camera in stats["cameras"].values()]
+    assert stats["events"]["counts"] == sum(counts, Counter())
 
 
 class Noisy(Scripted):

@@ -13,6 +13,8 @@ from svg_common.command import require_modules
 from svg_common.signals import defer_interrupts
 from svg_runtime.errors import BackendError, BackendMissingError
 
+_GPU_NAME = r"cuda|(?:cuda:)?(\d{1,3})"
+
 
 @dataclass(frozen=True)
 class GpuName:
@@ -231,15 +233,20 @@ class CudaDevice:
         return values[0] if values else None
 
 
+def is_gpu_name(requested: str) -> bool:
+    """Whether a user means an NVIDIA GPU: cuda, cuda:1 or 1."""
+    return re.fullmatch(_GPU_NAME, requested) is not None
+
+
 def _parse_index(backend: str, requested: str | None) -> int:
-    if requested in (None, "auto", "cuda"):
+    if requested in (None, "auto"):
         return 0
-    found = re.fullmatch(r"(?:cuda:)?(\d{1,3})", str(requested))
+    found = re.fullmatch(_GPU_NAME, str(requested))
     if not found:
         raise BackendMissingError(
             f"the {backend} backend has no device '{requested}'\n  expected cuda, or cuda:1 for the second GPU"
         )
-    return int(found[1])
+    return int(found[1] or 0)
 
 
 def _check_available(cuda: Any, backend: str, index: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import re
 import sys
 import tempfile
 from collections import Counter
@@ -91,6 +92,11 @@ def _core_and_its_process() -> tuple[int, Any]:
     core = load_openvino().Core()
     keep_in_children(core)
     return os.getpid(), core
+
+
+def is_device_name(requested: str) -> bool:
+    """Whether a user means a device of OpenVINO: CPU, GPU.1, NPU, GPU:f16, in upper or lower case."""
+    return re.fullmatch(r"(cpu|gpu|npu)(\.\d+)?(:.*)?", requested.lower()) is not None
 
 
 def choose_placement(
