@@ -22,6 +22,7 @@ from svg_adapt.cli import app as train
 from svg_eval.cli import app as evaluation
 from svg_export.cli import app as export
 from svg_runtime.bench.cli import app as bench
+from svg_runtime.bundle.contract import RESERVED_NAMES
 from svg_runtime.doctor.cli import app as doctor
 from svg_runtime.live.cli import app as live
 from svg_runtime.offline.cli import app as forecast
@@ -169,6 +170,22 @@ def test_every_command_is_documented():
     assert {name for script in scripts for name, _ in commands_in(script)} == set(COMMANDS)
 
 
+def help_of(command: str) -> dict[str, str]:
+    """Option -> its help."""
+    return {str(option.name): getattr(option, "help", None) or "" for option in COMMANDS[command].params}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_only_a_command_that_measures_promises_the_fastest_backend(command):
+    options = help_of(command)
+    assert "fastest" not in options.get("backend", "") or "calibrate" in options
+
+
+def test_help_of_the_training_precision_names_all_that_auto_may_choose():
+    said = help_of("svg-train")["precision"]
+    assert [precision for precision in ("bf16", "16-mixed", "32-true", "--resume") if precision not in said] == []
+
+
 def test_files_that_pytest_and_python_are_given_exist():
     scripts = [block for page in PAGES for block in code_blocks(page.read_text(encoding="utf-8"), "sh")]
     words = {word for script in scripts for command in simple_commands(script) for word in command}
@@ -226,6 +243,11 @@ def test_files_that_a_page_names_exist(page):
     named = re.compile(r"(svg_\w+|export|runtime|tests|docs)/[\w/.-]+(\.(py|md|toml)|/)")
     found = [code for code in inline_code(page.read_text(encoding="utf-8")) if named.fullmatch(code) and "NAME" not in code]
     assert [name for name in found if not any((folder / name).exists() for folder in folders)] == []
+
+
+def test_the_page_of_families_lists_the_names_that_no_state_may_have():
+    page = (ROOT / "docs" / "add-a-family.md").read_text(encoding="utf-8")
+    assert set(inline_code(page)) >= RESERVED_NAMES
 
 
 def arrow_table(name: str) -> dict[str, set[str]]:

@@ -430,7 +430,8 @@ def _finish(options: LiveOptions, run: RunStats, console: Console) -> None:
     finally:  # what is not written can be read at least
         print_summary(console, summary, written)
         if run.taken > 0 and run.forecast == 0:
-            console.print("svg-live: no forecast was made: the run ended before the model had seen enough frames", markup=False)
+            reason = "the run ended before the model had seen enough frames"
+            console.print(as_warning(f"svg-live: no forecast was made: {reason}"), markup=False)
 
 
 def _raise_if_all_ended(cameras: Sequence[CameraRun]) -> None:

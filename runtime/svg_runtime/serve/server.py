@@ -16,6 +16,7 @@ from rich.console import Console
 from starlette.types import ASGIApp
 
 from svg_common.errors import ExitCode, SvgError, UsageError
+from svg_common.journal import as_warning
 from svg_common.progress import ProgressDisplay
 from svg_runtime.live.stop import StopRequest
 from svg_runtime.machine.hardware import usable_cores
@@ -114,7 +115,7 @@ def run_server(options: ServeOptions, console: Console) -> None:
         finally:
             closed = _end(thread, server.sessions)
         if not closed:
-            console.print("svg-serve: ended before all sessions were closed", markup=False)
+            console.print(as_warning("svg-serve: ended before all sessions were closed"), markup=False)
             os._exit(ExitCode.INTERRUPTED if stop.interrupted else ExitCode.OK)  # Python would wait for what they compute
         if stop.interrupted:
             raise KeyboardInterrupt

@@ -45,17 +45,16 @@ class StreamSlots:
         self._taken: Counter[str] = Counter()
         self.count = 0
 
-    def free_for(self, client: str) -> bool:
-        """Whether `client`, an address, may open another stream."""
-        return self.count < self._limits.streams and self._taken[client] < self._limits.streams_per_client
-
     @contextmanager
-    def taken_by(self, client: str) -> Iterator[None]:
-        """Hold a slot for `client` while the block runs."""
+    def taken_by(self, client: str) -> Iterator[bool]:
+        """Hold a slot for `client`, an address, while the block runs; the block gets whether there was a free one."""
+        if self.count >= self._limits.streams or self._taken[client] >= self._limits.streams_per_client:
+            yield False
+            return
         self._taken[client] += 1
         self.count += 1
         try:
-            yield
+            yield True
         finally:
             self.count -= 1
             self._taken[client] -= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -11,6 +12,7 @@ import typer
 from typer.main import get_command
 
 from svg_common.errors import UsageError
+from svg_common.journal import JournalStream
 from svg_common.toml_files import read_toml, toml_lines
 from svg_runtime.live.cli import app, live
 from svg_runtime.live.config.configured import configured
@@ -270,7 +272,7 @@ def test_an_empty_text_is_refused(line, message, tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="rights of files")
-def test_a_password_that_others_may_read_is_warned_about(tmp_path, capsys):
+def test_a_password_that_others_may_read_is_warned_about(tmp_path, capsys, monkeypatch):
     config = write(tmp_path / "live.toml", 'source = "rtsp://u:secret@h"')
     os.chmod(config, 0o644)
     Recorder().run("--config", config)
@@ -280,6 +282,12 @@ def test_a_password_that_others_may_read_is_warned_about(tmp_path, capsys):
     os.chmod(config, 0o600)
     Recorder().run("--config", config)
     assert capsys.readouterr().err == ""
+    os.chmod(config, 0o644)
+    monkeypatch.setattr("sys.stderr", JournalStream(sys.stderr))
+    Recorder().run("--config", config)
+    sys.stderr.detach()
+    levels = [line[:3] for line in capsys.readouterr().err.splitlines()]
+    assert levels == ["<4>", "<4>"]
     assert not has_password("rtsp://u:${PW}@h")
     assert not has_password("rtsp://host:554/a@b")
 

@@ -230,6 +230,43 @@ def test_a_camera_that_falls_silent_is_lost_and_old_pictures_are_not_returned(mo
     assert events.counts == {"camera_lost": 1}
 
 
+class Single(Cut):
+    """Breaks every connection after its first picture."""
+
+    def parts(self) -> Iterator[bytes]:
+        self.server.requests.append(self.requestline)
+        return islice(super().parts(), 1)
+
+
+def test_a_camera_that_breaks_after_each_picture_is_seen_and_not_flooded(monkeypatch):
+    monkeypatch.setattr("svg_runtime.live.sources.stream_capture._BACKLOG_S", -1.0)  # the first one is as good as any
+    events = EventLog()
+    with switched_on(Single) as server:
+        start_s = time.monotonic()
+        camera = camera_at(f"http://{server.address}/video", events, reconnect_s=5.0)
+        frames = list(islice(camera.frames(), 5))
+        took_s = time.monotonic() - start_s
+        camera.close()
+    assert [frame.clip for frame in frames] == [0, 1, 2, 3, 4]
+    assert took_s > 0.1 + 0.2 + 0.4 + 0.8
+    assert len(server.requests) == 5
+    assert events.counts["camera_back"] == 4
+
+
+def test_a_network_camera_that_does_not_respond_is_not_to_be_unplugged(monkeypatch):
+    monkeypatch.setattr("svg_runtime.live.sources.stream_capture.RESPONSE_TIMEOUT_S", 0.1)
+    with switched_on(Rtsp) as server:
+        camera = camera_at(f"rtsp://{server.address}/cam", reconnect_s=0.2)
+        frames = camera.frames()
+        next(frames)
+        server.silent.set()
+        with pytest.raises(SourceLostError, match="does not respond") as lost:
+            list(frames)
+        camera.close()
+    assert "check that the camera is on and reachable from this machine, then restart" in str(lost.value)
+    assert "unplug" not in str(lost.value)
+
+
 class Silent(socketserver.BaseRequestHandler):
     """Accepts connections and sends nothing."""
 

@@ -15,8 +15,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from svg_common import journal
 from svg_runtime.live.service import ServiceManager, ServiceReport
 from svg_runtime.live.stop import StopRequest
+from tests.svg_runtime.live.live_helpers import write_video
 
 MAIN = "from svg_runtime.live.cli import main; main()"
 
@@ -327,3 +329,15 @@ def test_a_camera_that_is_away_is_no_reason_for_the_watchdog(tmp_path):
         process.kill()
         process.communicate()
         systemd.close()
+
+
+# ---- The journal ----
+
+
+def test_a_run_that_has_forecast_nothing_is_a_warning_in_the_journal(svg_live, monkeypatch):
+    monkeypatch.setattr(journal, "stderr_is_journal", lambda: True)
+    write_video(Path("short.mp4"), frames=2)
+    code, stderr, _ = svg_live("--headless", "--source", "short.mp4", "--max-frames", "2")
+    sys.stderr.detach()
+    assert code == 0
+    assert "<4>svg-live: no forecast was made: the run ended before the model had seen enough frames\n" in stderr

@@ -326,6 +326,21 @@ def camera_on(path: Path, events: EventLog, stop: StopRequest, **options) -> Cam
     return CameraSource(str(path), ticker=Ticker(0.02, stop), stop=stop, events=events, **options)
 
 
+class Delivering:
+    """A device that delivers a picture of each given time, at once, and then nothing."""
+
+    def __init__(self, *times_s: float) -> None:
+        self._times_s = iter(times_s)
+        self.captured_s: float | None = None
+
+    def read(self):
+        self.captured_s = next(self._times_s, None)
+        return (False, None) if self.captured_s is None else (True, np.zeros((4, 4, 3), np.uint8))
+
+    def release(self) -> None:
+        pass
+
+
 class TestCamera:
     def test_a_camera_yields_the_newest_picture_and_each_only_once(self, tmp_path):
         path = write_video(tmp_path / "camera.mp4", frames=24, brightness_code=True)
@@ -392,6 +407,39 @@ class TestCamera:
         camera.close()
         assert lost.value.exit_code == ExitCode.SOURCE_LOST
         assert events.counts == {"camera_lost": 1}
+
+    def test_a_camera_that_opens_and_delivers_nothing_is_not_back(self):
+        devices = iter([Delivering(100.0)])
+        events, stop = EventLog(), StopRequest()
+        camera = CameraSource(
+            "camera 3", lambda: next(devices, Delivering()), Ticker(0.005, stop), stop, events, retry_s=0.3
+        )  # fmt: skip
+        camera._thread.join(5)
+        with pytest.raises(SourceLostError, match=r"within 0\.3 s: it can be opened, but delivers no frames"):
+            camera._thread.latest(newer_than=1, max_age_s=1, timeout_s=0, stop=stop)
+        assert events.counts == {"camera_lost": 1}
+
+    @pytest.mark.parametrize(
+        ("lasts_s", "pauses_s"), [(4.9, [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]), (5.1, [0.1] * 7)], ids=["broke", "lasted"]
+    )
+    def test_pauses_grow_until_a_connection_has_lasted(self, lasts_s, pauses_s):
+        def reopen() -> Delivering:
+            return Delivering(200.0, 200.0 + lasts_s)
+
+        waited_s: list[float] = []
+
+        def wait(pause_s: float) -> bool:
+            waited_s.append(pause_s)
+            if len(waited_s) == len(pauses_s):
+                thread._closing.set()
+            return thread._closing.is_set()
+
+        events = EventLog()
+        thread = CaptureThread("camera 3", reopen(), reopen, events, retry_s=10)
+        thread._closing.wait = wait  # type: ignore[assignment]
+        thread.run()
+        assert waited_s == pauses_s
+        assert events.counts == {"camera_lost": 7, "camera_back": 6}
 
     def test_the_capture_threads_own_error_reaches_the_reader(self):
         class Broken:

@@ -92,12 +92,13 @@ def test_a_signal_lets_the_running_forecast_finish(number, code):
 
 
 HANGING = """
-import time
+import os, time
 from svg_runtime import Forecaster
 from svg_runtime.serve import cli, server
 server._GRACE_S, server._CLOSE_S, server._THREADS_S = {grace_s}, 1.0, 0.2
 Forecaster.warm_up = lambda self: None
 Forecaster.forecast = lambda *arguments: time.sleep(60)
+os.environ["JOURNAL_STREAM"] = "%d:%d" % (os.fstat(2).st_dev, os.fstat(2).st_ino)
 cli.main()
 """
 
@@ -121,7 +122,7 @@ def test_a_forecast_that_hangs_does_not_keep_the_server_alive(signals, grace_s, 
                 process.send_signal(number)
                 time.sleep(0.5)  # two at once would be one
             assert process.wait(20) == code
-        assert "ended before all sessions were closed" in process.stderr.read()
+        assert "<4>svg-serve: ended before all sessions were closed" in process.stderr.read()
 
 
 DEFECTIVE = """

@@ -290,9 +290,11 @@ def test_a_token_in_utf_16_is_named_as_that(tmp_path):
 
 def test_streams_are_counted_by_client():
     slots = StreamSlots(WebLimits(streams=3, streams_per_client=2))
-    with slots.taken_by("a"), slots.taken_by("a"):
-        assert not slots.free_for("a")
-        assert slots.free_for("b")
-        with slots.taken_by("b"):
-            assert not slots.free_for("c")
+    with slots.taken_by("a") as first, slots.taken_by("a") as second, slots.taken_by("a") as third:
+        assert (first, second, third) == (True, True, False)
+        with slots.taken_by("b") as of_another, slots.taken_by("c") as beyond_all:
+            assert (of_another, beyond_all) == (True, False)
+            assert slots.count == 3
     assert slots.count == 0
+    with slots.taken_by("a") as again:
+        assert again

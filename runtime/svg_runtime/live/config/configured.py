@@ -16,6 +16,7 @@ import typer
 import svg_runtime
 from svg_common.command import stderr_console
 from svg_common.errors import UsageError
+from svg_common.journal import as_warning
 from svg_common.toml_files import toml_lines
 from svg_runtime.live.config.live_config import CAMERAS, LiveConfig, each_text, merge
 from svg_runtime.live.config.settings import Setting, actions_of, opposite, plain, settings_of
@@ -138,7 +139,7 @@ def _from_file(loaded: LiveConfig | None, only: str | None, given: Mapping[str, 
         return {}
     warning = loaded.password_warning()
     if warning is not None:
-        stderr_console().print(f"svg-live: {warning}", markup=False)
+        stderr_console().print(as_warning(f"svg-live: {warning}"), markup=False)
     merged = merge(loaded.defaults if several else loaded.choose(only, given), given)
     return {key: value for key, value in merged.items() if key not in given}
 

@@ -23,6 +23,7 @@ from starlette.responses import (
     StreamingResponse,
 )
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from svg_common.errors import SvgError
 from svg_common.files import storable
@@ -237,15 +238,25 @@ class Routes:
     def _stream_answer(self, request: Request, pieces: AsyncIterator[Any], kind: str) -> Response:
         if request.method == "HEAD":
             return Response(headers={"content-type": kind})
-        client = request.client.host if request.client else ""
-        if not self._slots.free_for(client):
-            raise HTTPException(503, "too many streams are open; close some pages", headers={"retry-after": "5"})
-        return StreamingResponse(self._counted(client, pieces), headers={"content-type": kind})
+        return _StreamAnswer(self._slots, request.client.host if request.client else "", pieces, kind)
 
-    async def _counted(self, client: str, pieces: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        with self._slots.taken_by(client):
-            async for piece in pieces:
-                yield piece
+
+class _StreamAnswer(StreamingResponse):
+    """An answer that does not end by itself: 503 if no slot is free for its client.
+
+    It holds its slot from the check on, until it has ended or was cancelled, even if it never began.
+    """
+
+    def __init__(self, slots: StreamSlots, client: str, pieces: AsyncIterator[Any], kind: str) -> None:
+        super().__init__(pieces, headers={"content-type": kind})
+        self._slots = slots
+        self._client = client
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._slots.taken_by(self._client) as is_free:
+            if not is_free:
+                raise HTTPException(503, "too many streams are open; close some pages", headers={"retry-after": "5"})
+            await super().__call__(scope, receive, send)
 
 
 def _live_feed(camera: PageCamera, request: Request) -> Feed:

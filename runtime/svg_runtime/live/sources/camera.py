@@ -12,7 +12,7 @@ import numpy as np
 from svg_common.video.sampling import longest_hold_s
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.sources.base import SourceFrame
-from svg_runtime.live.sources.capture import CaptureDevice, CapturedFrame, CaptureThread
+from svg_runtime.live.sources.capture import HANG_ADVICE, CaptureDevice, CapturedFrame, CaptureThread
 from svg_runtime.live.sources.pacing import SLOWER_THAN_MODEL, Ticker, is_same_step
 from svg_runtime.live.stop import StopRequest
 
@@ -40,6 +40,7 @@ class CameraSource:
         events: event log for lost connections.
         retry_s: how long to wait for a lost camera.
         response_timeout_s: longest time in which the device reports that there is no picture.
+        hang_advice: what to do about a camera that does not respond, for the message.
 
     Raises:
         NoPictureError: the camera cannot be opened, or delivers no picture.
@@ -54,6 +55,7 @@ class CameraSource:
         events: EventLog,
         retry_s: float = DEFAULT_RETRY_S,
         response_timeout_s: float = _RESPONSE_TIMEOUT_S,
+        hang_advice: str = HANG_ADVICE,
     ) -> None:
         self.name = self.description = name
         self.dropped = 0
@@ -63,7 +65,9 @@ class CameraSource:
         self._step_s: float | None = None  # None: the camera's rate is not known yet
         self._skipped = 0  # pictures that were not seen, and may be those of ticks that were missed
         self._timeout_s = retry_s + response_timeout_s
-        self._thread = CaptureThread(name=name, device=open_device(), open_device=open_device, events=events, retry_s=retry_s)
+        self._thread = CaptureThread(
+            name=name, device=open_device(), open_device=open_device, events=events, retry_s=retry_s, hang_advice=hang_advice
+        )
         self._thread.start()
 
     @property

@@ -21,8 +21,10 @@ from svg_runtime.live.sources.base import Picture
 from svg_runtime.live.sources.camera_settings import CameraSettings
 from svg_runtime.live.stop import StopRequest
 
+HANG_ADVICE = "unplug it and plug it in again, then restart"  # for a camera at this machine
 _FAILED_READS = 3  # in a row; one bad MJPEG picture is not a reason to reconnect
 _BACK_OFF_S = (0.1, 2.0)  # first and longest pause between two attempts to reconnect
+_STEADY_S = 5.0  # a connection that has delivered pictures for so long has not broken at once: pauses begin at the first again
 _POLL_S = 0.02  # the reader polls the stop flag, because a signal handler must not take the lock; windows show pictures then
 
 _RATE_PICTURES = (20, 100)  # fewest and most intervals from which the rate of a camera is told
@@ -145,6 +147,7 @@ class CaptureThread(threading.Thread):
         open_device: reopens it after a loss, or raises `NoPictureError`.
         events: event log for losses and reconnects.
         retry_s: how long to wait for a lost camera.
+        hang_advice: what to do about a camera that does not respond, for the message.
     """
 
     def __init__(
@@ -154,6 +157,7 @@ class CaptureThread(threading.Thread):
         open_device: Callable[[], CaptureDevice],
         events: EventLog,
         retry_s: float,
+        hang_advice: str = HANG_ADVICE,
     ) -> None:
         super().__init__(
             name=f"capture of {name}", daemon=True
@@ -163,6 +167,7 @@ class CaptureThread(threading.Thread):
         self._open_device = open_device
         self._events = events
         self._retry_s = retry_s
+        self._hang_advice = hang_advice
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._newest: CapturedFrame | None = None
@@ -175,6 +180,9 @@ class CaptureThread(threading.Thread):
         self._settled_rate: float | None = None
         self._long_s: list[float] = []  # intervals that are pauses, in a row
         self._connected_anew = False
+        self._first_s: float | None = None  # when the first picture of this connection was taken
+        self._lost_s: float | None = None  # when the camera was lost; None: it delivers pictures
+        self._back_off_s = _BACK_OFF_S[0]
         self.captured = 0
 
     def latest(self, newer_than: int, max_age_s: float, timeout_s: float, stop: StopRequest) -> CapturedFrame | None:
@@ -193,8 +201,7 @@ class CaptureThread(threading.Thread):
         frame = self.newer(newer_than, max_age_s, time.monotonic() + timeout_s, stop)
         if frame is None and not stop:
             raise SourceLostError(
-                f"{self._camera} delivered no frame for {timeout_s:g} s and does not respond.\n"
-                "  unplug it and plug it in again, then restart"
+                f"{self._camera} delivered no frame for {timeout_s:g} s and does not respond.\n  {self._hang_advice}"
             )
         return frame
 
@@ -270,6 +277,7 @@ class CaptureThread(threading.Thread):
         captured_s = getattr(self._device, "captured_s", None) or time.monotonic()
         if self._newest is not None:
             self._note_interval(captured_s - self._newest.captured_s)
+        self._note_delivery(captured_s)
         with self._changed:
             self.captured += 1
             self._newest = CapturedFrame(
@@ -324,25 +332,51 @@ class CaptureThread(threading.Thread):
         self._rate = _rate(intervals_s)  # not settled: a bad network has such gaps, too
         return interval_s > longest_hold_s(self._rate)
 
+    def _note_delivery(self, captured_s: float) -> None:
+        """A lost camera is back with a picture, not with a connection; pauses grow until a connection lasts."""
+        if self._first_s is None:
+            self._first_s = captured_s
+        elif captured_s - self._first_s >= _STEADY_S:
+            self._back_off_s = _BACK_OFF_S[0]
+        if self._lost_s is not None:
+            self._lost_s = None
+            self._events.add("camera_back", f"{self._camera} delivers frames again")
+
     def _reconnect(self) -> None:
-        """Reopen the device, with growing pauses. Its pictures then belong to a new clip."""
-        self._events.add("camera_lost", f"{self._camera} stopped delivering frames; retrying for {self._retry_s:g} s")
+        """Reopen the device, with growing pauses. Its pictures then belong to a new clip.
+
+        Raises:
+            SourceLostError: it cannot be opened, or delivers no picture, for `retry_s` from its last picture on.
+        """
+        if self._lost_s is None:
+            self._lost_s = time.monotonic()
+            self._events.add("camera_lost", f"{self._camera} stopped delivering frames; retrying for {self._retry_s:g} s")
+        else:
+            self._require_time("it can be opened, but delivers no frames")
         self._device.release()
-        deadline, pause = time.monotonic() + self._retry_s, _BACK_OFF_S[0]
-        while not self._closing.wait(min(pause, max(0.0, deadline - time.monotonic()))):
+        while not self._closing.wait(min(self._back_off_s, max(0.0, self._left_s()))):
+            self._back_off_s = min(2 * self._back_off_s, _BACK_OFF_S[1])
             try:
                 self._device = self._open_device()
             except NoPictureError as error:
-                if time.monotonic() >= deadline:
-                    raise SourceLostError(
-                        f"{self._camera} stopped delivering frames and did not come back within {self._retry_s:g} s: {error}\n"
-                        "  check its cable, its network and other programs that use it; --reconnect SECONDS waits longer"
-                    ) from None
+                reason = str(error)
             else:
+                self._first_s = None
                 self._connected_anew = self._newest is not None
-                self._events.add("camera_back", f"{self._camera} delivers frames again")
                 return
-            pause = min(2 * pause, _BACK_OFF_S[1])
+            self._require_time(reason)
+
+    def _left_s(self) -> float:
+        """Seconds for which a lost camera is still waited for."""
+        assert self._lost_s is not None
+        return self._lost_s + self._retry_s - time.monotonic()
+
+    def _require_time(self, reason: str) -> None:
+        if self._left_s() <= 0:
+            raise SourceLostError(
+                f"{self._camera} stopped delivering frames and did not come back within {self._retry_s:g} s: {reason}\n"
+                "  check its cable, its network and other programs that use it; --reconnect SECONDS waits longer"
+            )
 
 
 def _steady_rate(intervals_s: Sequence[float]) -> float | None:

@@ -8,13 +8,14 @@ from svg_runtime.live.sources.opening import DeviceOpener
 from svg_runtime.live.sources.stream_capture import StreamCapture
 from svg_runtime.live.stop import StopRequest
 
+CHECK_ADVICE = "check that the camera is on and reachable from this machine"
 _REFUSALS = ("401", "403")  # of HTTP and RTSP: who asks is not known, or may not
 _ENCODED = "%25 for %, %40 for @, %23 for #, %2F for /, %3F for ? and %3A for : in the password"
 
 
 def explain_missing_stream(url: str, reason: str) -> str:
     """Write the message for live video that is not available."""
-    advice = "check that the camera is on and reachable from this machine"
+    advice = CHECK_ADVICE
     is_clear = not stream_name(url).endswith(HIDDEN_HOST)
     refused = any(code in reason for code in _REFUSALS)
     if refused and is_clear and has_password(url):

@@ -90,12 +90,18 @@ class StreamCapture:
         self._damage.reports_damage(self._decoder)
         self._first_refused: int | None = 0 if self._decoder.name == "mjpeg" else None  # until one of them is taken
         threading.Thread(target=self._receive, name="receiver of a stream", daemon=True).start()
-        if not self.read()[0]:
+        self._first: Picture | None = None  # shows that there are pictures, and is read first
+        self._first = self.read()[1]
+        if self._first is None:
             self.release()
             raise NoPictureError(self.problem)
 
     def read(self) -> tuple[bool, Picture | None]:
         """Wait for the next picture, (H, W, 3) uint8 BGR; (False, None) if the stream has ended or sends nothing."""
+        if self._first is not None:
+            first = self._first
+            self._first = None
+            return True, first
         start_s = time.monotonic()
         while not self._ended:
             if time.monotonic() - start_s > _PICTURE_TIMEOUT_S:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
 import re
+import socket
 import threading
 import time
-from contextlib import closing
+from collections import Counter
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -29,6 +32,7 @@ from svg_runtime.live.page.controls import Change, Fixed, NotYetError
 from svg_runtime.live.page.live_page import LivePage
 from svg_runtime.live.page.options import PageOptions, page_options
 from svg_runtime.web.address import Address
+from svg_runtime.web.limits import StreamSlots, WebLimits
 from svg_runtime.web.token import Token
 from tests.svg_runtime.live.page.page_helpers import (
     PictureStream,
@@ -56,6 +60,11 @@ def events_of(address: str, path: str = "/events", until: str = "\n\n", **header
             if until in read:
                 return read
     return read
+
+
+def open_streams(address: str) -> int:
+    with client(address) as known:
+        return int(float(re.search(r"^svg_page_streams (\S+)", known.get("/metrics").text, re.MULTILINE)[1]))
 
 
 # 1) pictures
@@ -186,6 +195,51 @@ def test_streams_are_limited_and_a_head_request_takes_none():
         assert [stream.answer.status for stream in streams] == [200] * 32 + [503]
         for stream in streams:
             stream.close()
+
+
+def test_streams_that_are_asked_for_at_once_are_limited_and_leave_no_slot_taken():
+    with served_page() as (_, address), ExitStack() as sockets:
+        port = int(address.rstrip("/").rpartition(":")[2])
+        waiting = [sockets.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10)) for _ in range(60)]
+        for each in waiting:
+            each.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        statuses = Counter(each.recv(12)[-3:] for each in waiting)
+        assert statuses == {b"200": 32, b"503": 28}
+        assert open_streams(address) == 32
+        sockets.close()
+        gone = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
+        for each in gone:
+            each.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            each.close()
+        wait_until(lambda: open_streams(address) == 0)
+
+
+@pytest.mark.parametrize("ends", ["client", "cancelled"])
+def test_a_stream_that_ends_before_its_first_piece_gives_its_slot_back(ends):
+    slots = StreamSlots(WebLimits())
+    held = []
+
+    async def receive() -> dict[str, str]:
+        await asyncio.sleep(0.01 if ends == "client" else 60)
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict[str, str]) -> None:
+        held.append(slots.count)
+        await asyncio.sleep(60)
+
+    async def pieces():
+        yield "never"
+
+    async def answer() -> None:
+        await routes._StreamAnswer(slots, "127.0.0.1", pieces(), "text/event-stream")({"type": "http"}, receive, send)
+
+    async def run() -> None:
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(answer(), 0.1 if ends == "cancelled" else 10)
+
+    asyncio.run(run())
+    assert held == [1]
+    assert slots.count == 0
 
 
 # 2) numbers
