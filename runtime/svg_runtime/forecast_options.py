@@ -24,7 +24,10 @@ HorizonOption = Annotated[int, typer.Option(min=1, max=COUNT_LIMIT, help="Foreca
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, max=256, help="CPU threads. Default: one per usable core, or what auto measured.")
 ]
-DeviceOption = Annotated[str | None, typer.Option(help="Device of the backend. Default: the backend's choice.")]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(help="Device of the backend; without --backend it chooses that, too: cuda, or OpenVINO's CPU, GPU, NPU."),
+]
 Fp16Option = Annotated[bool, typer.Option("--fp16", "--half", help="Run the bundle's fp16 graphs.")]
 Bf16Option = Annotated[bool, typer.Option("--bf16", help="Compute in bf16; the bundle must have been exported with --bf16.")]
 CudaGraphOption = Annotated[

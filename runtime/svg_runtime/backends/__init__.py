@@ -214,16 +214,17 @@ def _open_backend_with(request: _Request, device: str) -> Backend:
     from svg_runtime.backends.nvidia.device import is_gpu_name
     from svg_runtime.backends.openvino.device import is_device_name
 
+    if not is_gpu_name(device) and not is_device_name(device):
+        raise BackendMissingError(
+            f"unknown device '{device}'\n  expected cpu; cuda or cuda:1 for an NVIDIA GPU; or CPU, GPU or NPU for OpenVINO"
+        )
+    backend = "cuda" if is_gpu_name(device) else "openvino"
     try:
-        if is_gpu_name(device):
-            return _open_nvidia(request, "cuda", GpuOptions(), NullListener())
-        if is_device_name(device):
-            return _open_openvino(request)
+        if backend == "cuda":
+            return _open_nvidia(request, backend, GpuOptions(), NullListener())
+        return _open_openvino(request)
     except (BackendMissingError, MissingExtraError) as error:
-        raise BackendMissingError(f"cannot open the device '{device}': {error}") from error
-    raise BackendMissingError(
-        f"unknown device '{device}'\n  expected cpu; cuda or cuda:1 for an NVIDIA GPU; or CPU, GPU or NPU for OpenVINO"
-    )
+        raise BackendMissingError(f"'{device}' is a device of the {backend} backend: {error}") from error
 
 
 def _does_not_work(name: str, error: Exception) -> str:

@@ -127,7 +127,8 @@ class BatchForecaster(EngineOwner):
             path: the *.svgb folder, an address or a model of the package, see `Forecaster.open`.
             cameras: how many.
             backend: "auto", which measures with the batch of all cameras, or a backend's name; see `Forecaster.open`.
-            device: device of the backend; None lets the backend choose.
+            device: device of the backend; None lets the backend choose. With "auto", another than cpu chooses the backend that
+                has it, and nothing is measured.
             precision: "fp32", "fp16" or "bf16"; None lets the backend choose.
             samples: futures per forecast and camera.
             horizon: frames per future.
@@ -254,6 +255,7 @@ class BatchForecaster(EngineOwner):
         for each in self._cameras if camera is None else [self._camera(camera)]:
             each.reset()
 
+    @name_errors
     def warm_up(self, counts: Sequence[tuple[int, int]] = ()) -> None:
         """Run everything on black frames for every number of cameras that is bound, then `reset` all cameras.
 

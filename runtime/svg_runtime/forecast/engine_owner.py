@@ -7,7 +7,6 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Concatenate, NoReturn, ParamSpec, TypeVar
 
-from svg_common.errors import SvgError
 from svg_common.fork import fork_problem, keep_in_children
 from svg_runtime.errors import BackendError, UsageError
 
@@ -46,12 +45,13 @@ def name_errors(
 
     @wraps(method)
     def named(self: _OwnerT, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        was_open = not self._closed
         try:
             return method(self, *args, **kwargs)
         except MemoryError as error:
             raise BackendError(f"out of memory: {error}\n  close other programs, or lower samples and horizon") from error
         except Exception as error:
-            if isinstance(error, SvgError) or not self._closed:
+            if isinstance(error, BackendError) or not (was_open and self._closed):
                 raise
             raise BackendError(
                 "the forecaster was closed during a call\n  expected close() after the last call has returned"

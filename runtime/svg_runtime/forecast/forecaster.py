@@ -129,7 +129,8 @@ class Forecaster(EngineOwner):
                 "camera" or "digits", the models of the package, unless a folder has that name.
             backend: "auto" or a backend's name; a named one is used or refused, never replaced. "auto" measures once per bundle
                 and machine which one is fastest, for seconds, and keeps the decision in the cache.
-            device: device of the backend; None lets the backend choose.
+            device: device of the backend; None lets the backend choose. With "auto", another than cpu chooses the backend that
+                has it, and nothing is measured.
             precision: "fp32", "fp16" or "bf16"; None lets the backend choose.
             samples: futures per forecast.
             horizon: frames per future.
@@ -270,6 +271,7 @@ class Forecaster(EngineOwner):
         if self._stream is not None:
             self._stream.predictor.reset()
 
+    @name_errors
     def warm_up(self, counts: Sequence[tuple[int, int]] = ()) -> None:
         """Run everything on black frames, then `reset`, so that the first forecast is not slow.
 

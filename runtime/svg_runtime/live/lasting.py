@@ -6,14 +6,14 @@ import math
 
 _WINDOW_S = 1.0
 _LEAST_STEPS = 10  # in the window, however long a step is: one value does not last
+_MOST_STEPS = 2  # that a value stands for, however many pictures before it were dropped
 _CLIP_Z = 10.0  # larger values count as this: nor does one damaged picture
 
 
 class LastingMean:
     """Exponential mean of the values of about the last second, and at least of the last ten steps.
 
-    It starts at 0, and with it anew after each pause; the values of a window after that do not count, as they raise no alarm
-    either (`Settling`).
+    It starts at 0, and with it anew after each pause; the values of such a window after that do not count.
 
     Args:
         interval_s: seconds per model step.
@@ -29,8 +29,9 @@ class LastingMean:
         self._count = 0  # steps
 
     def add(self, value: float, steps: int = 1) -> float:
-        """The mean with the next value, which stands for all model `steps` since the value before it."""
+        """The mean with the next value, model `steps` after the one before; it counts as two of them at most."""
         self._count += steps
         if self._count > self._window:
-            self._mean += (1 - math.exp(-steps / self._window)) * (min(value, _CLIP_Z) - self._mean)
+            weight = 1 - math.exp(-min(steps, _MOST_STEPS) / self._window)
+            self._mean += weight * (min(value, _CLIP_Z) - self._mean)
         return self._mean

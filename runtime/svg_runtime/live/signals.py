@@ -48,7 +48,7 @@ _MOTION_SCALES = 0.25, 0.5  # the least one, and one instead of _PRIOR_SCALE
 
 # 5) what lasts
 _LASTING = 1.5  # a mean over a second varies less than single values do
-_LASTING_MOST = 1.0  # above the present value: an alarm must not outlast what raised it
+_LASTING_MOST = 1.0  # above the present value: an alarm must not go on long after what raised it
 
 
 @dataclass(frozen=True)

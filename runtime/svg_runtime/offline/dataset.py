@@ -12,7 +12,9 @@ its rows are there. No shard writes another shard's videos, and two numbers of s
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -39,6 +41,11 @@ _ENGINE = "engine"  # among the settings
 _LATER_SETTINGS = {"post_process": False}  # as they were before they could be chosen
 _START_S = 60.0  # how long another process may take to start
 _GROUP_BYTES = 32 << 20  # of forecasts in memory, and in a row group
+_ADVICE = {  # what to do about an error
+    **dict.fromkeys(FULL_DISK, "make room"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR), "see that you may write it"),
+    errno.ENOLCK: "switch file locking on for this file system",
+}
 _NAME_OF_PART = re.compile(r"part-(\d+-of-\d+)-.+")
 
 
@@ -330,6 +337,11 @@ def _agree_on(file: Path, settings: dict[str, Any]) -> None:
     known = {name: value for name, value in _LATER_SETTINGS.items() if name in asked} | known
     own = ("model", _ENGINE)  # one is only a name, the other is compared when it is open
     differing = [name for name in {**known, **asked} if name not in own and known.get(name) != asked.get(name)]
+    if "schema" in differing:
+        raise UsageError(
+            f"'{file.parent}' has results of another version of svg-edge: {known.get('schema')} there, {SCHEMA} now\n"
+            "  choose another --out"
+        )
     if differing:
         lines = [f"{name}: {known.get(name)} there, {asked.get(name)} now" for name in differing]
         raise UsageError(
@@ -351,11 +363,11 @@ def _damaged(file: Path, error: Exception) -> UsageError:
 
 
 def _not_written(folder: Path, error: OSError) -> SvgError:
-    place = error.filename or folder
-    advice = "make room" if error.errno in FULL_DISK else "see that you may write it"
+    place = os.fsdecode(error.filename) if error.filename else folder
+    advice = _ADVICE.get(error.errno or 0)
     return SvgError(
         f"cannot write '{place}': {error.strerror or error}\n"
-        f"  what was there before is complete; {advice}, and run the same command again"
+        f"  what was there before is complete; {advice + ', and ' if advice else ''}run the same command again"
     )
 
 

@@ -221,7 +221,7 @@ def test_auto_names_the_device_and_what_to_install_for_it(bundle, monkeypatch, d
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(
         BackendMissingError,
-        match=rf"cannot open the device '{device}': the {backend} backend needs .*\n  install .*pip install",
+        match=rf"'{device}' is a device of the {backend} backend: the {backend} backend needs .*\n  install .*pip install",
     ) as caught:
         open_backend(bundle, "auto", device, None)
     assert caught.value.exit_code == ExitCode.BACKEND_MISSING

@@ -416,10 +416,11 @@ def test_auto_takes_the_gpu_that_is_named(fused_bundle, device):
 
 
 def test_auto_refuses_the_gpu_that_is_named_if_it_is_not_here_or_does_not_work(fused_bundle, ort):
-    with pytest.raises(BackendMissingError, match=r"device 'cuda:1': the cuda .* finds no device cuda:1\n  expected .*cuda:0"):
+    finds_none = r"'cuda:1' is a device of the cuda backend: the cuda .* finds no device cuda:1\n  expected .*cuda:0"
+    with pytest.raises(BackendMissingError, match=finds_none):
         open_backend(Bundle.open(fused_bundle), "auto", "cuda:1", None)
     ort.broken.add(CUDA)
-    with pytest.raises(BackendMissingError, match="cannot open the device 'cuda': the cuda backend cannot start"):
+    with pytest.raises(BackendMissingError, match="'cuda' is a device of the cuda backend: the cuda backend cannot start"):
         open_backend(Bundle.open(fused_bundle), "auto", "cuda", None)
 
 

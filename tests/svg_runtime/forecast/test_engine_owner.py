@@ -87,3 +87,13 @@ def test_an_error_of_an_open_forecaster_stays_as_it_is(forecaster):
 
     with pytest.raises(KeyError, match="of the caller"):
         forecaster.forecast(noise=Failing())
+
+
+@pytest.mark.parametrize("name", ["forecaster", "batch"])
+def test_what_is_closed_while_it_warms_up_says_so(request, name, monkeypatch):
+    opened = request.getfixturevalue(name)
+    monkeypatch.setattr(opened, "forecast", lambda *_: opened.close())
+    with pytest.raises(BackendError, match="closed during a call"):
+        opened.warm_up()
+    with pytest.raises(UsageError, match="the forecaster is closed"):
+        opened.warm_up()

@@ -234,55 +234,91 @@ def test_signals_are_of_the_forecasts_before_post_processing(tiny_bundle):
     np.testing.assert_allclose(found[1], found[0], atol=1e-3)
 
 
-def combined_of(surprises: list[float], forecasts: bool = True) -> tuple[Signals, list[SignalValues | None]]:
-    """Signals of a camera whose usual surprise is 1; the pictures have nothing but noise."""
-    signals, rng = Signals(STEP_S), np.random.default_rng(0)
+def combined_of(
+    surprises: list[float], forecasts: bool = True, interval_s: float = STEP_S, steps: int = 1
+) -> tuple[Signals, list[SignalValues]]:
+    """Signals of a camera whose usual surprise is 1, after ten seconds of it: of frames that show nothing but these.
+
+    Args:
+        surprises: of the frames.
+        forecasts: whether there are any.
+        interval_s: seconds per step.
+        steps: from each of the frames to the next.
+    """
+    signals, rng = Signals(interval_s), np.random.default_rng(0)
     frame = rng.random((64, 64, 3), dtype=np.float32)
-    return signals, [
+    usual = scatter(round(10 / interval_s))
+    for index, surprise in enumerate(usual):
         signals.add(frame, observed(index, rng, surprise, forecasts))
-        for index, surprise in enumerate([*scatter(100), *surprises])
+    seen = [
+        signals.add(frame, observed(index, rng, surprise, forecasts), steps=steps) for index, surprise in enumerate(surprises)
     ]
+    return signals, [values for values in seen if values is not None]
+
+
+def surprise_and_combined(values: SignalValues) -> tuple[float, float]:
+    assert values.surprise is not None
+    assert values.combined is not None
+    return values.surprise, values.combined
 
 
 def test_the_largest_signal_counts_and_calm_hides_none():
-    _, values = combined_of([8.0])
-    last = values[-1]
-    assert last is not None
-    assert last.surprise is not None
-    assert last.surprise == max(value for value in asdict(last).values() if value is not None)
-    assert last.surprise == last.combined
+    _, (last,) = combined_of([8.0])
+    surprise, combined = surprise_and_combined(last)
+    assert surprise == combined == max(value for value in asdict(last).values() if value is not None)
     assert last.error is not None
-    assert last.error < last.combined
+    assert last.error < combined
 
 
 def test_calm_is_the_usual():
     _, values = combined_of([0.01] * 30, forecasts=False)
-    last = values[-1]
-    assert last is not None
-    assert last.surprise is not None
-    assert last.surprise < -3
-    assert last.combined is not None
-    assert 0 <= last.combined < 1
+    surprise, combined = surprise_and_combined(values[-1])
+    assert surprise < -3
+    assert 0 <= combined < 1
 
 
 def test_what_lasts_counts_more_than_what_is_there_for_a_moment_but_not_longer():
-    _, values = combined_of([20.0] * 30 + [1.0])
-    first, *_, last, after = [(value.surprise, value.combined) for value in values[100:] if value is not None]
-    assert first[0] == first[1]
-    surprise, both = last
-    assert surprise is not None
-    assert both is not None
-    assert both == pytest.approx(surprise + 1)
-    assert after[1] is not None
+    _, values = combined_of([20.0] * 30 + [1.0], forecasts=False)
+    first, *_, last, after = map(surprise_and_combined, values)
+    assert first[1] == first[0]
+    assert last[1] == pytest.approx(last[0] + 1)
     assert after[1] < 2
 
 
+def test_what_lasts_counts_one_and_a_half_times():
+    _, values = combined_of([3.0] * 30, forecasts=False)
+    surprise, combined = surprise_and_combined(values[-1])
+    assert 1.2 < combined / surprise < 1.7
+
+
+def test_what_lasts_does_so_for_a_second_whatever_the_interval():
+    _, values = combined_of([6.0] * 100, forecasts=False, interval_s=0.02)
+    for number in (0, 25):
+        surprise, combined = surprise_and_combined(values[number])
+        assert combined == surprise
+    surprise, combined = surprise_and_combined(values[-1])
+    assert combined > surprise + 0.5
+
+
+def test_what_lasts_does_so_sooner_where_pictures_are_dropped():
+    for steps, counts in ((1, False), (2, True)):
+        _, values = combined_of([6.0] * 8, forecasts=False, steps=steps)
+        surprise, combined = surprise_and_combined(values[-1])
+        assert (combined > surprise) == counts
+
+
+def test_one_odd_picture_after_dropped_ones_raises_no_alarm_with_its_neighbours():
+    _, values = combined_of([1e4, 13.0, 13.0], forecasts=False, steps=10)
+    odd, *neighbours = map(surprise_and_combined, values)
+    assert odd[1] > 10
+    assert max(combined for _, combined in neighbours) < 4.5
+
+
 def test_what_lasted_before_a_pause_is_over_after_it():
-    signals, _ = combined_of([6.0] * 30)
+    signals, _ = combined_of([6.0] * 30, forecasts=False)
     signals.reset()
     rng = np.random.default_rng(1)
     after = signals.add(rng.random((64, 64, 3), dtype=np.float32), observed(0, rng, 1.0, forecast=False))
     assert after is not None
-    assert after.combined == max(
-        0.0, *(value for name, value in asdict(after).items() if name != "combined" and value is not None)
-    )
+    others = (value for name, value in asdict(after).items() if name != "combined" and value is not None)
+    assert after.combined == max(0.0, *others)

@@ -195,6 +195,16 @@ def test_results_of_other_settings_are_not_mixed(svg_forecast, videos):
     assert "has parts but no settings.json" in svg_forecast(videos)[1]
 
 
+def test_results_of_another_version_are_named(svg_forecast, videos):
+    svg_forecast(videos / "yard0.mp4")
+    settings = json.loads(Path("out/settings.json").read_text())
+    Path("out/settings.json").write_text(json.dumps({**settings, "schema": "svg-edge/forecasts/1"}))
+    code, message, _ = svg_forecast(videos)
+    assert code == 2
+    assert "has results of another version of svg-edge: svg-edge/forecasts/1 there" in message
+    assert message.rstrip().endswith("choose another --out")
+
+
 def test_a_full_disk_is_said_and_survived(svg_forecast, videos, tmp_path):
     svg_forecast(videos / "yard0.mp4", out="out")
     shutil.copytree("out", "before")
