@@ -198,8 +198,12 @@ class Config(Frozen):
         return self.model.n_past + self.train.n_future
 
 
-def build_config(*layers: dict[str, Any]) -> Config:
+def build_config(*layers: dict[str, Any], texts: bool = False) -> Config:
     """Merge nested tables, later ones over earlier ones, and validate the result.
+
+    Args:
+        layers: the tables.
+        texts: read "5" as a number and "False" as false, too: other programs' files have settings as texts.
 
     Raises:
         UsageError: every wrong or unknown key, one per line.
@@ -213,7 +217,7 @@ def build_config(*layers: dict[str, Any]) -> Config:
             else:
                 merged[table] = values
     try:
-        config = Config.model_validate(merged)
+        config = Config.model_validate(merged, strict=False if texts else None)
         return config.model_copy(update={"model": config.model.trained_for(config.train.n_future)})
     except ValidationError as error:
         lines = [f"  {line}" for line in problem_lines(error)]

@@ -94,34 +94,54 @@ def arguments(table: str, name: str, value: Any) -> str:
 
 
 def fields(table: str) -> dict[str, FieldInfo]:
-    """The fields of one table of `Config`; of model, those of all families."""
+    """The fields of one table of `Config`; of model, those of all families.
+
+    Raises:
+        TypeError: families have a setting of one name in different types.
+    """
     if table == "model":
-        return _fields_of_all([family.config.model_fields for family in FAMILIES.values()])
+        return _fields_of_all({name: family.config.model_fields for name, family in FAMILIES.items()})
     model = Config.model_fields[table].annotation
     assert isinstance(model, type)
     assert issubclass(model, BaseModel)
     return model.model_fields
 
 
-def _fields_of_all(tables: list[dict[str, FieldInfo]]) -> dict[str, FieldInfo]:
+def _fields_of_all(families: Mapping[str, Mapping[str, FieldInfo]]) -> dict[str, FieldInfo]:
     """Fields by name. Where families differ, all that one of them accepts is accepted here, and its own settings check it."""
     merged: dict[str, FieldInfo] = {}
-    for table in tables:
+    owners: dict[str, str] = {}
+    for family, table in families.items():
         for name, field in table.items():
-            merged[name] = _either(merged[name], field) if name in merged else field
+            owner = owners.setdefault(name, family)
+            kinds = _kinds(merged.setdefault(name, field)) | _kinds(field)
+            if owner != family and len(kinds) > 1:
+                raise TypeError(
+                    f"the setting '{name}' has the type {_shown(field)} in the family '{family}' and {_shown(merged[name])} in "
+                    f"'{owner}'; expected one type, that of the option {flag('model', name)}\n  rename it in '{family}'"
+                )
+            merged[name] = _either(merged[name], field, kinds.pop())
     return merged
 
 
-def _either(first: FieldInfo, second: FieldInfo) -> FieldInfo:
+def _either(first: FieldInfo, second: FieldInfo, kind: Any) -> FieldInfo:
     if first.annotation == second.annotation and bounds(first) == bounds(second):
         return first
     both = [item.annotation for item in (first, second)]
     if all(get_origin(item) is Literal for item in both):
         values = tuple(dict.fromkeys(value for item in both for value in get_args(item)))
         return FieldInfo(annotation=Literal[values], description=first.description)  # type: ignore[arg-type]
-    kinds = {type(value) for item in both for value in get_args(item) or ()} | {item for item in both if isinstance(item, type)}
-    assert len(kinds) == 1, f"families disagree about the type of a setting: {both}"
-    return FieldInfo(annotation=kinds.pop(), description=first.description)
+    return FieldInfo(annotation=kind, description=first.description)
+
+
+def _kinds(field: FieldInfo) -> set[Any]:
+    """The type of a setting: of choices, that of each."""
+    is_choice = get_origin(field.annotation) is Literal
+    return {type(value) for value in get_args(field.annotation)} if is_choice else {field.annotation}
+
+
+def _shown(field: FieldInfo) -> str:
+    return field.annotation.__name__ if isinstance(field.annotation, type) else str(field.annotation)
 
 
 def _parameter_name(table: str, name: str) -> str:

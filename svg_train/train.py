@@ -313,7 +313,7 @@ class Trainer:
         self._losses = {**dict(zip(terms, means, strict=True)), "grad_norm": float(norm)}
         if not math.isfinite(means[0]) or self._loss_scaling.note_gradient(float(norm)):
             self._optimizer.zero_grad()
-            raise self._diverged(f"loss or gradient is not finite at step {self._step} (loss {means[0]})")
+            raise self._diverged(f"loss or gradient is not finite at step {self._step + 1} (loss {means[0]})")
         # 3) update the weights, the learning rate and the averaged weights
         self._optimizer.step()
         self._optimizer.zero_grad()

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
 
 import torch
 from pydantic import ValidationError
@@ -22,12 +21,12 @@ from svg_common.version import installed_version
 from svg_export.families import FAMILY_EXPORTS
 from svg_export.forecast_graph import compose_forecast
 from svg_export.forecast_parity import forecast_reports
-from svg_export.graph_export import GraphExport
+from svg_export.graph_export import GraphExport, state_specs, unwritten_graphs
 from svg_export.parity import check_fp32, compare_fp16
 from svg_export.precision import DrawnFrames, HeldOut, attach_quality_reports, load_held_out
 from svg_export.to_onnx import OPSET, export_graph, read_interface, shuffled_decoder
 from svg_runtime.backends.nvidia.engine_files import BUNDLE_FOLDER as ENGINES
-from svg_runtime.bundle.contract import ROLES, SHUFFLED_DECODER
+from svg_runtime.bundle.contract import ROLES, SHUFFLED_DECODER, interface_errors
 from svg_runtime.bundle.manifest import (
     FILE_NAME,
     FORECAST,
@@ -41,7 +40,6 @@ from svg_runtime.bundle.manifest import (
     Precision,
     PrecisionVariant,
     Provenance,
-    StateSpec,
 )
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BundleError
@@ -114,6 +112,9 @@ def write_bundle(
         family = FAMILY_EXPORTS[model.config.family]
         folded = family.fold(model)
         exports = family.graphs(folded, torch.float32, fused)
+        with _contract_errors():  # before the work, and in words: the loops of the parity gate would crash
+            unwritten = PrecisionVariant(graphs=unwritten_graphs(exports), parity=None)
+            _check_interface(_manifest(checkpoint, checkpoint_sha256, bundle_id, {"fp32": unwritten}))
         contents = {"fp32": {graph_name: _export(entry, graph_name, bundle_id) for graph_name, entry in exports.items()}}
         decoder = contents["fp32"].get("decoder")
         second = shuffled_decoder(decoder, bundle_id) if shuffled and decoder is not None else None
@@ -170,6 +171,17 @@ def write_bundle(
         with _contract_errors():
             _open_as_the_runtime_does(folder)
     return manifest
+
+
+def _check_interface(manifest: Manifest) -> None:
+    """Refuse graphs that do not fit each other or the settings, as far as this is known before they are exported.
+
+    Raises:
+        ContractError: all that does not fit is listed.
+    """
+    problems = interface_errors(manifest)
+    if problems:
+        raise ContractError(problems)
 
 
 def _open_as_the_runtime_does(folder: Path) -> None:
@@ -243,15 +255,11 @@ def _write_variant(
 ) -> PrecisionVariant:
     graphs = {}
     (folder / precision).mkdir(exist_ok=True)
-    given = {"h"} | set(exports["prime"].outputs if "prime" in exports else ())
     for graph_name, content in contents.items():
         entry = exports["decoder" if graph_name == SHUFFLED_DECODER else graph_name]
-        states = tuple(
-            StateSpec(input=name, output=output, initial=_initial(graph_name, name, given))
-            for name, output in entry.states.items()
-        )
         spec = _write_graph(folder, f"{precision}/{graph_name}.onnx", content)
-        graphs[graph_name] = spec.model_copy(update={"states": states, "computes": entry.computes})
+        of_export = {"states": state_specs(graph_name, entry, exports), "computes": entry.computes}
+        graphs[graph_name] = spec.model_copy(update=of_export)
     for_servers = None if forecast is None else _write_graph(folder, f"{precision}/{FORECAST}.onnx", forecast)
     return PrecisionVariant(graphs=graphs, parity=report, forecast=for_servers)
 
@@ -269,11 +277,6 @@ def _write_graph(folder: Path, file: str, content: bytes) -> GraphSpec:
         outputs=outputs,
         computes="variant",
     )
-
-
-def _initial(graph_name: str, state: str, given: set[str]) -> Literal["zeros", "given"]:
-    """Where a state starts: at what prime, the encoder or the skip graph computed, or at zero."""
-    return "given" if graph_name == "step" and (state in given or state.startswith("cond_")) else "zeros"
 
 
 def _manifest(

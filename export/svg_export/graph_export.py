@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from svg_runtime.bundle.manifest import Computes
+from svg_runtime.bundle.manifest import BATCH, COND_BATCH, Computes, GraphSpec, StateSpec, TensorSpec
 
 EXAMPLE_BATCH = 2
 
@@ -52,6 +52,23 @@ class GraphExport:
         """The example, one tensor per input."""
         return [tensor for item in self.example for tensor in (item if isinstance(item, list) else [item])]
 
+    def interface(self) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+        """Inputs and outputs as the exported graph has them: of the example, and of what the module makes of it.
+
+        Raises:
+            ValidationError: a bundle cannot have a tensor of such a name, type or shape.
+        """
+        self.module.eval()
+        inputs = dict(zip(self.inputs, self.flat_example(), strict=True))
+        sides = ((self._spec(name, value) for name, value in side.items()) for side in (inputs, self.run(inputs)))
+        given, results = map(tuple, sides)
+        return given, results
+
+    def _spec(self, name: str, value: Tensor) -> TensorSpec:
+        symbol = COND_BATCH if name in self.shared else BATCH
+        shape = tuple(symbol if axis == self.batch_axis(name) else size for axis, size in enumerate(value.shape))
+        return TensorSpec.model_validate({"name": name, "dtype": str(value.dtype).removeprefix("torch."), "shape": shape})
+
     @torch.no_grad()
     def run(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The module's outputs by name, for inputs by name."""
@@ -65,3 +82,38 @@ class GraphExport:
 def widened(values: Tensor, dtype: torch.dtype) -> Tensor:
     """`values` in at least float32, as states, Gaussians and frames are in every variant."""
     return values.to(torch.promote_types(dtype, torch.float32))
+
+
+def state_specs(graph_name: str, entry: GraphExport, exports: Mapping[str, GraphExport]) -> tuple[StateSpec, ...]:
+    """The states of a graph, each with where it starts: at what prime, the encoder or the skip graph computed, or at zero."""
+    given = {"h"} | set(exports["prime"].outputs if "prime" in exports else ())
+    return tuple(
+        StateSpec(
+            input=name,
+            output=output,
+            initial="given" if graph_name == "step" and (name in given or name.startswith("cond_")) else "zeros",
+        )
+        for name, output in entry.states.items()
+    )
+
+
+def unwritten_graphs(exports: Mapping[str, GraphExport]) -> dict[str, GraphSpec]:
+    """The graphs as the manifest will have them, before there are files.
+
+    Raises:
+        ValidationError: a bundle cannot have a graph or tensor of such a name, type or shape.
+    """
+    graphs = {}
+    for graph_name, entry in exports.items():
+        inputs, outputs = entry.interface()
+        graphs[graph_name] = GraphSpec(
+            file=f"fp32/{graph_name}.onnx",
+            sha256="0" * 64,
+            bytes=1,
+            opset=1,
+            inputs=inputs,
+            outputs=outputs,
+            states=state_specs(graph_name, entry, exports),
+            computes=entry.computes,
+        )
+    return graphs

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from svg_common.errors import ExitCode, SvgError
+from svg_common.errors import ExitCode, SvgError, first_line
 from svg_common.metrics import mean_squared_error, psnr
+from svg_common.out_of_memory import is_out_of_memory
 from svg_export.families import FAMILY_EXPORTS
 from svg_export.parity_loop import (
     FORECAST_STEPS,
@@ -98,8 +99,8 @@ def check_fp32(model: VideoModel, contents: Mapping[str, bytes], tolerance: floa
         tolerance: largest difference, relative to the tensor's largest value or 1, whichever is more.
 
     Raises:
-        ParityError: a larger difference, or a value that is not finite, all offending tensors are listed; or a model that
-            amplifies rounding beyond use.
+        ParityError: a larger difference, or a value that is not finite, all offending tensors are listed; a model that
+            amplifies rounding beyond use; or a graph that does not run in float64.
     """
     # 1) run PyTorch in float32 and in float64, and the graphs, on the same inputs
     gate = _Gate(model, contents)
@@ -211,8 +212,8 @@ class _Gate:
 
     def run(self) -> None:
         """Run all loops, and make all comparisons."""
-        modules, exact = TorchGraphs(self._exports), TorchGraphs(self._exact, torch.float64)
-        implementations: list[GraphRunner] = [modules, OnnxGraphs(self._contents), exact]
+        exact = _refusing_float32(TorchGraphs(self._exact, torch.float64))
+        implementations: list[GraphRunner] = [TorchGraphs(self._exports), OnnxGraphs(self._contents), exact]
         for loop, prefix in _loops(self._exports):
             for call, outputs in self._in_step(loop, implementations):
                 self._compare(prefix, call, *outputs)
@@ -255,6 +256,24 @@ class _Gate:
         for call, (given,) in self._in_step(SeparateLoop, [run_graph]):
             if call == _DECODED:
                 _add(self.found, f"{SHUFFLED}{call}", {"frame": next(frames)}, given)
+
+
+def _refusing_float32(run_graph: GraphRunner) -> GraphRunner:
+    """The graphs in float64; a module that computes in float32 all the same is refused by the name of its graph."""
+
+    def run(graph_name: str, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
+        try:
+            return run_graph(graph_name, inputs)
+        except RuntimeError as error:  # of a layer whose weights and inputs have different types
+            if is_out_of_memory(error):
+                raise
+            raise ParityError(
+                f"the graph '{graph_name}' does not run in float64, as the parity gate runs it: {first_line(error)}\n"
+                "  expected modules that take any type: use svg_export.graph_export.widened instead of .float() and float32\n"
+                "  nothing was published"
+            ) from error
+
+    return run
 
 
 def _loops(exports: Exports) -> list[tuple[type[SeparateLoop | RoleLoop], str]]:

@@ -6,9 +6,9 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -25,9 +25,27 @@ MAX_WEIGHT = 1e30  # of a term of the loss, and of the learning rate: products w
 
 
 class Frozen(BaseModel):
-    """Base of all configuration: immutable, and unknown keys are refused."""
+    """Base of all configuration: immutable, unknown keys are refused, and so is the text "5" or true for a number."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_files_have_it(cls, given: Any) -> Any:
+        """Read a list as a tuple and 2e4 as a whole number; refuse true for the choice 1, for which pydantic takes it."""
+        if not isinstance(given, dict):
+            return given
+        for name, field in cls.model_fields.items():
+            value = given.get(name)
+            if isinstance(value, bool) and get_origin(field.annotation) is Literal:
+                choices = " or ".join(map(str, get_args(field.annotation)))
+                raise ValueError(f"{name} is {str(value).lower()}; expected {choices}")
+        return {name: tuple(map(_whole, value)) if isinstance(value, list) else _whole(value) for name, value in given.items()}
+
+
+def _whole(value: Any) -> Any:
+    """A float without a fraction as an int, as far as floats count by ones; anything else as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) <= 1 << 53 else value
 
 
 class FamilyConfig(Frozen):

@@ -215,7 +215,7 @@ def _build_config(
 ) -> Config | None:
     """The configuration; None if it is invalid, with the reasons among the findings. As `Findings.add_limits`."""
     try:
-        return build_config(tables)
+        return build_config(tables, texts=True)
     except UsageError as error:
         findings.add_limits(error, names, stated)
         return None

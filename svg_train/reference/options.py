@@ -135,7 +135,7 @@ def valid_alone(model: type[BaseModel], settings: Mapping[str, Any]) -> dict[str
 
 def _takes(model: type[BaseModel], name: str, value: Any) -> bool:
     try:
-        model.model_validate({name: value})
+        model.model_validate({name: value}, strict=False)
     except ValidationError:
         return False
     return True

@@ -48,7 +48,7 @@ def config_tables(
 def _taken(kind: type[BaseModel], table: dict[Any, Any]) -> dict[Any, Any]:
     """The table, or of another program's what ours takes: a forecast needs neither data nor training."""
     try:
-        kind.model_validate(table)
+        kind.model_validate(table, strict=False)
     except ValidationError:
         return valid_alone(kind, table)
     return table

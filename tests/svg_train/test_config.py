@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from svg_common.errors import UsageError
 from svg_train.config import build_config
 from svg_train.data import open_data
+from tests.families import TINY_MODELS
 
 
 def model(**given):
@@ -58,6 +60,43 @@ def test_older_files_that_say_variant_stay_readable(variant, prior):
 
 def test_a_prior_given_on_top_of_an_older_recipe_counts():
     assert build_config({"model": {"variant": "det"}}, {"model": {"prior": "fixed"}}).model == model(prior="fixed")
+
+
+@pytest.mark.parametrize(
+    ("table", "setting", "value", "message"),
+    [
+        ("train", "steps", True, "train.steps: Input should be a valid integer; given true"),
+        ("train", "steps", "5", 'train.steps: Input should be a valid integer; given "5"'),
+        ("train", "lr", False, "train.lr: Input should be a valid number; given false"),
+        ("train", "lr", "0.1", 'train.lr: Input should be a valid number; given "0.1"'),
+        ("train", "duration_s", True, "train.duration_s: Input should be a valid number; given true"),
+        ("train", "beta_ramp", [True, 5], "train.beta_ramp.0: Input should be a valid integer; given true"),
+        ("data", "flip", 1, "data.flip: Input should be a valid boolean; given 1"),
+        ("model", "last_frame_skip", "yes", 'model.last_frame_skip: Input should be a valid boolean; given "yes"'),
+        ("model", "channels", True, "model: channels is true; expected 1 or 3"),
+        ("frames", "hidden", ["4", "4"], 'model.hidden.0: Input should be a valid integer; given "4"'),
+    ],
+)
+def test_a_value_of_another_type_is_refused_and_not_guessed(table, setting, value, message):
+    settings = {"family": "frames", setting: value} if table == "frames" else {setting: value}
+    with pytest.raises(UsageError, match=re.escape(message)):
+        build_config({"data": {"name": "video"}}, {table.replace("frames", "model"): settings})
+
+
+def test_whole_numbers_of_files_are_read_as_floats_and_floats_without_a_fraction_as_whole_numbers():
+    train = build_config({"train": {"lr": 1, "steps": 2e4, "duration_s": "2m", "beta_ramp": [0, 1e3]}}).train
+    assert [repr(value) for value in (train.lr, train.steps, train.duration_s, train.beta_ramp)] == [
+        "1.0", "20000", "120.0", "(0, 1000)",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TINY_MODELS)
+def test_settings_of_every_family_are_read_as_a_checkpoint_has_them(name):
+    data = {"name": "video", "crop": (0.5, 1.0), "frame_interval_s": 1}
+    config = build_config({"model": TINY_MODELS[name], "data": data, "train": {"gradient_clip": float("inf")}})
+    stored = config.model_dump(mode="json")
+    assert isinstance(stored["data"]["crop"], list)
+    assert build_config(stored) == config
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import get_args
 
 import pytest
+from pydantic import create_model
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -15,6 +17,8 @@ from svg_eval.cli import app as svg_eval
 from svg_export.cli import app as svg_export
 from svg_train.config import Config, build_config
 from svg_train.config_options import arguments, bounds, config_options, fields, flag, settings_of
+from svg_train.families import FAMILIES
+from svg_train.families.base import Family, FamilyConfig
 
 FIELDS = [(table, name) for table in Config.model_fields for name in fields(table)]
 
@@ -101,6 +105,20 @@ def test_a_setting_that_families_limit_differently_is_checked_by_the_family_of_t
     given = settings_of("model", settings("--family", "frames", "--image-size", "96"))
     built = build_config({"model": {name: value for name, value in given.items() if value is not None}})
     assert built.model.image_size == 96
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "problem"),
+    [
+        ("patch_size", str, "'patch_size' has the type str in the family 'drift' and int in 'frames'; expected one type"),
+        ("widths", tuple[float, float, float], "'widths' has the type tuple[float, float, float] in the family 'drift' and"),
+    ],
+)
+def test_a_setting_that_two_families_have_in_different_types_is_named_with_both(name, kind, problem, monkeypatch):
+    settings = create_model("DriftConfig", __base__=FamilyConfig, **{name: (kind, ...)})
+    monkeypatch.setitem(FAMILIES, "drift", Family("drift", settings, "nowhere:DriftModel"))
+    with pytest.raises(TypeError, match=re.escape(problem)):
+        fields("model")
 
 
 def test_sizes_of_any_number_of_layers_are_one_text():

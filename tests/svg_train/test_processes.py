@@ -253,7 +253,7 @@ def test_a_process_that_the_first_one_started_ends_it_with_the_documented_code(t
 def test_divergence_in_one_process_ends_all_and_is_reported_once(tmp_path, recipe):
     here, there = start_processes(2, ["--config", str(recipe)], tmp_path, overflow_in_one_process)
     here.assert_one_message(1)
-    assert "not finite at step 1 (loss inf)" in here.output
+    assert "not finite at step 2 (loss inf)" in here.output
     assert (there.wait(), "error" in there.output) == (1, False)
 
 

@@ -250,7 +250,7 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _value(value: object) -> str:
-    return " x ".join(map(str, value)) if isinstance(value, tuple) else _text(str(value))
+    return " x ".join(_text(str(item)) for item in (value if isinstance(value, tuple) else (value,)))
 
 
 def _text(text: str) -> str:

@@ -37,9 +37,9 @@ _NEEDED = {
 }  # fmt: skip
 _RECURRENT = ("posterior", "prior", "predictor")  # separate graphs with one state each, which starts as zeros
 
-# Names with a meaning of their own, which no state of step may have.
+# Names with a meaning of their own.
 _GAUSSIANS = {"mu", "logvar", "posterior_mu", "posterior_logvar", "prior_mu", "prior_logvar"}
-_NO_STATES = {"frame", "eps", "h_seq", "state"} | _GAUSSIANS
+RESERVED_NAMES = {"frame", "eps", "h_seq", "state"} | _GAUSSIANS  # which no state of step may have
 _MOST_PROBLEMS = 20  # that are looked for: a hostile manifest has millions
 _MOST_LISTED = 8  # names in a message
 
@@ -312,7 +312,7 @@ def _pair_errors(graph_name: str, spec: GraphSpec) -> Iterator[str]:
 
 def _start_errors(manifest: Manifest, graphs: Graphs, names: _Names) -> Iterator[str]:
     """Where the states of step come from."""
-    reserved = names.states & _NO_STATES
+    reserved = names.states & RESERVED_NAMES
     if reserved:
         yield f"step.states: {_listed(reserved)}, names that no state may have"
     if "prime" in graphs:  # only what is given starts anew with every forecast

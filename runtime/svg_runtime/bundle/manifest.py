@@ -325,17 +325,24 @@ class FrameSpec(Frozen):
 
 
 _MAX_SETTINGS = 64
+_MAX_VALUES = 200  # of a setting that is a list
 
 
 def _few(settings: Any) -> Any:
-    """Refuse a table that is too long before its values are checked: each that is wrong costs several messages."""
-    if isinstance(settings, dict) and len(settings) > _MAX_SETTINGS:
+    """Refuse a table or a list that is too long before its values are checked: each that is wrong costs several messages."""
+    if not isinstance(settings, dict):
+        return settings
+    if len(settings) > _MAX_SETTINGS:
         raise ValueError(f"{len(settings)} settings, expected at most {_MAX_SETTINGS}")
+    for name, values in settings.items():
+        if isinstance(values, (list, tuple)) and len(values) > _MAX_VALUES:
+            raise ValueError(f"{str(name)[:40]!r} has {len(values)} values, expected at most {_MAX_VALUES}")
     return settings
 
 
 _ShortText = Annotated[str, Field(max_length=200)]
-Setting = bool | int | Finite | _ShortText | Annotated[tuple[int, ...], _ListOfJson, Field(max_length=200)] | None
+_Single = bool | int | Finite | _ShortText
+Setting = _Single | Annotated[tuple[_Single, ...], _ListOfJson] | None
 _PRIOR_OF_VARIANT = {"lp": "learned", "fp": "fixed", "det": "none"}
 
 

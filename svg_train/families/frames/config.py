@@ -61,7 +61,7 @@ class FramesConfig(FamilyConfig):
     @classmethod
     def _separated(cls, given: Any) -> Any:
         """A command line has the sizes as "64,64,64"."""
-        return given.split(",") if isinstance(given, str) else given
+        return tuple(map(_number, given.split(","))) if isinstance(given, str) else given
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> FramesConfig:
@@ -153,6 +153,14 @@ class FramesConfig(FamilyConfig):
 def _steps(n_past: int, n_future: int) -> int:
     """Steps of the network over a sequence; at least the two that a history can have."""
     return max(n_past + n_future - 1, 2)
+
+
+def _number(text: str) -> int | str:
+    """The number that a text has; another text stays, for the field to refuse."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
 
 
 def _listed(sizes: tuple[int, ...]) -> str:

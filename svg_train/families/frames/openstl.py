@@ -131,7 +131,7 @@ def _describe(tensors: Tensors, given: Mapping[str, Any], container: Dialect | N
     future = given.get("aft_seq_length")
     train = {"n_future": future} if type(future) is int and 1 <= future <= 1000 else {}
     try:
-        return build_config({"model": model, "data": {"name": data}, "train": train})
+        return build_config({"model": model, "data": {"name": data}, "train": train}, texts=True)
     except UsageError as error:
         findings.add_limits(error, SETTING_NAMES, given)
         return None

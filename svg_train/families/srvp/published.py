@@ -99,7 +99,8 @@ def _shape(sizes: dict[str, Any], settings: dict[str, Any], findings: Findings) 
     """A configuration of these sizes, whatever else is missing, so that the weights can be compared."""
     observed = sizes.get("nt_inf", 2)
     try:
-        return SrvpConfig(**sizes, n_past=max(observed, 2) if isinstance(observed, int) else 2)
+        shape = {**sizes, "n_past": max(observed, 2) if isinstance(observed, int) else 2}
+        return SrvpConfig.model_validate(shape, strict=False)
     except ValidationError as error:
         findings.add_limits(error, SETTING_NAMES, settings)
         return None
@@ -110,7 +111,7 @@ def _configuration(model: dict[str, Any], settings: dict[str, Any], findings: Fi
     if findings.problems:
         return None
     try:
-        return build_config(other_tables(settings, model["channels"]), {"model": {"family": "srvp", **model}})
+        return build_config(other_tables(settings, model["channels"]), {"model": {"family": "srvp", **model}}, texts=True)
     except UsageError as error:
         findings.add_limits(error, SETTING_NAMES, settings)
         return None

@@ -346,7 +346,7 @@ def test_text_of_a_checkpoint_is_taken_literally():
     content["training_data"]["description"] = hostile
     content["provenance"]["data"] = content["provenance"]["versions"]["onnx"] = hostile
     content["provenance"]["metrics"] = {hostile: 1.0}
-    content["model"]["settings"] = {"x | y": hostile}
+    content["model"]["settings"] = {"x | y": hostile, "z": [hostile, 0.5]}
     card = model_card(Manifest.model_validate(content), HubAddress("ada/cam"), None)
     assert "\\<script\\>" in card
     assert "\x1b" not in card

@@ -378,11 +378,20 @@ def test_a_long_table_of_wrong_settings_costs_one_message(damaged):
 
 
 def test_settings_of_every_type_are_kept(damaged):
-    settings = {"layer_norm": True, "patch_size": 4, "decouple_beta": 0.1, "cell": "mim", "hidden": [64] * 4, "history": None}
+    settings = {
+        "layer_norm": True, "patch_size": 4, "decouple_beta": 0.1, "cell": "mim", "hidden": [64] * 4, "history": None,
+        "rates": [0.5, 1.0, 2, 1e-7], "parts": ["a", "b"], "mixed": [True, 1, 1.0, "1"], "none": [], "whole": 1.0,
+    }  # fmt: skip
     edit_manifest(damaged, lambda manifest: manifest["model"].update(settings=settings))
     kept = Bundle.open(damaged).manifest.model_dump(mode="json")["model"]["settings"]
-    assert kept == settings
-    assert [type(value) for value in kept.values()] == [type(value) for value in settings.values()]
+    assert repr(kept) == repr(settings)  # 1, 1.0 and true are equal, and not the same
+
+
+def test_a_long_list_of_wrong_values_costs_one_message(damaged):
+    edit_manifest(damaged, lambda manifest: manifest["model"].update(settings={"hidden": [{}] * 100_000}))
+    message = refusal(damaged)
+    assert "model.settings: 'hidden' has 100000 values, expected at most 200" in message
+    assert message.count("model.settings") == 1
 
 
 def test_a_bundle_without_variants_is_refused(damaged):

@@ -13,6 +13,7 @@ from svg_runtime.live.sources.base import Picture, Source, SourceFrame
 from svg_runtime.live.sources.camera_settings import CameraSettings
 from svg_runtime.live.sources.foreign_names import refuse_foreign_name
 from svg_runtime.live.sources.local_cameras import LocalCamera, find_local_camera, is_local_camera
+from svg_runtime.live.sources.own import find_own_source
 from svg_runtime.live.sources.pacing import SLOWER_THAN_MODEL, Ticker, is_same_step
 from svg_runtime.live.sources.synthetic import SYNTHETIC_URL, SyntheticSource
 from svg_runtime.live.sources.turned import Turn, TurnedSource
@@ -74,7 +75,7 @@ class SourceOptions:
 
     @property
     def is_network(self) -> bool:
-        """Whether the source is a network camera; errors: as for `local_camera`."""
+        """Whether the source is a network camera, or a source of one's own; errors: as for `local_camera`."""
         return self.path is None and not self.is_synthetic and self.local_camera is None
 
     @property
@@ -106,7 +107,7 @@ def check_source(options: SourceOptions) -> None:
     if not options.source.strip():
         raise UsageError("--source is empty\n  give a file, a folder or an address, or . for this folder")
     refuse_foreign_name(options.source)
-    if options.path is None:
+    if options.path is None and find_own_source(options.source) is None:
         require_stream_address(options.source)
 
 
@@ -152,7 +153,7 @@ def source_files(options: SourceOptions) -> list[Path]:
 
 
 def camera_name(options: SourceOptions) -> str | None:
-    """Name of the local or network camera in `options`, without a password; None if the source is none of them."""
+    """Name of the camera, or source of one's own, in `options`, without a password; None for files and the synthetic camera."""
     camera = options.local_camera
     if camera is not None:
         return camera.name
@@ -194,10 +195,12 @@ def _open_source(options: SourceOptions, ticker: Ticker, image_size: int, stop: 
     camera = options.local_camera
     if camera is not None:
         return _open_local_camera(camera=camera, ticker=ticker, stop=stop, events=events, retry_s=options.reconnect_s)
-    if options.path is None and not options.is_synthetic:
-        return _open_network_camera(
-            url=str(options.source), ticker=ticker, stop=stop, events=events, retry_s=options.reconnect_s
-        )
+    if options.is_network:
+        url = str(options.source)
+        open_own = find_own_source(url)
+        if open_own is not None:
+            return open_own(url, ticker, stop, events)
+        return _open_network_camera(url=url, ticker=ticker, stop=stop, events=events, retry_s=options.reconnect_s)
     schedule = ticker if options.realtime else None
     if options.path is None:
         return SyntheticSource(options.seed, image_size, schedule)
@@ -253,6 +256,7 @@ def _open_network_camera(url: str, ticker: Ticker, stop: StopRequest, events: Ev
             events=events,
             retry_s=retry_s,
             response_timeout_s=RESPONSE_TIMEOUT_S,
+            hang_advice=f"{network.CHECK_ADVICE}, then restart",
         )
     except NoPictureError as error:
         raise SourceLostError(network.explain_missing_stream(url, str(error))) from None
