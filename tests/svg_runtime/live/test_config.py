@@ -197,6 +197,7 @@ def test_a_camera_alone_is_run_and_only_needs_a_table(tmp_path):
         ("number = 10", "number: 10 is out of bounds; expected at least 1 and at most 9"),
         ("rate = nan", "rate: nan is out of bounds; expected at least 0"),
         ("rate = inf", "rate: inf is out of bounds; expected at least 0"),
+        (f"rate = 1{'0' * 400}", f"rate: 1{'0' * 59}...; expected a smaller number"),
         ('quiet = "yes"', "quiet: 'yes'; expected true or false"),
         ("out = 3", "out: 3; expected a path in quotes"),
         ('shade = "green"', "shade: 'green'; expected one of red, blue"),

@@ -162,7 +162,10 @@ def _converted(annotation: Any, value: Any) -> Any:
     if value == "":
         raise ValueError(f"'' is empty; expected {_KINDS.get(annotation, str(annotation))}, or no such key")
     if annotation is float and type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError(f"{shown(value)}; expected a smaller number") from None
     if annotation is Path and isinstance(value, str):
         return Path(value)
     if type(value) is not annotation:
