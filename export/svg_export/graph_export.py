@@ -53,16 +53,18 @@ class GraphExport:
         return [tensor for item in self.example for tensor in (item if isinstance(item, list) else [item])]
 
     def interface(self) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-        """Inputs and outputs as the exported graph has them: of the example, and of what the module makes of it.
+        """Inputs and outputs as the exported graph has them: of the example, and of what the module makes of it in eval mode.
 
         Raises:
             ValidationError: a bundle cannot have a tensor of such a name, type or shape.
         """
         self.module.eval()
         inputs = dict(zip(self.inputs, self.flat_example(), strict=True))
-        sides = ((self._spec(name, value) for name, value in side.items()) for side in (inputs, self.run(inputs)))
-        given, results = map(tuple, sides)
-        return given, results
+        outputs = self.run(inputs)
+        return self._specs(inputs), self._specs(outputs)
+
+    def _specs(self, tensors: Mapping[str, Tensor]) -> tuple[TensorSpec, ...]:
+        return tuple(self._spec(name, value) for name, value in tensors.items())
 
     def _spec(self, name: str, value: Tensor) -> TensorSpec:
         symbol = COND_BATCH if name in self.shared else BATCH

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -31,20 +31,24 @@ class Frozen(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _as_files_have_it(cls, given: Any) -> Any:
+    def _normalise_file_values(cls, given: Any) -> Any:
         """Read a list as a tuple and 2e4 as a whole number; refuse true for the choice 1, for which pydantic takes it."""
         if not isinstance(given, dict):
             return given
-        for name, field in cls.model_fields.items():
-            value = given.get(name)
-            if isinstance(value, bool) and get_origin(field.annotation) is Literal:
-                choices = " or ".join(map(str, get_args(field.annotation)))
-                raise ValueError(f"{name} is {str(value).lower()}; expected {choices}")
-        return {name: tuple(map(_whole, value)) if isinstance(value, list) else _whole(value) for name, value in given.items()}
+        choices = {name for name, field in cls.model_fields.items() if get_origin(field.annotation) is Literal}
+        return {
+            name: str(value).lower() if name in choices and isinstance(value, bool) else _plain(value)
+            for name, value in given.items()
+        }
+
+
+def _plain(value: Any) -> Any:
+    """A list as a tuple, whole floats as whole numbers; no setting is a list of lists."""
+    return tuple(map(_whole, value)) if isinstance(value, list) else _whole(value)
 
 
 def _whole(value: Any) -> Any:
-    """A float without a fraction as an int, as far as floats count by ones; anything else as it is."""
+    # As far as floats count by ones: a larger one is no number of steps.
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) <= 1 << 53 else value
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,6 +63,10 @@ def test_a_prior_given_on_top_of_an_older_recipe_counts():
     assert build_config({"model": {"variant": "det"}}, {"model": {"prior": "fixed"}}).model == model(prior="fixed")
 
 
+ENDLESS: list[Any] = []
+ENDLESS.append(ENDLESS)
+
+
 @pytest.mark.parametrize(
     ("table", "setting", "value", "message"),
     [
@@ -73,7 +78,10 @@ def test_a_prior_given_on_top_of_an_older_recipe_counts():
         ("train", "beta_ramp", [True, 5], "train.beta_ramp.0: Input should be a valid integer; given true"),
         ("data", "flip", 1, "data.flip: Input should be a valid boolean; given 1"),
         ("model", "last_frame_skip", "yes", 'model.last_frame_skip: Input should be a valid boolean; given "yes"'),
-        ("model", "channels", True, "model: channels is true; expected 1 or 3"),
+        ("model", "channels", True, 'model.channels: Input should be 1 or 3; given "true"'),
+        ("data", "name", True, "data.name: Input should be "),
+        ("train", "beta_ramp", [[1, 2], [3]], "train.beta_ramp.0: Input should be a valid integer; given a list"),
+        ("train", "beta_ramp", ENDLESS, "train.beta_ramp.0: Input should be a valid integer; given a list"),
         ("frames", "hidden", ["4", "4"], 'model.hidden.0: Input should be a valid integer; given "4"'),
     ],
 )

@@ -328,7 +328,7 @@ _MAX_SETTINGS = 64
 _MAX_VALUES = 200  # of a setting that is a list
 
 
-def _few(settings: Any) -> Any:
+def _refuse_too_long(settings: Any) -> Any:
     """Refuse a table or a list that is too long before its values are checked: each that is wrong costs several messages."""
     if not isinstance(settings, dict):
         return settings
@@ -353,7 +353,7 @@ class ModelSpec(Frozen):
     prior: Literal["learned", "fixed", "none"]  # fixed: N(0, I); none: deterministic, one future
     z_dim: SizeOrNone  # size of the flat vector of noise per sample and step; 0 without a prior
     settings: Annotated[
-        dict[_ShortText, Setting], BeforeValidator(_few)
+        dict[_ShortText, Setting], BeforeValidator(_refuse_too_long)
     ]  # of the family, as it was trained; for readers of the file
 
     @model_validator(mode="before")

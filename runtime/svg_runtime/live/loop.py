@@ -222,7 +222,7 @@ def _open_camera(
         return open_with_retries(partial(open_now, stop), source.reconnect_s, stop, events)
 
     late = None if options.name is None else camera_name(source)
-    may_be_away = late is not None or source.is_network
+    may_be_away = late is not None or source.is_elsewhere
     reader = SourceReader(open_late if may_be_away else open_now, setup.stop, interval_s if source.is_paced else 0.0)
     setup.resources.callback(reader.close)
     opened: Source | None = None

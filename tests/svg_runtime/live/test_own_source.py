@@ -11,6 +11,7 @@ import pytest
 
 from svg_common.errors import ExitCode
 from svg_runtime.live.sources import own
+from svg_runtime.live.sources.capture import NoPictureError
 
 PAGE = Path(__file__).parents[3] / "docs" / "add-a-source.md"
 SMALL = ("--headless", "--samples", "2", "--horizon", "2", "--json", "stats.json")
@@ -19,12 +20,31 @@ SMALL = ("--headless", "--samples", "2", "--horizon", "2", "--json", "stats.json
 @pytest.fixture
 def registered(monkeypatch):
     """The two steps of the page."""
-    source, registration = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
+    source, registration, _ = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
     module = ModuleType("svg_runtime.live.sources.noise")
     exec(source, vars(module))
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(own, "OWN_SOURCES", {})
-    exec(registration, dict(vars(own)))
+    register(registration, monkeypatch)
+
+
+def register(lines: str, monkeypatch, **names) -> None:
+    """As if `own.py` had these lines in place of its own table."""
+    namespace = {**vars(own), **names}
+    exec(lines, namespace)
+    monkeypatch.setattr(own, "OWN_SOURCES", namespace["OWN_SOURCES"])
+
+
+def test_a_device_of_the_page_is_waited_for_as_long_as_asked(svg_live, monkeypatch):
+    """With the lines that the page shows for anything with `read()`."""
+    *_, registration = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
+
+    def absent():
+        raise NoPictureError("nobody is there")
+
+    register(registration, monkeypatch, MyDevice=absent)
+    code, stderr, _ = svg_live(*SMALL, "--source", "device://x", "--reconnect", "0.2")
+    assert code == ExitCode.SOURCE_LOST
+    assert "device://x delivers no frames: nobody is there" in stderr
 
 
 @pytest.mark.usefixtures("registered")

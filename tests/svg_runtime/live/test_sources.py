@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
@@ -419,12 +420,28 @@ class TestCamera:
             camera._thread.latest(newer_than=1, max_age_s=1, timeout_s=0, stop=stop)
         assert events.counts == {"camera_lost": 1}
 
+    def test_connections_that_break_at_once_flood_no_camera_however_short_it_is_waited_for(self):
+        waited_s: list[float] = []
+
+        def wait(pause_s: float) -> bool:
+            waited_s.append(pause_s)
+            return len(waited_s) == 7
+
+        thread = CaptureThread("camera 3", Delivering(1.0), lambda: Delivering(2.0), EventLog(), retry_s=0)
+        thread._closing.wait = wait  # type: ignore[assignment]
+        thread._closing.is_set = lambda: len(waited_s) == 7  # type: ignore[assignment]
+        thread.run()
+        assert waited_s == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
+
     @pytest.mark.parametrize(
         ("lasts_s", "pauses_s"), [(4.9, [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]), (5.1, [0.1] * 7)], ids=["broke", "lasted"]
     )
     def test_pauses_grow_until_a_connection_has_lasted(self, lasts_s, pauses_s):
+        starts_s = itertools.count(200.0, 100.0)
+
         def reopen() -> Delivering:
-            return Delivering(200.0, 200.0 + lasts_s)
+            first_s = next(starts_s)
+            return Delivering(first_s, first_s + lasts_s)
 
         waited_s: list[float] = []
 

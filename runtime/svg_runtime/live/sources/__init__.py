@@ -13,7 +13,7 @@ from svg_runtime.live.sources.base import Picture, Source, SourceFrame
 from svg_runtime.live.sources.camera_settings import CameraSettings
 from svg_runtime.live.sources.foreign_names import refuse_foreign_name
 from svg_runtime.live.sources.local_cameras import LocalCamera, find_local_camera, is_local_camera
-from svg_runtime.live.sources.own import find_own_source
+from svg_runtime.live.sources.own import OpenSource, find_own_source
 from svg_runtime.live.sources.pacing import SLOWER_THAN_MODEL, Ticker, is_same_step
 from svg_runtime.live.sources.synthetic import SYNTHETIC_URL, SyntheticSource
 from svg_runtime.live.sources.turned import Turn, TurnedSource
@@ -74,8 +74,8 @@ class SourceOptions:
         return None
 
     @property
-    def is_network(self) -> bool:
-        """Whether the source is a network camera, or a source of one's own; errors: as for `local_camera`."""
+    def is_elsewhere(self) -> bool:
+        """Whether an address leads to the source: a network camera, or a source of one's own; errors: as `local_camera`."""
         return self.path is None and not self.is_synthetic and self.local_camera is None
 
     @property
@@ -195,11 +195,13 @@ def _open_source(options: SourceOptions, ticker: Ticker, image_size: int, stop: 
     camera = options.local_camera
     if camera is not None:
         return _open_local_camera(camera=camera, ticker=ticker, stop=stop, events=events, retry_s=options.reconnect_s)
-    if options.is_network:
+    if options.is_elsewhere:
         url = str(options.source)
         open_own = find_own_source(url)
         if open_own is not None:
-            return open_own(url, ticker, stop, events)
+            return _open_own_source(
+                open_own=open_own, url=url, ticker=ticker, stop=stop, events=events, retry_s=options.reconnect_s
+            )
         return _open_network_camera(url=url, ticker=ticker, stop=stop, events=events, retry_s=options.reconnect_s)
     schedule = ticker if options.realtime else None
     if options.path is None:
@@ -260,3 +262,14 @@ def _open_network_camera(url: str, ticker: Ticker, stop: StopRequest, events: Ev
         )
     except NoPictureError as error:
         raise SourceLostError(network.explain_missing_stream(url, str(error))) from None
+
+
+def _open_own_source(
+    open_own: OpenSource, url: str, ticker: Ticker, stop: StopRequest, events: EventLog, retry_s: float
+) -> Source:
+    from svg_runtime.live.sources.capture import NoPictureError
+
+    try:
+        return open_own(url, ticker, stop=stop, events=events, retry_s=retry_s)
+    except NoPictureError as error:
+        raise SourceLostError(f"{stream_name(url)} delivers no frames: {error}\n  check that it is connected and on") from None

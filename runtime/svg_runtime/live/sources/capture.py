@@ -348,13 +348,15 @@ class CaptureThread(threading.Thread):
         Raises:
             SourceLostError: it cannot be opened, or delivers no picture, for `retry_s` from its last picture on.
         """
+        pause_s = self._back_off_s
         if self._lost_s is None:
             self._lost_s = time.monotonic()
             self._events.add("camera_lost", f"{self._camera} stopped delivering frames; retrying for {self._retry_s:g} s")
         else:
             self._require_time("it can be opened, but delivers no frames")
+            pause_s = self._cut(pause_s)
         self._device.release()
-        while not self._closing.wait(min(self._back_off_s, max(0.0, self._left_s()))):
+        while not self._closing.wait(pause_s):
             self._back_off_s = min(2 * self._back_off_s, _BACK_OFF_S[1])
             try:
                 self._device = self._open_device()
@@ -365,6 +367,11 @@ class CaptureThread(threading.Thread):
                 self._connected_anew = self._newest is not None
                 return
             self._require_time(reason)
+            pause_s = self._cut(self._back_off_s)
+
+    def _cut(self, pause_s: float) -> float:
+        """A pause that does not go on after a lost camera is given up. The first one is not cut: cameras may break at once."""
+        return min(pause_s, max(0.0, self._left_s()))
 
     def _left_s(self) -> float:
         """Seconds for which a lost camera is still waited for."""

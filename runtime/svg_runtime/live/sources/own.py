@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.sources.base import Source
 from svg_runtime.live.sources.pacing import Ticker
 from svg_runtime.live.stop import StopRequest
 
-# Opens a source. Its arguments: the whole address, the schedule of the model's pictures, what ends waits, and the event log.
-OpenSource = Callable[[str, Ticker, StopRequest, EventLog], Source]
+
+class OpenSource(Protocol):
+    """Opens a source."""
+
+    def __call__(self, address: str, ticker: Ticker, *, stop: StopRequest, events: EventLog, retry_s: float) -> Source:
+        """Return the source.
+
+        Args:
+            address: all of it.
+            ticker: when the model's pictures are due.
+            stop: ends waits.
+            events: what is worth reporting.
+            retry_s: how long to wait for a device that is lost, in seconds.
+
+        Raises:
+            SourceLostError, NoPictureError: it is not available now; it is opened again for `retry_s`.
+        """
+
 
 OWN_SOURCES: dict[str, OpenSource] = {}  # by scheme, in lower case: "noise" for --source noise://
 
