@@ -28,13 +28,13 @@ def eventful(tmp_path, request) -> Path:
     """Seven seconds of digits, which raise alarms when the threshold is low."""
     step_s, pause_s = request.param
     times_s = [step_s * number + pause_s * (number >= 35) for number in range(70)]
-    return write_video(tmp_path / "eventful.mp4", frames=70, seed=3, times_s=times_s)
+    return write_video(tmp_path / "eventful.mp4", frames=70, seed=4, times_s=times_s)
 
 
 def test_rows_are_what_svg_live_measures(svg_forecast, eventful, monkeypatch):
     from svg_runtime.live.cli import main
 
-    low = ["--alarm-threshold", "0.4", "--alarm-hold", "0.3", "--alarm-cooldown", "0"]
+    low = ["--alarm-threshold", "0.8", "--alarm-clear", "0.8", "--alarm-hold", "0.3", "--alarm-cooldown", "0"]
     code, _, summary = svg_forecast(eventful, *low)
     rows = rows_of(Path("out"))
     assert code == 0
