@@ -63,3 +63,18 @@ def read_times(path: Path) -> list[float]:
     """Presentation times in seconds of all frames of a video, each one decoded."""
     with av.open(str(path)) as container:
         return [float(frame.time) for frame in container.decode(video=0)]
+
+
+class Delivering:
+    """A device that delivers a picture of each given time, at once, and then nothing."""
+
+    def __init__(self, *times_s: float) -> None:
+        self._times_s = iter(times_s)
+        self.captured_s: float | None = None
+
+    def read(self):
+        self.captured_s = next(self._times_s, None)
+        return (False, None) if self.captured_s is None else (True, np.zeros((4, 4, 3), np.uint8))
+
+    def release(self) -> None:
+        pass

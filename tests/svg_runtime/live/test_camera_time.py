@@ -14,6 +14,7 @@ from svg_runtime.live.sources.camera import CameraSource
 from svg_runtime.live.sources.capture import CaptureThread, NoPictureError
 from svg_runtime.live.sources.pacing import Ticker
 from svg_runtime.live.stop import StopRequest
+from tests.svg_runtime.live.live_helpers import Delivering
 
 INTERVAL_S = 0.04
 
@@ -141,28 +142,13 @@ def test_a_loop_slower_than_the_camera_drops_what_it_does_not_see():
     assert camera.dropped >= 15
 
 
-class Given:
-    """A device whose pictures have the given times, at once."""
-
-    def __init__(self, times_s: list[float]) -> None:
-        self._times_s = iter(times_s)
-        self.captured_s: float | None = None
-
-    def read(self):
-        self.captured_s = next(self._times_s, None)
-        return (False, None) if self.captured_s is None else (True, np.zeros((4, 4, 3), np.uint8))
-
-    def release(self) -> None:
-        pass
-
-
 def capture(times_s: list[float], reopen=None) -> CaptureThread:
     """A thread that has read all of it, in this thread."""
 
-    def refuse() -> Given:
+    def refuse() -> Delivering:
         raise NoPictureError("gone")
 
-    thread = CaptureThread("camera 0", Given(times_s), reopen or refuse, EventLog(), retry_s=0)
+    thread = CaptureThread("camera 0", Delivering(*times_s), reopen or refuse, EventLog(), retry_s=0)
     thread.run()
     return thread
 
@@ -205,9 +191,9 @@ def settled(thread: CaptureThread, interval_s: float) -> tuple[list[float | None
 
 def read_all(*streams: list[float]) -> CaptureThread:
     """A thread that is to read these streams, with a reconnect between two."""
-    devices = iter([Given(times_s) for times_s in streams])
+    devices = iter([Delivering(*times_s) for times_s in streams])
 
-    def reopen() -> Given:
+    def reopen() -> Delivering:
         device = next(devices, None)
         if device is None:
             raise NoPictureError("gone")
@@ -314,15 +300,15 @@ def test_pauses_among_pictures_that_come_as_before_make_no_camera_slow():
 
 
 def test_a_camera_that_comes_back_begins_a_clip_and_its_rate_is_told_anew():
-    again = iter([Given(steady(5, 5, 102.0))])
+    again = iter([Delivering(*steady(5, 5, 102.0))])
 
-    def reopen() -> Given:
+    def reopen() -> Delivering:
         device = next(again, None)
         if device is None:
             raise NoPictureError("gone")
         return device
 
-    thread = CaptureThread("camera 0", Given(steady(50, 30, 100.0)), reopen, EventLog(), retry_s=0.3)
+    thread = CaptureThread("camera 0", Delivering(*steady(50, 30, 100.0)), reopen, EventLog(), retry_s=0.3)
     thread.run()
     assert thread._clip == 1
     assert thread._newest is not None
@@ -333,15 +319,15 @@ def test_a_camera_that_comes_back_begins_a_clip_and_its_rate_is_told_anew():
 
 
 def test_a_camera_that_is_lost_before_its_first_picture_begins_with_it():
-    again = iter([Given(steady(5, 5, 102.0))])
+    again = iter([Delivering(*steady(5, 5, 102.0))])
 
-    def reopen() -> Given:
+    def reopen() -> Delivering:
         device = next(again, None)
         if device is None:
             raise NoPictureError("gone")
         return device
 
-    thread = CaptureThread("camera 0", Given([]), reopen, EventLog(), retry_s=0.3)
+    thread = CaptureThread("camera 0", Delivering(), reopen, EventLog(), retry_s=0.3)
     thread.run()
     assert (thread.captured, thread._clip) == (5, 0)
 

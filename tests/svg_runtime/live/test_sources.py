@@ -26,7 +26,7 @@ from svg_runtime.live.sources.files import FileSource, require_clips
 from svg_runtime.live.sources.local_cameras import LocalCamera
 from svg_runtime.live.sources.pacing import Ticker
 from svg_runtime.live.stop import StopRequest
-from tests.svg_runtime.live.live_helpers import frame_numbers, write_video
+from tests.svg_runtime.live.live_helpers import Delivering, frame_numbers, write_video
 
 PNG = cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (9, 9, 3), np.uint8))[1].tobytes()
 
@@ -325,21 +325,6 @@ def camera_on(path: Path, events: EventLog, stop: StopRequest, **options) -> Cam
     """The real capture code on a real file: OpenCV opens a file as it opens a camera."""
     options.setdefault("open_device", lambda: open_capture(str(path)))
     return CameraSource(str(path), ticker=Ticker(0.02, stop), stop=stop, events=events, **options)
-
-
-class Delivering:
-    """A device that delivers a picture of each given time, at once, and then nothing."""
-
-    def __init__(self, *times_s: float) -> None:
-        self._times_s = iter(times_s)
-        self.captured_s: float | None = None
-
-    def read(self):
-        self.captured_s = next(self._times_s, None)
-        return (False, None) if self.captured_s is None else (True, np.zeros((4, 4, 3), np.uint8))
-
-    def release(self) -> None:
-        pass
 
 
 class TestCamera:
