@@ -176,15 +176,7 @@ def export(
         publish_bundle(context, push=options, pack=pack, triton=served, folder=checkpoint)
         return
     server = server or (triton is not None and fused)  # for the backends that run no Python
-    if server_horizon is not None and not server:
-        raise UsageError("--server-horizon has no effect without --server\n  add --server, or remove it")
-    if server_horizon is not None and triton_horizon not in (None, server_horizon):
-        raise UsageError(
-            f"--server-horizon {server_horizon} and --triton-horizon {triton_horizon} differ, but the models of a repository "
-            "share the graph\n  remove one of the two"
-        )
-    if server and not fused:
-        raise UsageError("--server composes its graph of the fused graphs\n  remove --no-fused")
+    _check_server(server, fused, server_horizon, triton_horizon)
     source = settings_of("data", settings)
     _check_data(bn, fp16 or bf16, source, bn_sequences)
     require_modules("svg-export", "export", "torch", "onnx", "onnxscript", "onnxruntime")
@@ -300,6 +292,19 @@ def _saved(checkpoint: Checkpoint, path: Path | None, console: Console) -> Itera
     with staged_checkpoint(path, replace(checkpoint, training=None)):  # a model, not a run that can be resumed
         yield
     console.print(f"wrote {path}", markup=False)
+
+
+def _check_server(server: bool, fused: bool, server_horizon: int | None, triton_horizon: int | None) -> None:
+    """Refuse options of the graph forecast that contradict each other."""
+    if server_horizon is not None and not server:
+        raise UsageError("--server-horizon has no effect without --server\n  add --server, or remove it")
+    if server_horizon is not None and triton_horizon not in (None, server_horizon):
+        raise UsageError(
+            f"--server-horizon {server_horizon} and --triton-horizon {triton_horizon} differ, but the models of a repository "
+            "share the graph\n  remove one of the two"
+        )
+    if server and not fused:
+        raise UsageError("--server composes its graph of the fused graphs\n  remove --no-fused")
 
 
 def _check_data(bn: str, reduced: bool, source: dict[str, Any], sequences: int | None) -> None:
