@@ -18,6 +18,7 @@ from svg_common.quantities import count_text, is_or_are, size_text
 from svg_runtime.bundle.manifest import Manifest
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.live.stop import StopRequest
+from svg_runtime.offline.addresses import shown
 from svg_runtime.offline.dataset import SETTINGS, open_dataset, own_paths
 from svg_runtime.offline.listing import Listing, list_videos
 from svg_runtime.offline.options import ForecastOptions, kept_shapes
@@ -25,6 +26,7 @@ from svg_runtime.offline.tally import Tally
 from svg_runtime.offline.worker import Worker
 
 _SHOWN = 20  # reasons on the screen
+_LONGEST_NAME = 300  # characters of what cannot be reached: a line of a list may be anything
 
 
 def run_forecast(options: ForecastOptions, console: Console) -> Tally:
@@ -54,8 +56,8 @@ def run_forecast(options: ForecastOptions, console: Console) -> Tally:
             for video in mine:
                 if video.id in done:
                     tally.count_before(video.name, *done[video.id])
-            for name, reason in missing.items():
-                tally.unreachable(name, reason)
+            for entry, reason in missing.items():
+                tally.unreachable(_shortened(shown(entry)), reason)
             share = (
                 ""
                 if options.shard.count == 1
@@ -107,6 +109,12 @@ def _check_outputs(options: ForecastOptions, model: Path, listing: Listing) -> N
         raise UsageError(f"--out '{options.out}' holds some of the videos\n  expected a folder of its own, such as forecasts")
 
 
+def _shortened(name: str) -> str:
+    """A name whose middle is left out if it is too long: its end tells it from others in its folder."""
+    half = _LONGEST_NAME // 2
+    return name if len(name) <= _LONGEST_NAME else f"{name[: half - 3]}...{name[-half:]}"
+
+
 def _more_about(options: ForecastOptions, tally: Tally) -> str:
     """Where else the reasons are, and what becomes of videos that could not be reached."""
     unreachable = tally.status["unreachable"]
@@ -129,11 +137,12 @@ def _finish(options: ForecastOptions, about: dict[str, Any], tally: Tally, durat
     counts = ", ".join(f"{count} {status}" for status, count in sorted(tally.status.items())) or "no videos"
     did = f"{count_text(tally.frames, 'frame')} and {count_text(tally.alarms, 'alarm')} in this run, {duration_s:.0f} s"
     say(f"svg-forecast: {counts}; {did} -> {options.out}")
-    shown = list(tally.problems.items())[-_SHOWN:]  # those of this run come after those of earlier ones
-    for name, reason in shown:
+    reasons = tally.reasons
+    printed = list(reasons.items())[-_SHOWN:]  # those of this run come after those of earlier ones
+    for name, reason in printed:
         say(f"svg-forecast: {name}: {first_line(reason)}")
-    if len(shown) < len(tally.problems):
-        say(f"svg-forecast: and {len(tally.problems) - len(shown)} more, which --json FILE has too")
+    if len(printed) < len(reasons):
+        say(f"svg-forecast: and {len(reasons) - len(printed)} more, which --json FILE has too")
     if options.json is None:
         return
     summary = {
@@ -144,7 +153,7 @@ def _finish(options: ForecastOptions, about: dict[str, Any], tally: Tally, durat
         "frames": tally.frames,
         "alarms": tally.alarms,
         "duration_s": round(duration_s, 3),
-        "problems": tally.problems,
+        "problems": reasons,
     }
     try:
         write_json(options.json, summary)

@@ -26,6 +26,7 @@ from svg_runtime.offline.addresses import shown, without_password, without_query
 from svg_runtime.offline.stores import (
     CONTENT_KEYS,
     PATTERN,
+    StoreAwayError,
     UnreachableError,
     address_of,
     download,
@@ -45,7 +46,6 @@ _LINE_END = re.compile(r"\r\n|\n|\r")
 _NAME_LIMIT = 4096  # characters of an address, as for a path on Linux
 _UNKNOWN_SIZE = -1  # an HTTP server need not know how long its answer will be
 _USUAL_BYTES = 10 << 20  # of a video whose size is not known, for progress alone
-_LONGEST_KEY = 300  # characters of an entry in the summary
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,11 @@ class Video:
         """Whether the address is a path."""
         return "://" not in self.address
 
+    @property
+    def store(self) -> str:
+        """What is away as a whole: the scheme with the host or bucket of an address; the folder of a file."""
+        return os.path.dirname(self.address) if self.is_local else "/".join(without_query(self.address).split("/", 3)[:3])
+
 
 @dataclass
 class Listing:
@@ -93,7 +98,8 @@ class Listing:
 
     Attributes:
         videos: each once, in the order found.
-        missing: what is named but cannot be found or read, and why.
+        missing: what is named but cannot be found or read, and why. The names are as given, with all that is secret in
+            them: two may look the same once they are `shown`.
         lists: paths and addresses of the lists that were read.
     """
 
@@ -134,7 +140,7 @@ def list_videos(sources: Sequence[str]) -> Listing:
             listing = _listed(source) if _is_list(source) else _videos_in(source)
         except UnreachableError as error:  # the others are forecast
             away = away or error
-            _note(missing, source, reason_of(error))
+            missing[source] = reason_of(error)
         else:
             found.update((video.id, video) for video in listing.videos)
             missing.update(listing.missing)
@@ -162,14 +168,10 @@ def _listed(source: str) -> Listing:
                 listing.lists.add(_place_of_list(entry))
                 entries.extendleft(reversed(_entries(entry)))
         except (UsageError, UnreachableError, OSError, ValueError) as error:
-            _note(listing.missing, entry, reason_of(error))
+            listing.missing[entry] = reason_of(error)
     if not listing.videos and not listing.missing:  # only itself
         raise _empty_list(source)
     return listing
-
-
-def _note(missing: dict[str, str], name: str, reason: str) -> None:
-    missing[shown(name)[:_LONGEST_KEY]] = reason
 
 
 def _place_of_list(source: str) -> str:
@@ -207,6 +209,7 @@ def local_copy(video: Video, folder: Path) -> Iterator[Path]:
 
     Raises:
         UnreachableError: it cannot be read, or is no longer what was listed, at the start or at the end.
+        StoreAwayError: its store does not answer, or its folder is gone.
     """
     if video.is_local:
         _require_unchanged(video)
@@ -294,7 +297,7 @@ def _local_videos(path: Path) -> Listing:
         status = real.stat()
         listing.videos.append(Video(str(real), status.st_size, f"mtime {status.st_mtime_ns}"))
     for file, reason in left_out:
-        _note(listing.missing, os.path.abspath(file), reason)
+        listing.missing[os.path.abspath(file)] = reason
     return listing
 
 
@@ -329,14 +332,13 @@ def _stored_videos(store: Any, place: str, source: str) -> Listing:
     found, missing = find_stored(store, place, source)
     if not found and not missing:
         raise UsageError(f"'{shown(source)}' contains no videos\n  expected objects such as .mp4 or .mkv")
-    for name, reason in missing.items():
-        _note(listing.missing, name, reason)
+    listing.missing.update(missing)
     for name, info in sorted(found.items()):
         address, size = address_of(store, name, source), info.get("size")
         try:
             version = version_of(store, name, info)
         except Exception as error:  # of the driver's own kinds
-            _note(listing.missing, address, reason_of(error, address))
+            listing.missing[address] = reason_of(error, address)
             continue
         listing.videos.append(Video(address, _UNKNOWN_SIZE if size is None else int(size), version))
     return listing
@@ -346,6 +348,8 @@ def _require_unchanged(video: Video) -> None:
     try:
         status = os.stat(video.address)
     except OSError as error:
-        raise UnreachableError(f"cannot read '{video.name}': {error.strerror}") from error
+        # Where others make room, those beside a file that is gone may still be there.
+        kind = UnreachableError if os.path.isdir(video.store) else StoreAwayError
+        raise kind(f"cannot read '{video.name}': {error.strerror}") from error
     if (status.st_size, f"mtime {status.st_mtime_ns}") != (video.size, video.version):
         raise UnreachableError(f"'{video.name}' has changed since it was listed: is it still being written?")

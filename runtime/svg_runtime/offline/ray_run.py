@@ -13,6 +13,7 @@ import math
 import os
 import platform
 import signal
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ class RayWorker:
     def __init__(self, options: ForecastOptions, dataset: Dataset, model: Path) -> None:
         self._options = options
         self._dataset = dataset
+        self._away: Counter[str] = Counter()  # of all its blocks, none of which waits again for a store that is away
         self._forecaster: Forecaster | SvgError
         try:
             self._forecaster = options.open_alike(dataset, model, NullListener())
@@ -70,8 +72,9 @@ class RayWorker:
         if isinstance(self._forecaster, SvgError):
             return self._forecaster
         worker = Worker(
-            options=self._options, forecaster=self._forecaster, dataset=self._dataset, stop=StopRequest(), tally=tally
-        )
+            options=self._options, forecaster=self._forecaster, dataset=self._dataset, stop=StopRequest(), tally=tally,
+            away=self._away,
+        )  # fmt: skip
         name = hashlib.sha256("".join(video.id for video in videos).encode()).hexdigest()[:16]
         return worker.run_part(videos, f"b{name}")
 

@@ -11,13 +11,15 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from svg_common.command import require_modules
-from svg_common.errors import BackendMissingError, SvgError, UsageError
+from svg_common.errors import BackendMissingError, SvgError, UsageError, first_line
+from svg_common.printable import one_line, without_logins
 from svg_common.video.reader import VIDEO_SUFFIXES
 from svg_runtime.offline.addresses import is_web, shown, without_query
 from svg_runtime.offline.web_server import (
     TIMEOUTS,
     ask_server,
     ask_server_of_each,
+    is_answer,
     is_page,
     page_error,
     server_problem,
@@ -52,13 +54,17 @@ class UnreachableError(SvgError):
     """A video cannot be read from where it is, now: it is gone, changes, or its store does not answer."""
 
 
+class StoreAwayError(UnreachableError):
+    """A video cannot be read, and nothing says that others in its store can: it does not answer, or its folder is gone."""
+
+
 def open_store(address: str) -> tuple[Any, str]:
     """The file system of an address, and the path in it.
 
     Raises:
         UsageError: there is no such kind of address, it is one of archives, or it lacks a host.
         BackendMissingError: its driver is not installed.
-        UnreachableError: its driver cannot log in.
+        StoreAwayError: its driver cannot log in.
     """
     require_modules("svg-forecast with an address", "forecast", "fsspec")
     import fsspec
@@ -90,7 +96,7 @@ def open_store(address: str) -> tuple[Any, str]:
             "  expected a path, file://, s3://, gs:// or another kind that fsspec knows"
         ) from error
     except Exception as error:  # a driver that wants to log in
-        raise UnreachableError(
+        raise StoreAwayError(
             f"cannot open '{shown(address)}': {reason_of(error)}\n"
             f"  check the address, the network, and what fsspec's driver of {kind}:// needs, and run the same command again"
         ) from error
@@ -178,24 +184,35 @@ def download(address: str, path: Path) -> None:
 
     Raises:
         UsageError, BackendMissingError: as for `open_store`.
-        UnreachableError: it cannot be read, or is a page: a login may have expired since the video was listed.
+        UnreachableError: it is gone, may not be read, or is a page: a login may have expired since the video was listed.
+        StoreAwayError: its store does not answer.
     """
     store, place = open_store(address)
     try:
         store.get_file(place, str(path))
     except Exception as error:  # of the driver's own kinds
-        raise UnreachableError(f"cannot download '{shown(address)}': {reason_of(error, address)}") from error
+        kind = UnreachableError if _is_answer(error, address) else StoreAwayError
+        raise kind(f"cannot download '{shown(address)}': {reason_of(error, address)}") from error
     with path.open("rb") as file:
         if is_page(file.read(_HEAD)):
             raise UnreachableError(page_error(shown(address), "a video"))
 
 
 def reason_of(error: BaseException, address: str = "") -> str:
-    """An error of the driver of `address` in a line."""
+    """An error of the driver of `address`, or one of this package, in a line."""
+    if isinstance(error, SvgError):  # its addresses are shown already: what follows one with a query says why
+        return without_logins(one_line(first_line(error)))[:_REASON_LIMIT]
     said = (server_problem(error) if is_web(address) else None) or (str(error).splitlines() or [""])[0]
     if not said and isinstance(error, TIMEOUTS):
         said = "no answer in time"
     return shown(said or type(error).__name__)[:_REASON_LIMIT]
+
+
+def _is_answer(error: BaseException, address: str) -> bool:
+    """Whether the store of `address` has answered, and the error of its driver is about this object alone."""
+    from ftplib import error_perm
+
+    return isinstance(error, (FileNotFoundError, PermissionError, error_perm)) or (is_web(address) and is_answer(error))
 
 
 @lru_cache(maxsize=1)

@@ -16,7 +16,7 @@ class Tally:
     status: Counter[str] = field(default_factory=Counter)  # ok, damaged, failed, unreachable
     frames: int = 0
     alarms: int = 0
-    problems: dict[str, str] = field(default_factory=dict)  # why a video is not ok, by its name
+    problems: list[tuple[str, str]] = field(default_factory=list)  # names of videos that are not ok, and why
 
     def count(self, row: dict[str, Any]) -> None:
         """Count a row of the table of videos."""
@@ -38,14 +38,27 @@ class Tally:
         self.status.update(other["status"])
         self.frames += other["frames"]
         self.alarms += other["alarms"]
-        self.problems.update(other["problems"])
+        self.problems += [(name, reason) for name, reason in other["problems"]]
 
     @property
     def not_ok(self) -> int:
         """Videos that are not forecast completely."""
         return sum(count for status, count in self.status.items() if status != "ok")
 
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Why videos are not ok, by name. Addresses that differ in their query alone are shown alike, so they get a number."""
+        reasons: dict[str, str] = {}
+        count: Counter[str] = Counter()
+        for name, reason in self.problems:
+            own = name
+            while own in reasons:
+                count[name] += 1
+                own = f"{name} ({count[name] + 1})"
+            reasons[own] = reason
+        return reasons
+
     def _note(self, name: str, status: str, reason: str | None) -> None:
         self.status[status] += 1
         if reason is not None:
-            self.problems[name] = reason
+            self.problems.append((name, reason))

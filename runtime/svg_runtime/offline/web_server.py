@@ -13,6 +13,7 @@ TIMEOUTS = (TimeoutError, asyncio.TimeoutError)  # two classes before Python 3.1
 SILENCE_S = 60.0  # until a server is given up; others in front of it, such as nginx, wait as long for it
 _PAGES = ("text/html", "application/xhtml+xml", "application/json")  # what servers answer with instead of a video
 _STARTS = (b"<!doctype html", b"<html")
+_UNAVAILABLE = (408, 429, 502, 503, 504)  # of a server that is away or overloaded, whatever it is asked for
 _AT_ONCE = 6  # requests for what there is: with more, a small server whose queue is full answers seconds later
 _PLAIN = ("", "identity")  # encodings in which the length is that of the file
 
@@ -62,6 +63,13 @@ def server_problem(error: BaseException) -> str | None:
     if isinstance(error, FileNotFoundError) and error.errno is None:  # of the driver, not of a disk
         return "404 Not Found"
     return None
+
+
+def is_answer(error: BaseException) -> bool:
+    """Whether a web server has answered, and the error is about one address alone, such as 403 Forbidden."""
+    from aiohttp import ClientResponseError
+
+    return isinstance(error, ClientResponseError) and error.status not in _UNAVAILABLE
 
 
 def is_page(start: bytes) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -16,23 +16,28 @@ from svg_common.progress import ProgressDisplay
 from svg_common.quantities import duration_text
 from svg_runtime.forecast.forecaster import Forecaster
 from svg_runtime.live.stop import StopRequest
+from svg_runtime.offline.addresses import shown
 from svg_runtime.offline.dataset import Dataset, Forecasts, Part
 from svg_runtime.offline.listing import Video, local_copy
 from svg_runtime.offline.one_video import VideoRows, forecast_video
 from svg_runtime.offline.options import ForecastOptions, kept_arrays, kept_shapes
-from svg_runtime.offline.stores import UnreachableError
+from svg_runtime.offline.stores import StoreAwayError, UnreachableError
 from svg_runtime.offline.tally import Tally
 
 _PART_BYTES = 256 << 20  # of rows in memory
-_UNREACHABLE_IN_A_ROW = 3  # then their store, or the disk of their folder, is considered away
+_AWAY_IN_A_ROW = 3  # then the store, or the folder, is considered away: each of its videos may take a minute to give up
 
 
 class Worker:
-    """Forecasts videos one after another with one model."""
+    """Forecasts videos one after another with one model.
+
+    Args:
+        away: videos in a row, by their store, that it did not answer for; of workers one after another, the same object.
+    """
 
     def __init__(
         self, options: ForecastOptions, forecaster: Forecaster, dataset: Dataset, stop: StopRequest, tally: Tally,
-        display: ProgressDisplay | None = None,
+        display: ProgressDisplay | None = None, away: Counter[str] | None = None,
     ) -> None:  # fmt: skip
         self._options = options
         self._forecaster = forecaster
@@ -40,7 +45,7 @@ class Worker:
         self._stop = stop
         self._tally = tally
         self._display = display
-        self._away = 0  # unreachable videos in a row
+        self._away: Counter[str] = Counter() if away is None else away
         self._all_work = 0
         self._done_work = 0
 
@@ -92,21 +97,22 @@ class Worker:
         return failure
 
     def _try(self, part: Part, video: Video) -> SvgError | None:
+        if self._away[video.store] >= _AWAY_IN_A_ROW:
+            self._tally.unreachable(video.name, _not_tried(video))
+            return None
         try:
             with self._kept(part, video) as kept, local_copy(video, self._dataset.scratch) as path:
                 rows = self._forecast(kept, video, path)
-        except (UnreachableError, UsageError) as error:
-            reason = first_line(error)
-            self._tally.unreachable(video.name, reason)
-            # Beside a file that is gone, as where others make room, there may be those that are still there.
-            self._away += not (video.is_local and Path(video.address).parent.is_dir())
-            if self._away < _UNREACHABLE_IN_A_ROW:
-                return None
-            return SvgError(f"{self._away} videos in a row cannot be reached; the last: {reason}\n"
-                            "  what was forecast before is saved; when they are back, run the same command again")  # fmt: skip
+        except StoreAwayError as error:
+            self._away[video.store] += 1
+            self._tally.unreachable(video.name, first_line(error))
+            return None
+        except (UnreachableError, UsageError) as error:  # of this video alone: its store has answered
+            rows = None
+            self._tally.unreachable(video.name, first_line(error))
         except SvgError as error:
             return error
-        self._away = 0
+        del self._away[video.store]
         if rows is not None:
             part.add(rows)
         return None
@@ -138,3 +144,10 @@ class Worker:
             self._display.progress(
                 "forecasting", self._done_work / max(self._all_work, 1), f"{video.name} at {duration_text(time_s)}"
             )
+
+
+def _not_tried(video: Video) -> str:
+    return (
+        f"not tried: {_AWAY_IN_A_ROW} videos in a row could not be reached in '{shown(video.store)}'; "
+        "when it is back, run the same command again"
+    )

@@ -18,8 +18,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.utils import infer_storage_options
 
 from svg_common.errors import BackendMissingError, SvgError, UsageError
+from svg_runtime.offline.addresses import shown
 from svg_runtime.offline.listing import Video, list_videos, local_copy
-from svg_runtime.offline.stores import UnreachableError, version_of
+from svg_runtime.offline.stores import StoreAwayError, UnreachableError, version_of
 from tests.hub_server import serving
 from tests.svg_runtime.offline.conftest import rows_of
 
@@ -287,14 +288,16 @@ def test_a_named_object_that_is_gone_ends_the_command_with_1_and_is_tried_again(
     assert svg_forecast(videos / "yard1.mp4", "memory://clips/yard0.mp4")[0] == 0
 
 
-def test_an_object_that_has_gone_or_changed_is_unreachable(bucket, tmp_path):
+def test_an_object_that_has_gone_or_changed_is_unreachable_and_its_store_is_there(bucket, tmp_path):
     (video,) = list_videos(["memory://clips/a.mp4"]).videos
     bucket.pipe_file("/clips/a.mp4", b"longer than it was before")
-    with pytest.raises(UnreachableError, match="has changed"), local_copy(video, tmp_path):
+    with pytest.raises(UnreachableError, match="has changed") as changed, local_copy(video, tmp_path):
         pass
     bucket.rm("/clips/a.mp4")
-    with pytest.raises(UnreachableError, match="cannot download"), local_copy(video, tmp_path):
+    with pytest.raises(UnreachableError, match="cannot download") as gone, local_copy(video, tmp_path):
         pass
+    assert not isinstance(changed.value, StoreAwayError)
+    assert not isinstance(gone.value, StoreAwayError)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -379,7 +382,7 @@ def test_no_name_and_no_message_shows_what_is_secret_in_an_address(address, tmp_
     (tmp_path / "list.txt").write_text(address)
     listing = list_videos([str(tmp_path / "list.txt")])  # nobody answers
     assert len(listing.missing) == 1
-    assert "SECRET" not in str(listing.missing)
+    assert "SECRET" not in str([*map(shown, listing.missing), *listing.missing.values()])
     with pytest.raises(SvgError) as raised:
         list_videos([f"{address}.txt\0"])
     assert "SECRET" not in str(raised.value)
@@ -406,6 +409,19 @@ def test_what_a_web_server_cuts_off_is_unreachable(web_server, tmp_path):
     with pytest.raises(UnreachableError, match="cannot download"), local_copy(video, tmp_path):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("address", "store"),
+    [
+        ("/recordings/gate/a.mp4", "/recordings/gate"),
+        ("s3://bucket/2026/a.mp4", "s3://bucket"),
+        ("https://host:8443/a/b.mp4?id=1/2", "https://host:8443"),
+        ("https://host?id=/a/b", "https://host"),
+    ],
+)
+def test_what_is_away_as_a_whole_is_a_host_a_bucket_or_a_folder(address, store):
+    assert Video(address, 1, "").store == store
 
 
 def test_a_file_that_is_still_written_is_unreachable(videos, tmp_path):

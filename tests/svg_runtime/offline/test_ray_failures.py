@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -14,6 +15,7 @@ from rich.console import Console
 from svg_common.errors import BackendMissingError, ExitCode, SvgError, UsageError
 from svg_runtime.offline.listing import Video
 from svg_runtime.offline.ray_run import forecast_with_ray
+from svg_runtime.offline.stores import StoreAwayError
 from svg_runtime.offline.tally import Tally
 from svg_runtime.offline.worker import Worker
 
@@ -58,7 +60,7 @@ class Reports:
 def end_with_ray(monkeypatch):
     """Run with a way to open the model, and an error of Ray after the last video."""
 
-    def run(open_alike, error: RayError | None = None) -> tuple[SvgError | None, Tally]:
+    def run(open_alike, error: RayError | None = None, pending=VIDEOS) -> tuple[SvgError | None, Tally]:
         ray, data = ModuleType("ray"), ModuleType("ray.data")
         ray.data = data
         ray.init = ray.shutdown = lambda **options: None
@@ -68,12 +70,13 @@ def end_with_ray(monkeypatch):
         data.from_items = lambda items, **options: Reports(items, error)
         monkeypatch.setitem(sys.modules, "ray", ray)
         monkeypatch.setitem(sys.modules, "ray.data", data)
-        dataset = SimpleNamespace(folder=Path("out"))
+        dataset = SimpleNamespace(folder=Path("out"), scratch=Path("scratch"))
+        dataset.part = lambda name: nullcontext(SimpleNamespace(rows=[]))
         dataset.at = lambda folder: dataset
-        options = SimpleNamespace(ray_workers=1, ray_gpus=None, threads=None, open_alike=open_alike)
+        options = SimpleNamespace(ray_workers=1, ray_gpus=None, threads=None, open_alike=open_alike, keep=None)
         tally = Tally()
         failure = forecast_with_ray(
-            options=options, dataset=dataset, model=Path("m.svgb"), pending=VIDEOS, tally=tally, console=Console(quiet=True)
+            options=options, dataset=dataset, model=Path("m.svgb"), pending=pending, tally=tally, console=Console(quiet=True)
         )
         return failure, tally
 
@@ -130,3 +133,28 @@ def test_the_command_is_worth_repeating_only_after_the_loss_of_a_machine(end_wit
     assert "Ray ended the run" in str(failure)
     assert "what was finished is published" in str(failure)
     assert ("run the same command again" in str(failure)) is again
+
+
+def test_a_worker_waits_for_a_store_that_is_away_in_three_of_its_blocks_and_not_in_all(end_with_ray, monkeypatch):
+    asked = []
+
+    def away(video, folder):
+        asked.append(video.name)
+        raise StoreAwayError("no answer in time")
+
+    monkeypatch.setattr("svg_runtime.offline.worker.local_copy", away)
+    pending = [Video(f"s3://bucket/{number}.mp4", 1, "v") for number in range(5)]
+    failure, tally = end_with_ray(opened, pending=pending)
+    assert (failure, tally.status) == (None, {"unreachable": 5})
+    assert asked == [video.name for video in pending[:3]]
+    assert [reason.partition(":")[0] for reason in tally.reasons.values()] == [*["no answer in time"] * 3, *["not tried"] * 2]
+
+
+def test_videos_of_two_blocks_that_are_shown_alike_have_a_reason_each(end_with_ray, monkeypatch):
+    def away(video, folder):
+        raise StoreAwayError(f"no answer for {video.size}")
+
+    monkeypatch.setattr("svg_runtime.offline.worker.local_copy", away)
+    pending = [Video(f"https://host/get?id={number}", number, "v") for number in range(2)]
+    _, tally = end_with_ray(opened, pending=pending)
+    assert tally.reasons == {"https://host/get?...": "no answer for 0", "https://host/get?... (2)": "no answer for 1"}

@@ -276,9 +276,11 @@ def bucket(videos, monkeypatch):
     for path in videos.rglob("*.m*"):
         store.pipe_file(f"/cameras/{path.relative_to(videos)}", path.read_bytes())
     store.away = set()
+    store.asked = []  # names
     get_file = store.get_file
 
     def may_fail(place, target, **options):
+        store.asked.append(Path(place).name)
         if Path(place).name in store.away:
             raise AwayError("timed out\nafter 10 s")
         return get_file(place, target, **options)
@@ -288,36 +290,73 @@ def bucket(videos, monkeypatch):
     store.rm("/cameras", recursive=True)
 
 
-def test_a_bucket_that_goes_away_ends_the_run_and_is_resumed(svg_forecast, bucket):
-    svg_forecast("memory://cameras", out="whole")
-    bucket.away = {"yard0.mp4", "yard1.mp4", "yard2.mp4"}
-    code, message, summary = svg_forecast("memory://cameras")
-    assert code == 1
-    assert "3 videos in a row cannot be reached" in message
-    assert summary["videos"] == {"listed": 5, "done_before": 0, "ok": 2, "unreachable": 3}
-    assert rows_of(Path("out"))["videos"].num_rows == 2
+def test_a_bucket_that_goes_away_is_left_alone_the_others_are_forecast_and_it_is_resumed(svg_forecast, bucket, videos):
+    sources = ("memory://cameras", videos / "yard0.mp4")
+    svg_forecast(*sources, out="whole")
+    bucket.away, bucket.asked = {"a.mkv", "pause.mp4", "yard0.mp4"}, []
+    code, message, summary = svg_forecast(*sources)
+    assert (code, bucket.asked) == (1, ["a.mkv", "pause.mp4", "yard0.mp4"])
+    assert summary["videos"] == {"listed": 6, "done_before": 0, "ok": 1, "unreachable": 5}
+    assert "yard2.mp4: not tried: 3 videos in a row could not be reached in 'memory://'; when it is back" in message
+    assert "error: 5 of 6 videos are not forecast completely" in message
     bucket.away = {"yard1.mp4"}
-    code, message, summary = svg_forecast("memory://cameras")
+    code, message, summary = svg_forecast(*sources)
     assert code == 1
-    assert summary["videos"] == {"listed": 5, "done_before": 2, "ok": 4, "unreachable": 1}
+    assert summary["videos"] == {"listed": 6, "done_before": 1, "ok": 5, "unreachable": 1}
     assert "cannot download 'memory:///cameras/yard1.mp4': timed out" in message
     bucket.away = set()
-    assert svg_forecast("memory://cameras")[0] == 0
+    assert svg_forecast(*sources)[0] == 0
     assert rows_of(Path("out")) == rows_of(Path("whole"))
+
+
+def listed_before(monkeypatch, change) -> None:
+    """Let `change` happen to the videos of a run after it has listed them."""
+    find = forecast_run.list_videos
+
+    def listed(sources):
+        found = find(sources)
+        change(found.videos)
+        return found
+
+    monkeypatch.setattr(forecast_run, "list_videos", listed)
+
+
+@pytest.mark.parametrize("content", [b"changed", None])
+def test_objects_that_change_or_go_meanwhile_do_not_keep_a_run_from_the_others(svg_forecast, bucket, monkeypatch, content):
+    def change(found):
+        for name in [video.address.removeprefix("memory://") for video in found[:3]]:
+            if content is None:
+                bucket.rm(name)
+            else:
+                bucket.pipe_file(name, content)
+
+    listed_before(monkeypatch, change)
+    code, _, summary = svg_forecast("memory://cameras")
+    assert (code, summary["videos"]) == (1, {"listed": 5, "done_before": 0, "ok": 2, "unreachable": 3})
+
+
+def test_three_folders_that_go_do_not_keep_a_run_from_the_others(svg_forecast, videos, tmp_path, monkeypatch):
+    for name in "abcd":
+        (tmp_path / name).mkdir()
+        shutil.copy(videos / "yard0.mp4", tmp_path / name)
+    listed_before(monkeypatch, lambda found: [shutil.rmtree(Path(video.address).parent) for video in found[:3]])
+    code, _, summary = svg_forecast("a", "b", "c", "d")
+    assert (code, summary["videos"]) == (1, {"listed": 4, "done_before": 0, "ok": 1, "unreachable": 3})
+
+
+def test_the_rest_of_a_folder_that_is_gone_is_not_tried(svg_forecast, videos, tmp_path, monkeypatch):
+    shutil.copytree(videos, tmp_path / "recorded")
+    (tmp_path / "recorded" / "yard9.mp4").write_bytes((videos / "yard0.mp4").read_bytes())
+    listed_before(monkeypatch, lambda found: shutil.rmtree(tmp_path / "recorded"))
+    code, message, summary = svg_forecast(tmp_path / "recorded", videos / "yard1.mp4")
+    assert (code, summary["videos"]) == (1, {"listed": 7, "done_before": 0, "ok": 1, "unreachable": 6})
+    assert f"yard9.mp4: not tried: 3 videos in a row could not be reached in '{tmp_path}/recorded'" in message
 
 
 def test_files_that_are_removed_meanwhile_do_not_end_the_run(svg_forecast, videos, tmp_path, monkeypatch):
     """As `svg-live --record-limit` removes the oldest, which come first."""
     shutil.copytree(videos, tmp_path / "recorded")
-    find = forecast_run.list_videos
-
-    def listed(sources):
-        found = find(sources)
-        for video in found.videos[:3]:
-            Path(video.address).unlink()
-        return found
-
-    monkeypatch.setattr(forecast_run, "list_videos", listed)
+    listed_before(monkeypatch, lambda found: [Path(video.address).unlink() for video in found[:3]])
     code, _, summary = svg_forecast(tmp_path / "recorded")
     assert code == 1
     assert summary["videos"] == {"listed": 5, "done_before": 0, "ok": 2, "unreachable": 3}

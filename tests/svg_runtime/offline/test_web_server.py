@@ -15,7 +15,7 @@ import pytest
 from svg_common.errors import SvgError, UsageError
 from svg_runtime.offline import web_server
 from svg_runtime.offline.listing import list_videos, local_copy
-from svg_runtime.offline.stores import UnreachableError
+from svg_runtime.offline.stores import StoreAwayError, UnreachableError, download
 from svg_runtime.offline.worker import Worker
 from tests.hub_server import serving
 from tests.svg_runtime.live.live_helpers import write_video
@@ -151,6 +151,35 @@ def test_what_cannot_be_reached_is_said_with_the_reason_and_exit_code_1(svg_fore
         list_videos([source])
     code, message, _ = svg_forecast(source)
     assert (code, "contains no videos" in message, Path("out").exists()) == (1, False, False)
+
+
+@pytest.mark.parametrize(
+    ("address", "kind"),
+    [
+        ("SITE/404/a.mp4", UnreachableError),
+        ("SITE/403/a.mp4", UnreachableError),
+        ("SITE/login/a.mp4", UnreachableError),
+        ("SITE/503/a.mp4", StoreAwayError),
+        (f"{AWAY}/a.mp4", StoreAwayError),
+    ],
+)
+def test_a_server_that_answers_is_not_away(site, tmp_path, address, kind):
+    with pytest.raises(UnreachableError) as raised:
+        download(address.replace("SITE", site.url), tmp_path / "a.mp4")
+    assert type(raised.value) is kind
+
+
+def test_entries_that_are_shown_alike_count_one_by_one(svg_forecast, videos):
+    deep = "/nowhere" + 6 * ("/" + 60 * "d")
+    addresses = [f"{AWAY}/get?id=SECRET{number}" for number in range(2)]
+    Path("list.txt").write_text("\n".join([str(videos / "yard0.mp4"), *addresses, f"{deep}/a.mp4", f"{deep}/b.mp4"]))
+    code, message, summary = svg_forecast("list.txt")
+    assert (code, summary["videos"]) == (1, {"listed": 5, "done_before": 0, "ok": 1, "unreachable": 4})
+    assert "5 videos, 0 done before, 1 to do, 4 cannot be reached\n" in message
+    assert list(summary["problems"])[:2] == [f"{AWAY}/get?...", f"{AWAY}/get?... (2)"]
+    assert all("?...' cannot be reached: Cannot connect to host" in reason for reason in list(summary["problems"].values())[:2])
+    assert [(len(name), name[-6:]) for name in list(summary["problems"])[2:]] == [(300, "/a.mp4"), (300, "/b.mp4")]
+    assert "SECRET" not in str(summary) + message
 
 
 def test_the_others_are_forecast_and_the_next_run_tries_again(svg_forecast, site, videos):
