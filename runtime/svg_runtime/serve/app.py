@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections import Counter
@@ -83,6 +84,9 @@ class Endpoint:
                 response = ProblemError("too-large", error.detail, headers=dict(error.headers or {})).response
             except SvgError as error:
                 response = problem_of(error).response
+            except asyncio.CancelledError:  # the server ends; before an answer has begun, so uvicorn would send text
+                await _send_in_pieces(_shutting_down().response, send)
+                raise
             except Exception as error:
                 _LOG.exception("%s failed", self._name)
                 response = _defect(error).response
@@ -112,6 +116,13 @@ def _defect(error: Exception) -> ProblemError:
     if is_out_of_memory(error):
         return ProblemError("engine-failed", "out of memory", advice="ask for fewer samples, or close sessions")
     return ProblemError("internal", "this program has a defect", advice="report it, with what the server prints")
+
+
+def _shutting_down() -> ProblemError:
+    return ProblemError(
+        "shutting-down", "the server is shutting down, and this request did not end in time",
+        advice="when it is back, open a session and send its frames again", headers={"Connection": "close"},
+    )  # fmt: skip
 
 
 class Methods:

@@ -20,7 +20,7 @@ from svg_runtime.serve.problems import KINDS, PROBLEM_JSON, Kind
 
 _JSON = "application/json"
 _REF = "#/components/schemas/{model}"
-_ALWAYS = ("no-token", "not-allowed", "long-headers")  # any operation may be refused so
+_ALWAYS = ("no-token", "not-allowed", "long-headers", "shutting-down")  # any operation may be refused so
 
 
 def describe(model_names: Sequence[str]) -> dict[str, Any]:

@@ -56,6 +56,7 @@ KINDS = {
         Kind("internal", 500, "Internal error", "A defect of this program; its log tells more."),
         Kind("no-room", 503, "No room", "As many sessions are open as this server allows; close one.", retry_s=10),
         Kind("model-changed", 503, "Model changed", "A model is not what it was when the server started: restart it."),
+        Kind("shutting-down", 503, "Shutting down", "The server ended before the request; its sessions are gone.", retry_s=5),
         Kind("engine-failed", 503, "Engine failed", "Memory ran out, a device failed, or the result is not finite.", retry_s=5),
     )
 }  # fmt: skip

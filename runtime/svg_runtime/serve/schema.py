@@ -21,8 +21,9 @@ def _whole(number: Any) -> Any:
     return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
-_Integer = Annotated[int, BeforeValidator(_whole)]
-Count = Annotated[_Integer, Field(ge=1, le=COUNT_LIMIT)]
+# Limits come first: after the validator, the description would have them under names that JSON Schema does not know.
+Count = Annotated[int, Field(ge=1, le=COUNT_LIMIT), BeforeValidator(_whole)]
+_Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED), BeforeValidator(_whole)]
 
 
 class _Request(BaseModel):
@@ -39,9 +40,7 @@ class SessionRequest(_Request):
     model: str = Field(max_length=255, description="One of the names that GET /v1/models lists.")
     samples: Count = Field(8, description="Sampled futures per forecast.")
     horizon: Count = Field(10, description="Forecast steps.")
-    seed: _Integer = Field(
-        0, ge=0, le=LARGEST_SEED, description="Of the noise: the same frames and seed give the same futures."
-    )
+    seed: _Seed = Field(0, description="Of the noise: the same frames and seed give the same futures.")
     context: Context | None = Field(
         None,
         description="window: re-read the last frames before every forecast. stream: carry the state along. null: the model's.",

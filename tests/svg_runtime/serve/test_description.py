@@ -38,6 +38,42 @@ def test_the_description_names_all_operations_models_and_problems(client):
     assert references == set(described["components"]["schemas"])
 
 
+# Of JSON Schema 2020-12, as OpenAPI 3.1 takes it.
+KEYWORDS = {
+    "$ref", "additionalProperties", "anyOf", "const", "default", "description", "enum", "items", "maxItems", "maxLength",
+    "maximum", "minItems", "minLength", "minimum", "pattern", "prefixItems", "properties", "required", "title", "type",
+}  # fmt: skip
+
+
+def keywords_of(form: dict) -> set[str]:
+    """Of a schema and of all schemas in it."""
+    below = [*form.get("properties", {}).values(), *form.get("anyOf", ()), *form.get("prefixItems", ())]
+    below += [form[name] for name in ("items", "additionalProperties") if isinstance(form.get(name), dict)]
+    return set(form).union(*map(keywords_of, below))
+
+
+def test_the_description_has_no_words_that_json_schema_does_not_know():
+    described = describe(["digits"])
+    forms = list(described["components"]["schemas"].values())
+    for methods in described["paths"].values():
+        for operation in methods.values():
+            contents = [operation.get("requestBody", {}), *operation["responses"].values()]
+            forms += [each["schema"] for each in operation.get("parameters", ())]
+            forms += [kind["schema"] for each in contents for kind in each.get("content", {}).values() if "schema" in kind]
+            forms += [each["schema"] for answer in contents for each in answer.get("headers", {}).values()]
+    assert set().union(*map(keywords_of, forms)) <= KEYWORDS
+
+
+def test_the_description_has_the_limits_of_all_numbers_that_are_asked_for():
+    schemas = describe(["digits"])["components"]["schemas"]
+    count, seed = {"type": "integer", "minimum": 1, "maximum": 65536}, {"type": "integer", "minimum": 0, "maximum": 2**53 - 1}
+    session, forecast = schemas["SessionRequest"]["properties"], schemas["ForecastRequest"]["properties"]
+    for name in ("samples", "horizon"):
+        assert count.items() <= session[name].items()
+        assert forecast[name]["anyOf"] == [count, {"type": "null"}]
+    assert seed.items() <= session["seed"].items()
+
+
 class _Page(html.parser.HTMLParser):
     """Ids, links, and what the page loads."""
 
@@ -163,7 +199,7 @@ def test_whole_numbers_may_be_written_as_decimals(client):
         ("0.0", "0"),
         ("1e400", "infinity"),
         ("NaN", "NaN"),
-        ("1e300", "1e+300"),
+        ("1e300", "a whole number of 997 bits"),
     ],
 )
 def test_what_is_no_whole_number_is_refused_and_named(client, samples, given):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import time
@@ -22,8 +23,9 @@ FRAME = digits(1)[0].tobytes()  # 16 KiB
 class Asker:
     """Asks a server of one session."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, thread: ServerThread) -> None:
         self._address = address
+        self.thread = thread
         body = b'{"model": "digits", "samples": 1, "horizon": 1}'
         answer, _ = self.ask("POST", "/v1/sessions", body, {"content-type": "application/json"})
         self.session = answer.headers["location"]
@@ -56,11 +58,10 @@ def serve(make_server):
         thread = ServerThread(server.app, sock, server.web_limits)
         thread.start()
         try:
-            asker = Asker(address)
-            yield asker
-            asker.ask("DELETE", asker.session)
+            yield Asker(address, thread)
         finally:
             thread.stop()
+            asyncio.run(server.sessions.close_all())
 
     return start
 
@@ -143,3 +144,19 @@ def test_small_frames_that_wait_are_as_few_as_the_other_requests(serve):
                 time.sleep(0.2)
                 status, problem = asker.send_frame()
         assert (status, problem["type"]) == (429, "/#busy")
+
+
+def test_what_is_abandoned_at_the_end_is_told_so(serve):
+    """A request whose body is still arriving, and the one that waits for its turn behind it."""
+    kind = RAW["content-type"]
+    with serve(stall_s=30.0) as asker, asker.begin("POST", "/frames", 1_000_000, b"abc", kind) as arriving:
+        time.sleep(0.2)  # so that it is its turn
+        with asker.begin("POST", "/frames", len(FRAME), FRAME, kind) as waiting:
+            time.sleep(0.2)
+            asker.thread.stop()
+            for client in (arriving, waiting):
+                answer = HTTPResponse(client)
+                answer.begin()
+                kept = {name: answer.headers[name] for name in ("content-type", "connection", "retry-after")}
+                assert kept == {"content-type": "application/problem+json", "connection": "close", "retry-after": "5"}
+                assert (answer.status, json.loads(answer.read())["type"]) == (503, "/#shutting-down")
