@@ -411,6 +411,7 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
     "cut picture": (["BUNDLE", "cut.pgm"], 1, "'cut.pgm' is cut off, or damaged"),
     "bright picture": (["BUNDLE", "bright.pgm"], 1, "'bright.pgm' is brighter than its own white"),
     "one output": (["--out", "f", "--mosaic", "f", "BUNDLE", "frames.npy"], 2, "--mosaic would overwrite 'f'"),
+    "one output, spelled twice": (["--out", "f", "--mosaic", "./f", "BUNDLE", "frames.npy"], 2, "would overwrite './f'"),
     "output and frames": (["--out", "./frames.npy", "BUNDLE", "frames.npy"], 2, "--out would overwrite './frames.npy'"),
     "output and noise": (["--noise", "few.npy", "--out", "few.npy", "BUNDLE", "frames.npy"], 2, "would overwrite 'few.npy'"),
     "noise": (["--noise", "frames.npy", "BUNDLE", "frames.npy"], 2, "has shape (7, 64, 64, 1)\n  expected (10, 8, 10)"),

@@ -116,8 +116,9 @@ void write_beside(const fs::path& name, const std::string& header, const char* b
 
 fs::path place_of(const fs::path& name) {
     std::error_code nowhere;
-    const fs::path place = fs::weakly_canonical(name, nowhere);
-    return nowhere ? fs::absolute(name) : place;
+    const fs::path whole = fs::absolute(name, nowhere);  // otherwise, names of new files would stay as they are spelled
+    const fs::path place = fs::weakly_canonical(whole, nowhere);
+    return nowhere ? whole : place;
 }
 
 std::string read_file(const fs::path& file) {
