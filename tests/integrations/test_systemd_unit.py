@@ -55,6 +55,11 @@ def test_the_service_is_not_exposed():
     assert float(level[1]) < MOST_EXPOSED
 
 
+def test_the_service_starts_after_the_time_is_set_where_something_waits_for_that():
+    """Else a board without a battery names its first recordings of a boot by a time that is long past."""
+    assert {"Wants=time-sync.target", "After=time-sync.target"} <= set(UNIT.splitlines())
+
+
 @pytest.mark.parametrize("name", [path.name for path in FOLDER.glob("*.conf")])
 def test_no_drop_in_unsets_what_a_dynamic_user_forces(name):
     """systemd says nothing about such a line, and goes on as if it were not there."""

@@ -9,7 +9,6 @@ context belongs to the thread that made it), and composing and writing the pictu
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext, suppress
@@ -32,7 +31,7 @@ from svg_runtime.forecast.batch import BatchForecaster
 from svg_runtime.forecast.forecaster import Forecaster
 from svg_runtime.live.adaptive import AdaptiveCounts, Counts, levels
 from svg_runtime.live.alarms.monitor import AlarmMonitor, close_side_by_side
-from svg_runtime.live.alarms.record import next_sequence
+from svg_runtime.live.alarms.numbers import AlarmNumbers
 from svg_runtime.live.camera_run import CameraRun
 from svg_runtime.live.camera_wall import CameraWall
 from svg_runtime.live.events import EventLog
@@ -187,7 +186,8 @@ def _open_cameras(setup: _Setup, cameras: Sequence[LiveOptions]) -> list[CameraR
     for number, camera in enumerate(cameras):
         file = camera.alarms.events_file
         if file not in numbers:
-            numbers[file] = itertools.count(next_sequence(file) if camera.alarms.enabled else 1)
+            folders = [each.alarms.folder for each in cameras if each.alarms.events_file == file]
+            numbers[file] = AlarmNumbers(file, folders, setup.events)
         opened.append(
             _open_camera(
                 setup=setup, number=number, options=camera, origin_s=origin_s, alarm_numbers=numbers[file], failures=failures

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from svg_common.folder_lock import FolderLock
-from svg_common.outputs import is_open_already
+from svg_runtime.live.alarms.numbers import lock_file_of
 from svg_runtime.live.live_options import LiveOptions
 
 _ATTEMPTS = 5  # a run that ends may remove what this one is about to hold
@@ -18,7 +17,8 @@ def hold_outputs(process: LiveOptions, cameras: Sequence[LiveOptions], resources
     """Hold all of them until `resources` are closed; call this before anything else notices the run, such as a broker.
 
     Folders that do not exist are made, and removed at the end if they are still empty. A file of events is held by a lock file
-    beside it, so that it may be moved away meanwhile, and others can read it on every file system.
+    beside it, so that it may be moved away meanwhile, and others can read it on every file system; this one stays when there
+    was an alarm, whose number it holds.
 
     Args:
         process: options of the process.
@@ -35,9 +35,8 @@ def hold_outputs(process: LiveOptions, cameras: Sequence[LiveOptions], resources
         _hold(FolderLock(folder), folder, resources)
     for file in dict.fromkeys(camera.alarms.events_file for camera in cameras):
         # Nobody counts the alarms of a pipe, nor those that a service writes into its log.
-        if file is not None and not is_open_already(file) and (file.is_file() or not file.exists()):
-            place = Path(os.path.realpath(file))
-            lock_file = place.with_name(f".{place.name}.lock")
+        lock_file = None if file is None else lock_file_of(file)
+        if lock_file is not None:
             _hold(FolderLock(lock_file, output=file), lock_file, resources, is_file=True)
 
 
@@ -74,11 +73,11 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _remove_empty(path: Path, identity: tuple[int, int] | None) -> None:
-    """Remove what this run has made, and not what another one has made in its place."""
+    """Remove what this run has made and left empty, and not what another one has made in its place."""
     if identity is None or _identity(path) != identity:
         return
-    with suppress(OSError):  # it is not empty
+    with suppress(OSError):
         if path.is_dir():
-            path.rmdir()
-        else:
+            path.rmdir()  # refuses one that is not empty
+        elif path.stat().st_size == 0:
             path.unlink()

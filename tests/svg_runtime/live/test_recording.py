@@ -115,8 +115,8 @@ def test_segments_are_cut_by_time_by_size_and_where_the_picture_changes(tmp_path
     recorder.record(view_at(900, np.zeros((64, 65), np.uint8)), None)  # after a pause
     recorder.close()
     found = names(tmp_path)
-    assert found[0] == "svg-live-20261025T120000.000Z.mp4"
-    assert found[1] == "svg-live-20261025T120002.000Z.mp4"
+    assert found[0] == "svg-live-20261025T120000.000Z-000001.mp4"
+    assert found[1] == "svg-live-20261025T120002.000Z-000002.mp4"
     assert [len(read_times(tmp_path / name)) for name in found] == [20, 20, 10, 1, 1]
     assert read_pictures(tmp_path / found[3])[0].shape == (64, 64, 3)
     small = segments(tmp_path / "small", limit=1_000_000, segment_s=600)
@@ -186,10 +186,27 @@ def test_two_files_of_one_moment_have_two_names_and_unfinished_ones_are_removed(
     recorder = ForecastRecorder(tmp_path, limit_bytes=10**6, bundle_id="b", dtype="float16")
     for _ in range(2):
         recorder.record(view_at(0, futures=np.zeros((1, 2, 4, 4, 1), np.float32)), None)
-    assert names(tmp_path) == [".other.npz", "svg-live-20261025T120000.000Z.npz", "svg-live-20261025T120000.001Z.npz"]
+    stamp = "svg-live-20261025T120000.000Z"
+    assert names(tmp_path) == [".other.npz", f"{stamp}-000001.npz", f"{stamp}-000002.npz"]
     elsewhere = NOON.astimezone(timezone(timedelta(hours=5)))
     new = BoundedFolder(tmp_path / "new", ".mp4", limit_bytes=1).new_file(elsewhere)
-    assert new.name == "svg-live-20261025T120000.000Z.mp4"
+    assert new.name == f"{stamp}-000001.mp4"
+
+
+def test_after_a_restart_the_oldest_give_way_whatever_the_clock_said(tmp_path):
+    """It was ahead for a while, then behind, then right; an earlier version gave no numbers."""
+    (tmp_path / "svg-live-20261025T110000.000Z.npz").write_bytes(bytes(1000))
+    years = [2026, 2036, 1970, 2026]
+    for number, year in enumerate(years):
+        run = BoundedFolder(tmp_path, ".npz", limit_bytes=5000)  # a run each
+        path = run.new_file(NOON.replace(year=year) + timedelta(seconds=number))
+        path.write_bytes(bytes(1000))
+        run.add(path)
+    after = BoundedFolder(tmp_path, ".npz", limit_bytes=5000)
+    assert after.new_file(NOON).name.endswith("-000005.npz")
+    for left in (years, years[1:], years[2:], years[3:], []):
+        after.make_room(5000 - 1000 * len(left))
+        assert sorted(int(name[9:13]) for name in names(tmp_path)) == sorted(left)
 
 
 def test_a_folder_that_is_removed_is_counted_and_made_again(tmp_path, monkeypatch):
@@ -247,8 +264,8 @@ def test_a_full_disk_ends_no_run_and_what_was_written_can_be_read(tiny_bundle, t
 @pytest.mark.parametrize(
     ("folder", "name"),
     [
-        (["--record"], "svg-live-20250101T000000.000Z.mp4"),
-        (["--save-forecasts"], "svg-live-20250101T000000.000Z.npz"),
+        (["--record"], "svg-live-20250101T000000.000Z-000001.mp4"),
+        (["--save-forecasts"], "svg-live-20250101T000000.000Z-000001.npz"),
         (["--alarm", "--alarm-dir"], "alarm-20250101T000000.000Z-1.mp4"),
     ],
 )

@@ -332,6 +332,12 @@ def test_alarms_have_the_name_of_their_camera_and_share_a_file(svg_live):
         assert clip.parent == Path("alarms") / record["camera"]
         assert clip.is_file()
     assert "svg-live: digits-2: alarm " in stderr
+    for left in (Path("events.jsonl"), *Path("alarms").glob("*/*")):  # the lock file tells the next run
+        left.unlink()
+    code, stderr, stats = svg_live(*SMALL, *TWO, *low, *where, "--max-frames", "70")
+    assert code == 0, stderr
+    more = [json.loads(line)["sequence"] for line in Path("events.jsonl").read_text().splitlines()]
+    assert sorted(more) == list(range(len(records) + 1, len(records) + stats["alarms"] + 1))
 
 
 @pytest.mark.parametrize("sources", [(), TWO], ids=["one", "two"])

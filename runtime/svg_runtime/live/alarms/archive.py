@@ -23,7 +23,7 @@ from svg_runtime.live.outputs.mp4 import Mp4Writer
 from svg_runtime.live.overlay.theme import Canvas
 
 _APPENDING = threading.Lock()  # cameras of one process write the same file
-OWN_NAME = re.compile(r"alarm-\d{8}T\d{6}\.\d{3}Z-\d+\.(mp4|png)")  # nothing else is ever removed
+OWN_NAME = re.compile(r"alarm-\d{8}T\d{6}\.\d{3}Z-(?P<number>\d{1,15})\.(mp4|png)")  # nothing else is ever removed
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,8 +16,9 @@ from svg_runtime.forecast.forecaster import Observation
 from svg_runtime.live.alarms.archive import OWN_NAME, Archive
 from svg_runtime.live.alarms.clip_buffer import ClipBuffer, StoredPicture
 from svg_runtime.live.alarms.comparison import compare_frames
+from svg_runtime.live.alarms.numbers import AlarmNumbers
 from svg_runtime.live.alarms.options import AlarmOptions
-from svg_runtime.live.alarms.record import AlarmRecord, Files, Peak, next_sequence
+from svg_runtime.live.alarms.record import AlarmRecord, Files, Peak
 from svg_runtime.live.alarms.settling import Settling
 from svg_runtime.live.alarms.signal_names import SIGNALS
 from svg_runtime.live.alarms.trigger import AlarmTrigger, Change
@@ -80,7 +80,7 @@ class _Alarm:
 
     @property
     def file_name(self) -> str:
-        """Sorts by time."""
+        """Sorts by time; the number tells the order whatever the clock says."""
         utc = self.start.astimezone(timezone.utc)
         return f"alarm-{utc:%Y%m%dT%H%M%S}.{utc.microsecond // 1000:03d}Z-{self.sequence:06d}"
 
@@ -97,7 +97,7 @@ class AlarmMonitor:
         source: description of what is watched, without secrets.
         model: its name.
         events: of the run.
-        numbers: of its alarms; None: those after the last one in the events file.
+        numbers: of its alarms; None: its own `AlarmNumbers`.
         tick_s: seconds per tick of the source; None: `interval_s`.
 
     Attributes:
@@ -123,7 +123,7 @@ class AlarmMonitor:
         self._newest: _Newest | None = None  # None: none yet, or of a source whose time is not that of the clock
         self._settling = Settling()
         self._count = 0
-        self._numbers = numbers or itertools.count(next_sequence(options.events_file) if options.enabled else 1)
+        self._numbers = numbers or AlarmNumbers(options.events_file, [options.folder], events)
         self.values: SignalValues | None = None
         self.listeners: list[Callable[[AlarmRecord], None]] = []  # as outlets, but called at once, by any thread
         self._outlets = options.open_outlets(source, events) if options.enabled else []

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from svg_runtime.live.alarms.signal_names import SignalName
-
-_LAST_LINE = 1 << 16  # bytes at the end of a file that hold its last line
-_LARGEST = 1 << 53  # above it, not every reader of JSON keeps integers apart
 
 
 def _encodable(text: str) -> str:
@@ -49,7 +44,7 @@ class AlarmRecord(_Frozen):
 
     # The number grows when a reader of the old one would misread the new one.
     schema_name: Literal["svg-edge/alarm/1"] = Field(default="svg-edge/alarm/1", alias="schema")
-    sequence: int = Field(ge=1)  # grows by one with each alarm, over all runs that write the same events file
+    sequence: int = Field(ge=1)  # see `AlarmNumbers`
     phase: Literal["started", "ended"]
     camera: str | None = None  # name of one of several; left out where there is one
     source: _Name  # without user and password
@@ -66,20 +61,3 @@ class AlarmRecord(_Frozen):
     def to_json(self) -> str:
         """One line."""
         return self.model_dump_json(by_alias=True, exclude={"camera"} if self.camera is None else None)
-
-
-def next_sequence(events_file: Path | None) -> int:
-    """The number after that of the last record in `events_file`; 1 without one."""
-    if events_file is None or not events_file.is_file():
-        return 1
-    with events_file.open("rb") as file:
-        file.seek(max(0, events_file.stat().st_size - _LAST_LINE))
-        lines = file.read().splitlines()
-    for line in reversed(lines):  # a crash may have left half a line
-        try:
-            sequence = json.loads(line)["sequence"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            continue
-        if type(sequence) is int and 1 <= sequence < _LARGEST:  # another program may have written the line; True is an int too
-            return sequence + 1
-    return 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import re
 from contextlib import suppress
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from pathlib import Path
 
 from svg_common.folder_lock import FolderInUseError, FolderLock
@@ -13,19 +13,21 @@ from svg_common.quantities import size_text
 
 _STAMP = r"\d{8}T\d{6}\.\d{3}Z"
 _UNFINISHED = re.compile(r"\.(.+?)(?:\.partial-\w+)?(\.\w+)")  # beside what it will be: of a recording, and of `atomic_file`
-_MILLISECOND = timedelta(milliseconds=1)
 
 
 class LimitedFiles:
     """The files of one kind in a folder, of this run and of earlier ones. Anything else in the folder is left alone.
 
-    Those of this run are the newer ones, in the order in which they are added, whatever the clock said when they were named.
+    The numbers in their names tell which are older, whatever the clock said when they were named.
     Files with the same name but for the suffix belong together.
 
     Args:
         folder: made when the first file is added.
-        names: of the files; those of earlier runs sort by time.
+        names: of the files, with a group `number`; those without a number are the oldest, and sort by name.
         limit_bytes: of these files together.
+
+    Attributes:
+        last_number: the largest of these files; 0: none.
 
     Raises:
         FolderInUseError: another process writes there: each would count, and remove, the other's files.
@@ -33,12 +35,14 @@ class LimitedFiles:
 
     def __init__(self, folder: Path, names: re.Pattern[str], limit_bytes: int) -> None:
         self.folder = folder
+        self.last_number = 0
+        self._names = names
         self._limit_bytes = limit_bytes
         self._files: dict[str, dict[Path, int]] = {}  # bytes of those that belong together; the oldest first
         self._size_bytes = 0
         self._lock = FolderLock(folder)
         self._lock.hold()
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        for path in sorted(folder.iterdir(), key=lambda path: (self._number_of(path), path.name)) if folder.is_dir() else ():
             unfinished = _UNFINISHED.fullmatch(path.name)
             if not path.is_file():
                 continue
@@ -88,12 +92,17 @@ class LimitedFiles:
             sizes = self._files.setdefault(path.stem, {})
             self._size_bytes += size - sizes.get(path, 0)
             sizes[path] = size
+            self.last_number = max(self.last_number, self._number_of(path))
+
+    def _number_of(self, path: Path) -> int:
+        found = self._names.fullmatch(path.name)
+        return 0 if found is None else int(found["number"] or 0)
 
 
 class BoundedFolder(LimitedFiles):
-    """Files that are named svg-live-20261126T201702.123Z.mp4, by their time in UTC.
+    """Files that are named svg-live-20261126T201702.123Z-000007.mp4, by their time in UTC, and a number that grows with each.
 
-    Such names sort by time, also where clocks change between summer and winter.
+    Such names sort by time, also where clocks change between summer and winter. Earlier versions gave no number.
 
     Args:
         folder: see `LimitedFiles`.
@@ -105,20 +114,19 @@ class BoundedFolder(LimitedFiles):
     """
 
     def __init__(self, folder: Path, suffix: str, limit_bytes: int) -> None:
-        super().__init__(folder, re.compile(rf"svg-live-{_STAMP}{re.escape(suffix)}"), limit_bytes)
+        super().__init__(folder, re.compile(rf"svg-live-{_STAMP}(-(?P<number>\d{{1,15}}))?{re.escape(suffix)}"), limit_bytes)
         self._suffix = suffix
 
     def new_file(self, time: datetime) -> Path:
-        """Return a path that does not exist yet, named by `time`; the folder is made.
+        """Return a path that does not exist yet, named by `time` and the next number; the folder is made.
 
         Raises:
             OSError: the folder cannot be made, or another process writes there by now.
         """
         self.make_folder()
-        while (path := self._path(time)).exists():
-            time += _MILLISECOND
+        utc = time.astimezone(timezone.utc)
+        stamp = f"{utc:%Y%m%dT%H%M%S}.{utc.microsecond // 1000:03d}Z"
+        number = self.last_number + 1
+        while (path := self.folder / f"svg-live-{stamp}-{number:06d}{self._suffix}").exists():
+            number += 1
         return path
-
-    def _path(self, time: datetime) -> Path:
-        stamp = time.astimezone(timezone.utc)
-        return self.folder / f"svg-live-{stamp:%Y%m%dT%H%M%S}.{stamp.microsecond // 1000:03d}Z{self._suffix}"

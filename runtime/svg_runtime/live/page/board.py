@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-_KEPT = 200
+_KEPT = 200  # of each share
 _OF_A_GROUP = 10
 _DIGITS = 16  # a number with so many is not the number of an entry
 
@@ -39,11 +39,15 @@ class Entry:
 
 
 class Board:
-    """Thread-safe; all cameras of a run write to one."""
+    """Thread-safe; all cameras of a run write to one.
+
+    Each camera has a share for its alarms, and one for all else: what a bad connection reports all day pushes out no alarm, and
+    nothing of another camera.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._entries: deque[Entry] = deque(maxlen=_KEPT)
+        self._shares: dict[tuple[str, bool], deque[Entry]] = {}  # by camera, and whether they are alarms
         self._count = 0
         self._run = f"{time.time_ns() // 1_000_000:x}"
 
@@ -57,17 +61,19 @@ class Board:
         with self._lock:
             self._count += 1
             of = None if group is None else (camera, group)
-            alike = [one for one in self._entries if of is not None and one.group == of]
+            share = self._shares.setdefault((camera, kind == "alarm"), deque(maxlen=_KEPT))
+            alike = [one for one in share if of is not None and one.group == of]
             if len(alike) >= _OF_A_GROUP:
-                self._entries.remove(alike[0])
-            self._entries.append(Entry(run=self._run, number=self._count, kind=kind, data=data, group=of))
+                share.remove(alike[0])
+            share.append(Entry(run=self._run, number=self._count, kind=kind, data=data, group=of))
 
     def after(self, number: int, most: int = _KEPT) -> list[Entry]:
-        """The last entries, at most so many, whose number is larger."""
+        """The last entries, at most so many of each share, whose number is larger; in order of their numbers."""
         with self._lock:
             if number >= self._count:
                 return []
-            return [entry for entry in self._entries if entry.number > number][-most:]
+            last = [entry for share in self._shares.values() for entry in list(share)[-most:]]
+        return sorted((entry for entry in last if entry.number > number), key=lambda entry: entry.number)
 
     def number_of(self, entry_id: str) -> int | None:
         """Number of the entry that a client has seen last; None: of another run, or of none."""

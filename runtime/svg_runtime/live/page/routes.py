@@ -48,7 +48,7 @@ _PICTURE_S = 5.0  # how long a single picture may take
 _APPLY_S = 3.0  # how long a change may take: the loop applies it between two frames
 _SLICE_S, _STATE_S, _HEARTBEAT_S = 0.5, 1.0, 10.0
 _NOT_YET = "not applied yet: it is as soon as there are new pictures; other samples or steps need a whole context of them"
-_LATE = 50  # entries for a client that joins
+_LATE = 50  # entries for a client that joins, of each camera's alarms, and of all else of it
 
 
 class Page(Protocol):
@@ -186,7 +186,7 @@ class Routes:
 
     async def _messages(self, last: int | None, live: bool) -> AsyncIterator[str]:
         yield "retry: 2000\n\n"
-        entries = self._page.board.after(last or 0, most=_LATE if last is None else 1 << 30)
+        entries = self._page.board.after(0, most=_LATE) if last is None else self._page.board.after(last)
         points = dict.fromkeys(self._page.cameras, 0)
         slices = 0
         while not self._page.closing:

@@ -15,11 +15,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from svg_runtime.live.alarms import record as record_module
 from svg_runtime.live.alarms.archive import OWN_NAME, Archive, _append_line
 from svg_runtime.live.alarms.clip_buffer import _WAITING_PICTURES, ClipBuffer, StoredPicture
 from svg_runtime.live.alarms.comparison import compare_frames
-from svg_runtime.live.alarms.record import AlarmRecord, Peak, next_sequence
+from svg_runtime.live.alarms.record import AlarmRecord, Peak
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.outputs.bounded_folder import LimitedFiles
 from tests.svg_common.test_folder_lock import held_by_another_process
@@ -174,6 +173,17 @@ def test_with_a_clock_that_is_behind_the_names_the_oldest_alarms_are_removed(tmp
     assert sorted(path.name[6:21] for path in tmp_path.iterdir()) == ["19700101T000002", "19700101T000003"]
 
 
+def test_alarms_of_earlier_runs_are_removed_by_their_numbers_whatever_the_clock_said(tmp_path):
+    """It was ahead for a while, then behind, then right."""
+    stamps = ["20260101T000000.000Z", "20360101T000000.000Z", "19700101T000000.000Z", "20260102T000000.000Z"]
+    for number, stamp in enumerate(stamps, 1):
+        (tmp_path / f"alarm-{stamp}-{number:06d}.mp4").write_bytes(b"x" * 1000)
+    files = LimitedFiles(tmp_path, OWN_NAME, 4000)
+    for left in (stamps[1:], stamps[2:], stamps[3:], []):
+        files.make_room(4000 - 1000 * len(left))
+        assert sorted(path.name[6:26] for path in tmp_path.iterdir()) == sorted(left)
+
+
 def test_an_alarm_is_removed_with_all_of_its_files(tmp_path):
     kept = archive(tmp_path, limit_bytes=10**9)
     kept.save(NAME, [stored(0, picture(1))], picture(1))
@@ -258,24 +268,6 @@ def test_a_pipe_that_nobody_reads_is_not_waited_for(tmp_path):
 def test_names_that_are_no_text_are_written_as_escapes():
     named = AlarmRecord.model_validate({**record(1).model_dump(by_alias=True), "source": "bad\udcff.mp4"})
     assert json.loads(named.to_json())["source"] == "bad\\udcff.mp4"
-
-
-def test_numbers_go_on_over_runs(tmp_path):
-    file = tmp_path / "events.jsonl"
-    assert next_sequence(None) == next_sequence(file) == 1
-    archive(None, events_file=file).append(record(41))
-    assert next_sequence(file) == 42
-    with file.open("a") as half:
-        half.write('{"sequence": ')
-    assert next_sequence(file) == 42
-
-
-@pytest.mark.parametrize("sequence", ["1e400", "-7", "0", "true", "7.0", '"7"', "null", "9" * 400, "[" * 100_000])
-def test_a_last_line_without_a_number_of_an_alarm_is_passed_over(sequence, tmp_path, monkeypatch):
-    monkeypatch.setattr(record_module, "_LAST_LINE", 1 << 18)
-    file = tmp_path / "events.jsonl"
-    file.write_text(f'{{"sequence": 6}}\n{{"sequence": {sequence}}}\n')
-    assert next_sequence(file) == 7
 
 
 def test_a_record_needs_a_time_zone():

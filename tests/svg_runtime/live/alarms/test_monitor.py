@@ -18,7 +18,7 @@ from svg_common.errors import UsageError
 from svg_runtime.forecast.forecaster import Observation
 from svg_runtime.forecast.scores import EarlierForecast
 from svg_runtime.live import timing
-from svg_runtime.live.alarms import monitor
+from svg_runtime.live.alarms import monitor, numbers
 from svg_runtime.live.alarms.monitor import AlarmMonitor, close_side_by_side
 from svg_runtime.live.alarms.options import AlarmOptions, alarm_options
 from svg_runtime.live.alarms.record import AlarmRecord
@@ -26,6 +26,7 @@ from svg_runtime.live.alarms.trigger import TriggerOptions
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.outputs.mp4 import Mp4Writer
 from svg_runtime.live.sources.base import SourceFrame
+from tests.svg_runtime.live.alarms.test_numbers import last_number, refuse
 
 STEP_S = 0.1
 QUIET, ANOMALY = 0.0, 0.4
@@ -165,6 +166,34 @@ def test_an_alarm_leaves_a_clip_a_picture_and_a_line(watch, tmp_path, ticks):
     assert Path(record.files.clip).parent == tmp_path / "alarms"
 
 
+def test_the_number_of_an_alarm_is_on_the_disk_before_anyone_hears_of_it(watch, tmp_path):
+    """So a run after a kill or a power cut during the alarm does not use it again."""
+    file, heard = tmp_path / "events.jsonl", []
+    wall = watch(events_file=file)
+    wall.monitor.listeners.append(lambda record: heard.append((record.sequence, record.phase, last_number(file))))
+    wall.see(20)
+    wall.see(1, ANOMALY)
+    assert heard == [(1, "started", 1)]
+    assert not file.exists()
+    after = watch(events_file=file)
+    after.see(20)
+    after.see(1, ANOMALY)
+    after.monitor.close()
+    assert AlarmRecord.model_validate_json(file.read_text()).sequence == 2
+
+
+def test_an_alarm_goes_out_although_its_number_cannot_be_stored(watch, tmp_path, monkeypatch):
+    monkeypatch.setattr(numbers.os, "fsync", refuse)
+    wall, heard = watch(events_file=tmp_path / "events.jsonl"), []
+    wall.monitor.listeners.append(heard.append)
+    wall.see(20)
+    wall.see(1, ANOMALY)
+    assert [(record.sequence, record.phase) for record in heard] == [(1, "started")]
+    assert wall.events.counts["alarm_not_saved"] == 1
+    assert "the number of alarm 1 was not saved: " in wall.events.messages[0]
+    assert "No space left on device" in wall.events.messages[0]
+
+
 def test_a_pause_inside_a_file_counts_for_the_position_and_the_cool_down_of_alarms(watch, tmp_path):
     file = tmp_path / "events.jsonl"
     wall = watch(events_file=file, folder=tmp_path)
@@ -202,7 +231,7 @@ def test_the_picture_is_of_the_largest_signal_also_after_the_clip_is_complete(wa
     record = AlarmRecord.model_validate_json((tmp_path / "events.jsonl").read_text())
     assert record.duration_s == pytest.approx(3, abs=0.25)
     assert level_in(record.files.picture) == pytest.approx(0.9, abs=0.05)
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".jsonl", ".mp4", ".png"]
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".jsonl", ".lock", ".mp4", ".png"]
 
 
 def test_alarms_of_a_file_that_is_read_fast_do_not_overlap_and_end_before_they_are_written(watch, tmp_path):

@@ -16,6 +16,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import httpx
@@ -28,6 +29,7 @@ from svg_common.errors import UsageError
 from svg_runtime.errors import BackendError
 from svg_runtime.live.alarms.record import AlarmRecord, Files
 from svg_runtime.live.page import controls, history, routes, studio
+from svg_runtime.live.page.board import Board
 from svg_runtime.live.page.controls import Change, Fixed, NotYetError
 from svg_runtime.live.page.live_page import LivePage
 from svg_runtime.live.page.options import PageOptions, page_options
@@ -60,6 +62,13 @@ def events_of(address: str, path: str = "/events", until: str = "\n\n", **header
             if until in read:
                 return read
     return read
+
+
+def alarm(sequence: int, **more: Any) -> AlarmRecord:
+    return AlarmRecord(
+        sequence=sequence, phase="ended", source="wall", model="m", signal="combined", threshold=4.5, position_s=1.0, peak={},
+        start=datetime.now(timezone.utc), **more,
+    )  # fmt: skip
 
 
 def open_streams(address: str) -> int:
@@ -386,10 +395,7 @@ def test_who_has_seen_events_of_an_earlier_run_gets_the_last_ones_of_this():
 
 def test_alarms_are_events_with_links_to_their_clips(tmp_path):
     (tmp_path / CLIP).write_bytes(b"a video")
-    record = AlarmRecord(
-        sequence=1, phase="ended", source="wall", model="m", signal="combined", threshold=4.5, position_s=1.0, peak={},
-        start=datetime.now(timezone.utc), files=Files(clip=str(tmp_path / CLIP)),
-    )  # fmt: skip
+    record = alarm(1, files=Files(clip=str(tmp_path / CLIP)))
     with served_page(clips=tmp_path) as (page, address), client(address) as known:
         for listener in page.cameras["wall"].stats.alarms.listeners:
             listener(record)
@@ -434,6 +440,38 @@ def test_an_event_that_comes_again_and_again_pushes_out_no_other():
         assert "it was there once" in read
         assert "round 291 of it" in read
         assert "round 290 of it" not in read
+
+
+def test_alarms_stay_whatever_else_is_reported_and_all_come_in_order():
+    """Of two cameras, one has an alarm each, and a connection that is lost all day."""
+    with served_page(names=("gate", "yard")) as (page, address):
+        gate, yard = page.cameras.values()
+        for camera in (gate, yard):
+            camera.on_alarm(alarm(1))
+        for number in range(300):
+            yard.stats.events.add(f"kind {number}", f"event {number} of yard")
+        gate.stats.events.add("end", "all there is")
+        read = events_of(address, until="all there is")
+        found = re.findall(r"^id: \w+-(\d+)\nevent: (\w+)$", read, re.MULTILINE)
+        assert [kind for _, kind in found] == ["alarm"] * 2 + ["event"] * 51
+        assert [int(number) for number, _ in found] == [1, 2, *range(253, 304)]
+        seen = re.findall(r"^id: (.*)$", read, re.MULTILINE)[0]
+        again = events_of(address, until="all there is", **{"last-event-id": seen})
+        found = re.findall(r"^id: \w+-(\d+)$", again, re.MULTILINE)
+        assert [int(number) for number in found] == [2, *range(103, 304)]
+
+
+def test_what_is_kept_of_alarms_and_of_all_else_is_bounded():
+    kept = Board()
+    for number in range(1000):
+        for camera in ("gate", "yard"):
+            kept.add("alarm", camera, {"sequence": number})
+            kept.add("change", camera, {"samples": number})
+    entries = kept.after(0)
+    assert len(entries) == 4 * 200
+    assert [entry.number for entry in entries] == list(range(3201, 4001))
+    assert len(kept.after(0, most=50)) == 4 * 50
+    assert [entry.number for entry in kept.after(3998)] == [3999, 4000]
 
 
 def test_what_is_in_force_already_is_not_done_again():

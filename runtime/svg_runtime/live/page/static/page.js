@@ -5,7 +5,7 @@ import { Chart } from "./chart.js";
 const $ = (id) => document.getElementById(id);
 const RETRY_MS = 1500, FUTURES_MS = 700, TILE_MS = 400;
 const SILENT_MS = 5000; // without the numbers that come every second: a connection may die without being closed
-const MOST_EVENTS = 100;
+const MOST_EVENTS = 100; // that are alarms, and as many others: those of a bad connection push out no alarm
 const GRID_COLUMNS = 6; // of the grid of futures, as the server draws it
 const NARROW = 600; // CSS pixels of the live picture, below which its panels are composed for a phone
 const OLD_TOKEN = "the token is another one now: open the new link";
@@ -321,7 +321,8 @@ function showEntry(kind, data, id) {
   }
   line.append(element("span", SYMBOLS[kind]), time, text);
   $("events").prepend(line); // in the order in which they came: the clock may be set meanwhile
-  while ($("events").children.length > MOST_EVENTS) $("events").lastChild.remove();
+  const alike = $("events").querySelectorAll(kind === "alarm" ? "li[data-alarm]" : "li:not([data-alarm])");
+  [...alike].slice(MOST_EVENTS).forEach((old) => old.remove());
 }
 
 function describe(kind, data) {
