@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _LISTED = 60  # problems in one message
 # Larger values are typing errors, which would take all memory or never end.
-_MOST = 1 << 16  # sequences or frames at once
+MOST_AT_ONCE = 1 << 16  # sequences, samples or frames
 _MOST_STEPS = 10**9
 _FPS = (1e-6, 1e6)  # pictures per second
 _EDGE_PX = (0.01, 32.0)  # thinner is no softer; wider than a digit, it is a spot of one brightness
@@ -101,7 +101,7 @@ class DataConfig(Frozen):
     moving: int = Field(
         1,
         ge=1,
-        le=_MOST,
+        le=MOST_AT_ONCE,
         description="Random views of a training sequence; shown is the one whose observed frames change most (video).",
     )
     balanced: bool = Field(
@@ -120,9 +120,9 @@ class DataConfig(Frozen):
     def _ranges_in_order(self) -> DataConfig:
         if not _LEAST_CROP <= self.crop[0] <= self.crop[1] <= 1:
             raise ValueError(f"crop must be two shares in ascending order, from {_LEAST_CROP:g} to 1, not {list(self.crop)}")
-        if not 0 < self.playback[0] <= 1 <= self.playback[1] <= _MOST:
+        if not 0 < self.playback[0] <= 1 <= self.playback[1] <= MOST_AT_ONCE:
             raise ValueError(
-                f"playback must be a rate up to 1 and one of at least 1, at most {_MOST}, not {list(self.playback)}"
+                f"playback must be a rate up to 1 and one of at least 1, at most {MOST_AT_ONCE}, not {list(self.playback)}"
             )
         return self
 
@@ -136,8 +136,8 @@ class TrainConfig(Frozen):
         gt=0,
         description="Train for so long instead of --steps, such as 90s, 30m or 2h; the learning rate follows the time.",
     )
-    batch_size: int = Field(32, ge=1, le=_MOST, description="Sequences per step, of all processes together.")
-    n_future: int = Field(10, ge=1, le=_MOST, description="Frames predicted after n_past during training.")
+    batch_size: int = Field(32, ge=1, le=MOST_AT_ONCE, description="Sequences per step, of all processes together.")
+    n_future: int = Field(10, ge=1, le=MOST_AT_ONCE, description="Frames predicted after n_past during training.")
     lr: float = Field(2e-3, ge=_LEAST_RATE, le=MAX_WEIGHT, description="Peak learning rate of Adam.")
     warmup_steps: int = Field(
         200, ge=0, le=_MOST_STEPS, description="Steps of linear warm-up; the rate then decays linearly to zero."
@@ -153,9 +153,11 @@ class TrainConfig(Frozen):
     ema_decay: float = Field(0.0, ge=0, lt=1, description="Decay of the averaged weights that are evaluated and saved; 0: off.")
     seed: int = Field(0, ge=0, le=(1 << 64) - 1, description="Seed of weights, data order and noise.")
     eval_every: int = Field(1000, ge=1, le=_MOST_STEPS, description="Steps between evaluations on held-out sequences.")
-    eval_sequences: int = Field(64, ge=1, le=_MOST, description="Held-out sequences per evaluation.")
-    eval_samples: int = Field(10, ge=1, le=_MOST, description="Sampled futures per held-out sequence; the best one is scored.")
-    eval_horizon: int = Field(10, ge=1, le=_MOST, description="Forecast frames per held-out sequence.")
+    eval_sequences: int = Field(64, ge=1, le=MOST_AT_ONCE, description="Held-out sequences per evaluation.")
+    eval_samples: int = Field(
+        10, ge=1, le=MOST_AT_ONCE, description="Sampled futures per held-out sequence; the best one is scored."
+    )
+    eval_horizon: int = Field(10, ge=1, le=MOST_AT_ONCE, description="Forecast frames per held-out sequence.")
     save_every: int = Field(500, ge=1, le=_MOST_STEPS, description="Steps between saves of last.pt.")
 
     @field_validator("duration_s", mode="before")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 import torch
 
@@ -31,18 +32,46 @@ def refuse_too_large(config: Config, sequences: int, device: torch.device) -> No
     frame_bytes = model.channels * model.height * model.width
     length, at_once = model.n_past + train.eval_horizon, min(sequences, BATCH)
     of_sequences = _SEQUENCE_COPIES * sequences * length * frame_bytes
-    of_forecasts = at_once * (_COPIES * train.eval_samples * train.eval_horizon + length) * frame_bytes * _FLOAT_BYTES
+    of_forecasts = at_once * forecast_bytes(model.n_past, train.eval_horizon, train.eval_samples, frame_bytes)
     host = torch.device("cpu")
-    needs = {host: of_sequences + of_forecasts} if device.type == "cpu" else {host: of_sequences, device: of_forecasts}
+    samples, frames = count_text(train.eval_samples, "sample"), count_text(train.eval_horizon, "frame")
+    refuse_beyond_memory(
+        {host: of_sequences + of_forecasts} if device.type == "cpu" else {host: of_sequences, device: of_forecasts},
+        f"{count_text(sequences, 'sequence')}, {at_once} of them at once, with {samples} of {frames} each",
+        "a smaller --eval-horizon, --eval-samples or --eval-sequences",
+    )
+
+
+def forecast_bytes(n_past: int, horizon: int, samples: int, frame_values: int) -> int:
+    """The least memory in which one sequence is forecast and measured, in float32.
+
+    Args:
+        n_past: observed frames.
+        horizon: forecast frames of each sample.
+        samples: of the sequence, all in memory.
+        frame_values: channels times height times width.
+    """
+    return (_COPIES * samples * horizon + n_past + horizon) * frame_values * _FLOAT_BYTES
+
+
+def refuse_beyond_memory(needs: Mapping[torch.device, int], what: str, expected: str) -> None:
+    """Refuse an evaluation that needs more bytes than a device has.
+
+    Args:
+        needs: bytes per device.
+        what: takes so much.
+        expected: what to change.
+
+    Raises:
+        UsageError: with all of these.
+    """
     for place, needed in needs.items():
         memory = _memory_bytes(place)
         if memory is not None and needed > memory:
-            what = "this machine" if place.type == "cpu" else str(place)
-            samples, frames = count_text(train.eval_samples, "sample"), count_text(train.eval_horizon, "frame")
+            where = "this machine" if place.type == "cpu" else str(place)
             raise UsageError(
-                f"an evaluation would take {size_text(needed)} of memory, but {what} has {size_text(memory)}: "
-                f"{count_text(sequences, 'sequence')}, {at_once} of them at once, with {samples} of {frames} each\n"
-                "  expected a smaller --eval-horizon, --eval-samples or --eval-sequences"
+                f"an evaluation would take {size_text(needed)} of memory, but {where} has {size_text(memory)}: {what}\n"
+                f"  expected {expected}"
             )
 
 

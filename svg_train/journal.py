@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import threading
 import time
@@ -24,6 +23,8 @@ from svg_train.run_folder import METRICS
 
 _LOG = logging.getLogger(__name__)
 _LINE_EVERY_S = 30.0
+_KINDS = ("train", "eval")  # of lines
+_BEGINNING = '{"kind": "'  # of each line
 
 
 class Journal:
@@ -136,17 +137,35 @@ def _continue_at(path: Path, step: int, owes_evaluation: bool) -> TextIO:
     return path.open("a", encoding="utf-8")
 
 
-def _stays(line: str, step: int, owes_evaluation: bool) -> bool:
-    """Whether a run that was saved at `step` does not write `line` again, as it does with an evaluation that it owes."""
-    at = _step(line)
-    return at < step or (at == step and not (owes_evaluation and json.loads(line).get("kind") == "eval"))
+def foreign_line(content: str) -> int | None:
+    """Number, from 1, of the first line of a metrics.jsonl that no run of svg-train has written; None if there is none.
+
+    The last line may be cut short: the run was killed, or its disk was full.
+    """
+    *lines, last = content.split("\n")
+    cut_short = not _entry(last) and last.startswith(_BEGINNING)
+    own = [*map(_is_own, lines), not last or cut_short or _is_own(last)]
+    return None if all(own) else own.index(False) + 1
 
 
-def _step(line: str) -> float:
-    """Step of a line; infinite for one that is damaged, or was being written when the run was killed."""
+def _is_own(line: str) -> bool:
+    entry = _entry(line)
+    return entry.get("kind") in _KINDS and isinstance(entry.get("step"), int)
+
+
+def _stays(line: str, at: int, owes_evaluation: bool) -> bool:
+    """Whether a run that was saved at step `at` does not write `line` again, as it does with an evaluation that it owes."""
+    entry = _entry(line)
+    step = entry.get("step")
+    if not isinstance(step, (int, float)):
+        return False
+    return step < at or (step == at and not (owes_evaluation and entry.get("kind") == "eval"))
+
+
+def _entry(line: str) -> dict[str, Any]:
+    """The values of a line; none for one that is damaged, or was being written when the run was killed."""
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError):
-        return math.inf
-    step = entry.get("step") if isinstance(entry, dict) else None
-    return step if isinstance(step, (int, float)) else math.inf
+        return {}
+    return entry if isinstance(entry, dict) else {}

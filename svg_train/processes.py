@@ -26,6 +26,7 @@ _LOST = re.compile(
     r"gloo|connection (was )?(closed|reset|refused)|broken pipe|timed out|failed to recv|recvvalue failed|sendbytes failed",
     re.I,
 )
+_LOST_LOADER = "DataLoader worker (pid"  # how PyTorch begins, in whatever was running when it learned of the end
 
 
 class LostProcessError(SvgError):
@@ -45,6 +46,10 @@ class LostProcessError(SvgError):
             "  its own message, on its host, may say why; if it only waits, raise --lost-after\n"
             f"  when all hosts are back, {go_on}"
         )
+
+
+class LostLoaderError(SvgError):
+    """A data loader process of this process is gone."""
 
 
 class PeerError(SvgError):
@@ -126,7 +131,7 @@ def one_report_per_host(fabric: Fabric) -> Iterator[None]:
             logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         yield
-    except LostProcessError:
+    except (LostProcessError, LostLoaderError):  # not alike: no other process says it
         raise
     except SvgError as error:
         if fabric.local_rank:
@@ -136,7 +141,7 @@ def one_report_per_host(fabric: Fabric) -> Iterator[None]:
 
 @contextmanager
 def lost_processes_named(fabric: Fabric, out: Path) -> Iterator[None]:
-    """Report a process that is gone as one, and what to do.
+    """Report a process or a data loader that is gone as one, and what to do.
 
     Args:
         fabric: connects the processes.
@@ -144,10 +149,13 @@ def lost_processes_named(fabric: Fabric, out: Path) -> Iterator[None]:
 
     Raises:
         LostProcessError: the connection to another process ended, or it did not answer in time.
+        LostLoaderError: a data loader process ended.
     """
     try:
         yield
     except RuntimeError as error:
+        if str(error).startswith(_LOST_LOADER):
+            raise LostLoaderError(_lost_loader(error, fabric, out)) from error
         if fabric.world_size == 1 or not (isinstance(error, dist.DistError) or _LOST.search(str(error))):
             raise
         raise LostProcessError(_reason(error), out) from error
@@ -159,6 +167,19 @@ def _quiet_end(code: ExitCode) -> SystemExit:
     To the process that started it, one that ends with a code other than 0 is lost.
     """
     return SystemExit(int(code) if by_torchrun() else 0)
+
+
+def _lost_loader(error: RuntimeError, fabric: Fabric, out: Path) -> str:
+    begin = "start again: nothing was saved yet to continue from"
+    if (out / LAST).exists() or fabric.global_rank:  # other hosts may not have the folder
+        begin = f"continue from the last save with: svg-train --out {shell_argument(out)} --resume"
+    elif (out / BEST).exists():
+        begin = "start again with another --out: nothing was saved yet to continue from"
+    return (
+        f"a data loader process was lost: {_reason(error).rstrip('.')}\n"
+        "  the memory, or the shared memory in /dev/shm, may be too small for so many; give fewer --workers\n"
+        f"  {begin}"
+    )
 
 
 def _reason(error: RuntimeError) -> str:

@@ -10,7 +10,8 @@ from svg_common.frame_statistics import TrainingData
 from svg_common.path_advice import shell_argument
 from svg_train.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from svg_train.data.statistics import is_same_data, is_same_description
-from svg_train.run_folder import BEST, LAST
+from svg_train.journal import foreign_line
+from svg_train.run_folder import BEST, LAST, METRICS
 from svg_train.run_length import RunLength
 
 SCORE = "psnr_best"  # of the evaluations: the model with the highest one is kept
@@ -102,7 +103,7 @@ def elapsed_s(checkpoint: Checkpoint | None) -> float:
 
 
 def refuse_existing(out: Path) -> None:
-    """Refuse to start a run in a folder that has one, or a model.
+    """Refuse to start a run in a folder that has one, or a model, or metrics of something else, which it would replace.
 
     Raises:
         UsageError: with what to do instead.
@@ -111,6 +112,13 @@ def refuse_existing(out: Path) -> None:
         raise UsageError(f"'{out}' already contains a run\n  continue it with --resume, or choose another --out")
     if (out / BEST).exists():  # the run was killed before its first save
         raise UsageError(f"'{out}' already contains a model, {BEST}, but no {LAST} to continue from\n{_anew(out)}")
+    metrics = out / METRICS  # of a run that was killed before its first save, they may go
+    number = foreign_line(metrics.read_text("utf-8", errors="replace")) if metrics.is_file() else None
+    if number is not None:
+        raise UsageError(
+            f"'{metrics}' would be replaced, but is not from svg-train: see its line {number}\n"
+            "  choose another --out, or move the file elsewhere"
+        )
 
 
 def best_so_far(out: Path, saved: Checkpoint) -> float:

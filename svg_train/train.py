@@ -28,7 +28,7 @@ from svg_train.config import Config, build_config
 from svg_train.config_options import check_data_options
 from svg_train.data import open_data
 from svg_train.data.loading import StepSampler, collate, share_of_batch, step_noise, to_unit, training_loader
-from svg_train.data.statistics import data_fingerprint, files_fingerprint, measure_training_data
+from svg_train.data.statistics import data_fingerprint, files_fingerprint, measure_training_data, warn_about_copies
 from svg_train.evaluation import Evaluation, evaluate, held_out
 from svg_train.evaluation_size import refuse_too_large
 from svg_train.families import FAMILIES
@@ -137,6 +137,7 @@ class Trainer:
             StoppedError: Ctrl-C, SIGTERM or SIGHUP; the run is saved.
             FullDiskError: a file cannot be written after the first save, from which the run can be resumed.
             LostProcessError: another process of the run is gone.
+            LostLoaderError: a data loader process of this process is gone.
             FolderInUseError: another process trains into the same folder.
             SvgError, OSError: unusable data or output folder, here or in another process, or other data than before --resume.
             SystemExit: in a process that leaves the report to the first one of its host.
@@ -197,8 +198,12 @@ class Trainer:
         self._held_out = held_out(test, train.eval_sequences)
         self._descriptions = f"data: {self._data.description}\nheld out: {test.description}"
         self._training_data = measure_training_data(self._data)
-        fingerprints = {"train": files_fingerprint(self._data), "test": files_fingerprint(test)}
-        self._data_files = {split: value for split, value in fingerprints.items() if value is not None}
+        train_files = files_fingerprint(self._data)
+        test_files = files_fingerprint(test)
+        self._data_files = {}
+        if train_files is not None and test_files is not None:
+            self._data_files = {"train": train_files.of_all, "test": test_files.of_all}
+            warn_about_copies(train_files, test_files)
         if self._resumed is not None:
             refuse_other_data(self._out, self._resumed, self._training_data, self._data_files)
         resolved(self._out).mkdir(parents=True, exist_ok=True)  # a link may lead to a folder that does not exist yet

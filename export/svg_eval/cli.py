@@ -16,6 +16,7 @@ from svg_common.signals import defer_interrupts
 from svg_common.version import VersionOption
 from svg_eval.anomaly.request import AnomalyRequest
 from svg_runtime.forecast_options import Bf16Option, Fp16Option, requested_precision
+from svg_train.config import MOST_AT_ONCE
 from svg_train.config_options import config_options, settings_of
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -54,10 +55,15 @@ def evaluate(
     ] = False,
     samples: Annotated[
         int | None,
-        typer.Option(min=1, help=f"Sampled futures per sequence. Default: {_DEFAULT_SAMPLES}, with --anomaly {_LIVE_SAMPLES}."),
+        typer.Option(
+            min=1,
+            max=MOST_AT_ONCE,
+            help=f"Sampled futures per sequence. Default: {_DEFAULT_SAMPLES}, with --anomaly {_LIVE_SAMPLES}.",
+        ),
     ] = None,
     horizon: Annotated[
-        int | None, typer.Option(min=1, help=f"Forecast frames. Default: {_DEFAULT_HORIZON}, with --anomaly 1.")
+        int | None,
+        typer.Option(min=1, max=MOST_AT_ONCE, help=f"Forecast frames. Default: {_DEFAULT_HORIZON}, with --anomaly 1."),
     ] = None,
     sequences: Annotated[int | None, typer.Option(min=1, help=f"Held-out sequences. Default: {_DEFAULT_SEQUENCES}.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the noise.")] = 0,

@@ -10,9 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from svg_common.errors import UsageError
 from svg_common.printable import one_line
 from svg_common.progress import ProgressListener
+from svg_common.quantities import count_text
 from svg_eval.baselines import simple_baselines
 from svg_eval.clips import clip_names, without_history
 from svg_eval.data import open_held_out
@@ -34,6 +37,7 @@ from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import KNOWS_DIGITS_ONLY
 from svg_train.data import HistoryDataset, SequenceDataset
 from svg_train.data.spread_sequences import spread_over_clips
+from svg_train.evaluation_size import forecast_bytes, refuse_beyond_memory
 
 _LOG = logging.getLogger(__name__)
 _DIGITS = ("digits", "smmnist")  # data sets of what the embedded model was trained on
@@ -75,6 +79,7 @@ def run(request: Request, progress: ProgressListener) -> Evaluation:
         _tell_apart([(request.model, model), *zip(request.baselines, baselines, strict=True)])
         protocol = check_protocol(request.protocol, model.info.n_past) if request.protocol is not None else None
         settings = replace(request.settings, horizon=protocol.horizon) if protocol else request.settings
+        _refuse_too_large(model, settings, fixed_horizon=protocol is not None)
         data = open_held_out(model.info, request.data, protocol, settings.horizon)
         if request.post_process and not isinstance(data, HistoryDataset):
             raise UsageError(
@@ -136,6 +141,19 @@ def _is_real(request: Request) -> bool:
     return request.data.get("name") == "video"
 
 
+def _refuse_too_large(model: EvaluatedModel, settings: Settings, fixed_horizon: bool) -> None:
+    """Refuse samples of which those of a single sequence do not fit in memory: the model's, or the baselines' on this host."""
+    info = model.info
+    frame_values = info.channels * info.height * info.width
+    needed = forecast_bytes(info.n_past, settings.horizon, settings.samples, frame_values)
+    samples, frames = count_text(settings.samples, "sample"), count_text(settings.horizon, "frame")
+    refuse_beyond_memory(
+        {torch.device("cpu"): needed, model.device: needed},
+        f"{samples} of {frames} of a sequence, {info.height} x {info.width} pixels each",
+        "a smaller --samples" if fixed_horizon else "a smaller --horizon or --samples",
+    )
+
+
 def _evaluate(
     model: EvaluatedModel,
     data: SequenceDataset,
@@ -144,10 +162,10 @@ def _evaluate(
     request: Request,
     progress: ProgressListener,
 ) -> Evaluated:
-    length = model.info.n_past + settings.horizon
+    info, lpips, fvd = model.info, request.lpips_weights, request.fvd_weights
     learned = LearnedMetrics(
-        Lpips(request.lpips_weights, model.device) if request.lpips_weights is not None else None,
-        VideoFeatures(request.fvd_weights, model.device, length) if request.fvd_weights is not None else None,
+        Lpips(lpips, model.device, info.height, info.width) if lpips is not None else None,
+        VideoFeatures(fvd, model.device, info.n_past + settings.horizon) if fvd is not None else None,
     )
     measured = measure(model=model, data=data, settings=settings, learned=learned, progress=progress, shown=shown)
     return Evaluated(model.info, measured)

@@ -7,6 +7,7 @@ takes rescale, resize and return_features, it is called with False, False and Tr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,14 +33,20 @@ class WeightsError(SvgError):
 class Lpips:
     """Perceptual distance of frames (Zhang et al. 2018); lower is better.
 
+    Args:
+        file: TorchScript.
+        device: where to compute.
+        height: of the frames; a network may need larger ones.
+        width: likewise.
+
     Raises:
-        WeightsError: the file is not what is expected.
+        WeightsError: the file is not what is expected, or cannot process such frames.
     """
 
-    def __init__(self, file: Path, device: torch.device) -> None:
+    def __init__(self, file: Path, device: torch.device, height: int, width: int) -> None:
         self._network = _load(file, device)
-        probe = torch.linspace(-1, 1, 2 * 3 * 64 * 64, device=device).view(2, 3, 64, 64)
-        distances = _try(file, lambda: self._network(probe, probe))
+        probe = torch.linspace(-1, 1, 2 * 3 * height * width, device=device).view(2, 3, height, width)
+        distances = _try(file, f"frames of {height} x {width} pixels", lambda: self._network(probe, probe))
         if not isinstance(distances, Tensor) or distances.numel() != 2 or not (distances.abs() < 1e-3).all():
             raise WeightsError(
                 f"'{file}' is not LPIPS: it does not return a distance of 0 for each pair of equal frames\n"
@@ -69,7 +76,8 @@ class VideoFeatures:
         self._network = _load(file, device)
         names = {argument.name for argument in self._network.forward.schema.arguments}
         self._arguments = _I3D_ARGUMENTS if _I3D_ARGUMENTS.keys() <= names else {}
-        features = _try(file, lambda: self.features(torch.zeros(length, 1, _I3D_SIDE, _I3D_SIDE, device=device)))
+        what = f"videos of {length} frames"
+        features = _try(file, what, lambda: self.features(torch.zeros(length, 1, _I3D_SIDE, _I3D_SIDE, device=device)))
         if not isinstance(features, Tensor) or features.ndim != 1 or len(features) < 2:
             raise WeightsError(
                 f"'{file}' is not I3D: it does not return one feature vector per video\n"
@@ -145,13 +153,16 @@ def _load(file: Path, device: torch.device) -> Any:
         ) from error
 
 
-def _try(file: Path, run: Any) -> Any:
+def _try(file: Path, what: str, run: Callable[[], Any]) -> Any:
     try:
         with torch.no_grad():
             return run()
     except (RuntimeError, TypeError, IndexError) as error:
         reason = str(error).strip().splitlines()[-1]
-        raise WeightsError(f"the network in '{file}' cannot process these frames: {reason}") from error
+        raise WeightsError(
+            f"the network in '{file}' cannot process {what}: {reason}\n"
+            "  expected a network for these; without its option, the metric is left out"
+        ) from error
 
 
 def _rgb(frames: Tensor) -> Tensor:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from svg_common.frame_statistics import MOVED
 from svg_eval.clips import ClipGains
-from svg_eval.ensemble import CENTRAL
-from svg_eval.evaluation_report import Evaluated, Evaluation
+from svg_eval.evaluation_report import Evaluation
 from svg_eval.page_parts import cells, number, picture, text, write_document
 from svg_eval.page_plots import plots_of
-from svg_eval.pixels import CLASSES, SCORED, PixelClass, PixelScores, psnr_or_nan
+from svg_eval.pixels import SCORED, PixelScores, psnr_or_nan
 from svg_eval.plots import BRIGHTEST, example_rows
+from svg_eval.score_tables import ScoreRow, ScoreTable, frame_table, notes, pixel_table
 from svg_train.pictures import strip_of_rows
 
 
@@ -30,8 +28,10 @@ def write_page(file: Path, evaluation: Evaluation) -> None:
         _introduction(evaluation),
         _figures(evaluation),
         "<h2>Scores</h2>",
-        _score_table(evaluation),
-        *_how_to_read(evaluation),
+        _score_table(frame_table(evaluation)),
+        _score_table(pixel_table(evaluation)),
+        _note_list(evaluation),
+        *_how_to_read(),
         *_clip_section(evaluation.clip_gains()),
         f'<h2>Plots</h2><div class="plots">{plots}</div>',
         *_strip_section(evaluation),
@@ -71,51 +71,30 @@ def _calibration_figures(every: PixelScores, moving: PixelScores) -> list[tuple[
     ]
 
 
-def _score_table(evaluation: Evaluation) -> str:
-    groups = {"PSNR dB": CLASSES, "CRPS x 1000": SCORED, "spread / skill": SCORED, f"inside {100 * CENTRAL:.0f} %": SCORED}
-    over = "".join(f'<th colspan="{len(columns)}">{group}</th>' for group, columns in groups.items())
-    names = cells([name for columns in groups.values() for name in columns], "th")
-    rows = "".join(row for entry in evaluation.entries for row in _entry_rows(entry))
-    return f'<div class="scroll"><table><tr><th></th>{over}</tr><tr><th></th>{names}</tr>{rows}</table></div>'
+def _score_table(table: ScoreTable) -> str:
+    over = "".join(f'<th colspan="{len(columns)}">{text(group)}</th>' for group, columns in table.groups.items())
+    names = cells([name for columns in table.groups.values() for name in columns], "th")
+    rows = "".join(map(_score_row, table.rows))
+    head = f"<tr><th>{text(table.title)}</th>{over}</tr><tr><th></th>{names}</tr>"
+    return f'<div class="scroll"><table>{head}{rows}</table></div>'
 
 
-def _entry_rows(entry: Evaluated) -> Iterable[str]:
-    scores = {name: entry.measured.pixels.scores(name) for name in CLASSES}
-    label, scored = entry.info.label, [*_psnr_cells(scores, "mean"), *_ensemble_cells(scores)]
-    if entry.samples == 1:
-        yield f'<tr class="group">{cells([label, *scored])}</tr>'
-        return
-    yield f'<tr class="group">{cells([f"{label}, mean of samples", *scored])}</tr>'
-    for kind, name in (("best", f"best of {entry.samples}"), ("sample", "average sample")):
-        yield f"<tr>{cells([f'{label}, {name}', *_psnr_cells(scores, kind), *[''] * (3 * len(SCORED))])}</tr>"
+def _score_row(row: ScoreRow) -> str:
+    style = ' class="group"' if row.begins else ""
+    return f"<tr{style}>{cells([row.label, *row.cells])}</tr>"
 
 
-def _psnr_cells(scores: Mapping[PixelClass, PixelScores], kind: str) -> list[str]:
-    return [number(psnr_or_nan(getattr(one, kind).overall), 2) for one in scores.values()]
+def _note_list(evaluation: Evaluation) -> str:
+    return f"<ul>{''.join(f'<li>{text(note)}</li>' for note in notes(evaluation))}</ul>"
 
 
-def _ensemble_cells(scores: Mapping[PixelClass, PixelScores]) -> list[str]:
-    scored = [scores[name] for name in SCORED]
-    return [
-        *(number(1000 * one.crps.overall, 2) for one in scored),
-        *(number(one.spread_skill, 2) for one in scored),
-        *(number(100 * one.coverage(), 1, unit=" %") for one in scored),
-    ]
-
-
-def _how_to_read(evaluation: Evaluation) -> list[str]:
-    moving = evaluation.model.measured.pixels.scores("moving")
-    share = f"{100 * moving.share.overall:.1f} % of all"
-    notes = [
-        "PSNR is from the mean squared error over the whole set. "
-        f"Moving are the pixels whose truth differs from the last observed frame by more than {MOVED}: {share}.",
+def _how_to_read() -> list[str]:
+    lines = [
         "CRPS (fair) is the error of a whole distribution, lower is better; "
         "of one future it is the mean absolute error, and there is no spread. Spread / skill below 1 is overconfidence.",
         "Moving pixels are chosen by what happened: even a perfect forecast is surprised there more often than it says.",
     ]
-    if moving.samples > 1 and moving.interval < CENTRAL:
-        notes.append(f"{moving.samples} samples span {100 * moving.interval:.0f} % at most: inside is inside their range.")
-    return [f'<p class="quiet">{text(note)}</p>' for note in notes]
+    return [f'<p class="quiet">{text(line)}</p>' for line in lines]
 
 
 def _clip_section(rows: list[ClipGains]) -> list[str]:

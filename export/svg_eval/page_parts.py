@@ -14,11 +14,11 @@ _STYLE = """
 :root { color-scheme: light dark; --line: color-mix(in srgb, currentColor 22%, transparent); }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 1180px; padding: 24px; }
 h1 { font-size: 24px; margin: 0 0 4px; } h2 { font-size: 18px; margin: 36px 0 8px; }
-p { margin: 6px 0; max-width: 100ch; } .quiet { opacity: .72; }
+p { margin: 6px 0; } p, li { max-width: 100ch; } .quiet { opacity: .72; }
 .figures { display: flex; flex-wrap: wrap; gap: 12px; margin: 20px 0; }
 .figures div { border: 1px solid var(--line); border-radius: 8px; padding: 8px 14px; max-width: 240px; }
 .figures b { display: block; font-size: 22px; } .figures span { font-size: 13px; opacity: .72; }
-.scroll { overflow-x: auto; }
+.scroll { margin-bottom: 20px; overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap; }
 th, td { padding: 3px 12px; text-align: right; border-bottom: 1px solid var(--line); }
 th { font-weight: 600; } th:first-child, td:first-child { text-align: left; padding-left: 0; }

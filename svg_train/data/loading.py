@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from svg_common.signals import stop_signals
 from svg_train.data import Frames, SequenceDataset
 
 
@@ -69,7 +73,32 @@ def training_loader(dataset: SequenceDataset, sampler: StepSampler, workers: int
         num_workers=workers,
         collate_fn=collate,
         pin_memory=pin_memory,
+        worker_init_fn=leave_stop_signals_to_training,
     )
+
+
+def leave_stop_signals_to_training(worker: int) -> None:
+    """Let a loader process outlive Ctrl-C, SIGTERM and SIGHUP, which terminals and service managers send to all processes.
+
+    The training still needs its batches: it ends after a step, and then ends its loaders. They inherit its handlers, and each
+    would say that it stops.
+
+    Args:
+        worker: number of the process; any.
+    """
+    for number in stop_signals():
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # on Linux; elsewhere PyTorch's handler ends the process, whoever sends SIGTERM
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_training, daemon=True).start()
+
+
+def _end_with_training() -> None:
+    """Obey SIGTERM from the training alone: it sends one to a loader that does not end by itself."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 def step_noise(shape: tuple[int, ...], seed: int, step: int, shared: int = 0) -> Tensor:

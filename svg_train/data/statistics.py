@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from svg_common.frame_statistics import STATISTICS, Distribution, TrainingData, sequence_statistics
+from svg_common.quantities import count_text
 from svg_train.data import FileDataset, SequenceDataset
 
+_LOG = logging.getLogger(__name__)
 _SEQUENCES = 256  # for quantiles of 1 and 99 %; a second or two of one core
 _COMPARED = 8  # sequences in a fingerprint
 _GREY_LEVEL = 1 / 255  # versions of a decoder may round otherwise
@@ -26,24 +32,56 @@ def data_fingerprint(data: SequenceDataset) -> str:
     return digest.hexdigest()
 
 
-def files_fingerprint(data: SequenceDataset) -> str | None:
-    """A hash of the files of a split, in order: of their sizes, beginnings and ends. None: it is not read from clips.
+@dataclass(frozen=True)
+class FilesFingerprint:
+    """Hashes of the sizes, beginnings and ends of files.
 
-    It does not depend on where the files are, what they are called, or how a version of a decoder rounds.
+    They do not depend on where the files are, what they are called, or how a version of a decoder rounds.
+
+    Attributes:
+        of_all: of the files of a split, in order.
+        of_each: hash of each file.
+    """
+
+    of_all: str
+    of_each: Mapping[Path, bytes]
+
+
+def files_fingerprint(data: SequenceDataset) -> FilesFingerprint | None:
+    """The fingerprint of the files of a split. None: it is not read from clips.
 
     Raises:
         OSError: a file cannot be read.
     """
     if not isinstance(data, FileDataset):
         return None
-    digest = hashlib.sha256()
+    of_all = hashlib.sha256()
+    of_each: dict[Path, bytes] = {}
     for path in data.files:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            digest.update(size.to_bytes(8, "big") + file.read(_END_BYTES))
+            content = size.to_bytes(8, "big") + file.read(_END_BYTES)
             file.seek(max(0, size - _END_BYTES))
-            digest.update(file.read(_END_BYTES))
-    return digest.hexdigest()
+            content += file.read(_END_BYTES)
+        of_all.update(content)
+        of_each[path] = hashlib.sha256(content).digest()
+    return FilesFingerprint(of_all.hexdigest(), of_each)
+
+
+def warn_about_copies(train: FilesFingerprint, test: FilesFingerprint) -> None:
+    """Log held-out files that are trained on under another name. A file that is cut in time is in both splits itself."""
+    trained = {trace: path for path, trace in train.of_each.items()}
+    copies = {path: trained[trace] for path, trace in test.of_each.items() if trace in trained and path not in train.of_each}
+    if copies:
+        held_out, original = next(iter(copies.items()))
+        _LOG.warning(
+            "copies of files that are trained on: %d of %s, such as '%s' of '%s'; held-out metrics will be too good\n"
+            "  remove the copies, and start again with another --out",
+            len(copies),
+            count_text(len(test.of_each), "held-out file"),
+            held_out,
+            original,
+        )
 
 
 def measure_training_data(data: SequenceDataset) -> TrainingData:

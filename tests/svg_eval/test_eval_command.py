@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 import re
 import shutil
@@ -18,8 +19,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from svg_common.errors import ExitCode, OutputError, SvgError, UsageError
+from svg_eval import evaluation_run
 from svg_eval.cli import app
 from svg_eval.protocols import PROTOCOLS
+from svg_train import evaluation_size
 from svg_train.data.mnist_files import TEST_IMAGES
 from tests.conftest import random_model, save_model
 from tests.svg_eval.test_anomaly_labels import write_masks
@@ -180,6 +183,22 @@ def test_page_has_all_clips_and_nothing_outside_it(tiny_bundle, clips, tmp_path,
     assert f"{values['psnr_mean']:.2f}" in page
 
 
+def test_page_has_every_row_and_every_note_of_the_text(tiny_checkpoint, deterministic, mnist, tmp_path, capsys):
+    """Best of n, diversity, SSIM and intervals, learned metrics, the published values: not only in the terminal."""
+    five = save_model(tmp_path / "five.pt", random_model(n_past=5))
+    protocol = (five, "--protocol", "smmnist", "--data-root", mnist, "--sequences", "2", "--samples", "2")
+    for arguments in ((tiny_checkpoint, *SMALL, "--baseline", deterministic), protocol):
+        evaluate(*arguments, "--page", tmp_path / "page.html")
+        _, frames, pixels, notes = capsys.readouterr().out.strip().split("\n\n")
+        page = (tmp_path / "page.html").read_text(encoding="utf-8")
+        rows = [html.unescape(re.sub("<[^>]*>", " ", row)).split() for row in re.findall("<tr.*?</tr>", page)]
+        assert rows == [line.split() for table in (frames, pixels) for line in table.splitlines()]
+        assert [html.unescape(note) for note in re.findall("<li>(.*?)</li>", page)] == notes.splitlines()
+    assert "published: SRVP, best of 100" in page
+    assert "PSNR of the best of n samples" in page
+    assert "LPIPS: not computed" in page
+
+
 def plots_of(page: Path) -> list[str]:
     return [base64.b64decode(plot).decode() for plot in re.findall(r'svg\+xml;base64,([^"]+)', page.read_text())]
 
@@ -314,6 +333,17 @@ def test_baseline_that_sees_other_frames_is_refused(tiny_checkpoint, tmp_path):
     other = save_model(tmp_path / "other.pt", random_model(n_past=4, channels=3), data={"name": "video"})
     with pytest.raises(UsageError, match=r"n_past: 3 and 4; channels: 1 and 3"):
         evaluate(tiny_checkpoint, *SMALL, "--baseline", other)
+
+
+@pytest.mark.parametrize("option", ["--horizon", "--samples"])
+def test_more_than_fits_is_refused_before_the_data_are_opened(tiny_checkpoint, option, monkeypatch):
+    monkeypatch.setattr(evaluation_run, "open_held_out", lambda *given: pytest.fail("opened"))
+    monkeypatch.setattr(evaluation_size, "_memory_bytes", lambda device: 10**9)
+    expected = r"would take .* GB of memory, but this machine has 1.00 GB: .*\n  expected a smaller --horizon or --samples"
+    with pytest.raises(UsageError, match=expected):
+        evaluate(tiny_checkpoint, option, "65536")
+    result = CliRunner().invoke(app, [str(tiny_checkpoint), option, "65537"])
+    assert (result.exit_code, "less than or equal to 65536" in result.output) == (2, True)
 
 
 def test_invalid_outputs_and_data_are_refused_before_the_work(tiny_checkpoint, tmp_path):

@@ -9,7 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from svg_eval import evaluation_run
+from svg_eval.cli import app
 from svg_eval.learned import FrechetVideoDistance, Lpips, VideoFeatures, WeightsError, frechet_distance
+from tests.families import save_tiny
 
 CPU = torch.device("cpu")
 
@@ -50,7 +53,7 @@ def script(folder: Path, network: nn.Module) -> Path:
 
 
 def test_lpips_sees_rgb_between_minus_one_and_one(tmp_path):
-    lpips = Lpips(script(tmp_path, Distance()), CPU)
+    lpips = Lpips(script(tmp_path, Distance()), CPU, 16, 16)
     torch.manual_seed(0)
     frames, target = torch.rand(40, 5, 1, 16, 16), torch.rand(5, 1, 16, 16)
     expected = 2 * (frames - target).abs().mean((2, 3, 4))
@@ -103,17 +106,36 @@ def test_wrong_files_are_refused(tmp_path):
     truncated = tmp_path / "cut.pt"
     truncated.write_bytes(script(tmp_path, Distance()).read_bytes()[:500])
     for file in (tmp_path / "none.pt", tmp_path / "text.pt", tmp_path / "state.pt", truncated):
-        for open_file in (lambda file: Lpips(file, CPU), lambda file: VideoFeatures(file, CPU, 6)):
+        for open_file in (lambda file: Lpips(file, CPU, 16, 16), lambda file: VideoFeatures(file, CPU, 6)):
             with pytest.raises(WeightsError, match="TorchScript"):
                 open_file(file)
 
 
 def test_wrong_networks_are_refused(tmp_path):
     with pytest.raises(WeightsError, match="distance of 0"):
-        Lpips(script(tmp_path, Constant()), CPU)
-    with pytest.raises(WeightsError, match="cannot process these frames"):
-        Lpips(script(tmp_path, Features()), CPU)
-    with pytest.raises(WeightsError, match="cannot process these frames"):
+        Lpips(script(tmp_path, Constant()), CPU, 16, 16)
+    with pytest.raises(WeightsError, match="cannot process frames of 16 x 24 pixels: "):
+        Lpips(script(tmp_path, Features()), CPU, 16, 24)
+    with pytest.raises(WeightsError, match="cannot process videos of 6 frames: "):
         VideoFeatures(script(tmp_path, Distance()), CPU, 6)
     with pytest.raises(WeightsError, match="is not I3D"):
         VideoFeatures(script(tmp_path, nn.Identity()), CPU, 6)
+
+
+class DistanceOfWindows(nn.Module):
+    """Needs frames of 48 pixels, as a real network may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.windows = nn.Conv2d(3, 2, 48, bias=False)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return (self.windows(x) - self.windows(y)).square().mean(dim=[1, 2, 3])
+
+
+def test_frames_that_are_too_small_for_the_network_are_refused_before_any_forecast(tmp_path, monkeypatch):
+    weights, model = script(tmp_path, DistanceOfWindows()), save_tiny("convlstm", tmp_path / "small.pt", image_size=40)
+    monkeypatch.setattr(evaluation_run, "measure", lambda **given: pytest.fail("measured"))
+    with pytest.raises(WeightsError, match=r"cannot process frames of 40 x 40 pixels: (?s:.*)\n  expected a network for these"):
+        app([str(model), "--sequences", "1", "--lpips-weights", str(weights)], standalone_mode=False)
+    assert Lpips(weights, CPU, 48, 64)

@@ -10,7 +10,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from svg_train import journal as journal_module
-from svg_train.journal import Journal, _continue_at
+from svg_train.journal import Journal, _continue_at, foreign_line
 
 KEPT = ['{"kind": "train", "step": 1, "loss": 0.5}', '{"kind": "eval", "step": 3, "psnr_best": 20.5}']
 
@@ -75,6 +75,27 @@ def test_the_record_of_another_run_is_not_continued_by_a_new_one(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(KEPT[0] + "\n")
     with Journal(tmp_path, total_steps=10, start_step=0):
         assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "number"),
+    [
+        ("", None),
+        ("".join(f"{line}\n" for line in KEPT), None),
+        (KEPT[0] + '\n{"kind": "tr', None),  # killed
+        (KEPT[0], None),
+        ('{"loss": 0.5}\n', 1),  # of another program
+        (KEPT[0] + '\n{"step": 2, "loss": 0.5}', 2),
+        ('{"kind": "export", "step": 1}\n', 1),
+        ('{"kind": "export", "step": 1}', 1),
+        ('{"kind": "train", "step": "1"}\n', 1),
+        ("[1]\n" + KEPT[0], 1),
+        ("notes\n", 1),
+        (KEPT[0] + "\n\n" + KEPT[1], 2),
+    ],
+)
+def test_lines_of_something_else_are_told_from_those_of_a_run(content, number):
+    assert foreign_line(content) == number
 
 
 def test_a_journal_that_cannot_be_opened_leaves_no_file_open(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from svg_train.data import open_data
 from svg_train.data.loading import step_noise
 from svg_train.data.source_locks import source_lock
 from svg_train.machine import Machine
-from svg_train.processes import one_report_per_host
+from svg_train.processes import LostLoaderError, one_report_per_host
 from svg_train.run_length import RunLength
 from tests.command_runner import wait_until
 from tests.conftest import TINY
@@ -275,6 +275,11 @@ def test_a_process_that_fabric_started_leaves_the_exit_code_to_the_first(monkeyp
         with pytest.raises(SystemExit) as ended, one_report_per_host(SimpleNamespace(local_rank=1)):
             raise UsageError("of all processes")
         assert ended.value.code == code
+
+
+def test_a_lost_data_loader_is_reported_by_its_own_process():
+    with pytest.raises(LostLoaderError), one_report_per_host(SimpleNamespace(local_rank=1)):
+        raise LostLoaderError("of this process alone")
 
 
 def test_processes_of_a_run_in_time_share_one_clock(tmp_path, recipe):

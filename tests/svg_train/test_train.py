@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -22,14 +23,16 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.precision.amp import MixedPrecision
 
 from svg_common.errors import UsageError
+from svg_common.signals import stop_signals
 from svg_train import loss_scaling, machine
 from svg_train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from svg_train.config import build_config
 from svg_train.data import open_data
-from svg_train.data.loading import StepSampler
+from svg_train.data.loading import StepSampler, training_loader
 from svg_train.evaluation import held_out
 from svg_train.families.svg.model import SVG
 from svg_train.machine import Machine
+from svg_train.processes import LostLoaderError
 from svg_train.train import DivergedError, FullDiskError, StoppedError, Trainer
 from tests.command_runner import start, wait_until
 from tests.conftest import TINY
@@ -311,6 +314,17 @@ def test_a_run_that_was_killed_after_its_last_save_does_not_lose_a_better_model(
     assert ((tmp_path / "run" / "ckpt.pt").read_bytes() == before) == kept
 
 
+def test_metrics_of_something_else_are_not_replaced_by_a_new_run(tmp_path):
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_text('{"epoch": 1, "accuracy": 0.9}\n')
+    with pytest.raises(UsageError, match=r"metrics\.jsonl' would be replaced, but is not from svg-train: (?s:.*)another --out"):
+        Trainer(config(), tmp_path, CPU, resume=False).run()
+    assert metrics.read_text() == '{"epoch": 1, "accuracy": 0.9}\n'
+    metrics.write_text('{"kind": "train", "step": 100, "loss": 0.5}\n{"kind": "tr')  # killed before its first save
+    Trainer(config(steps=1), tmp_path, CPU, resume=False).run()
+    assert set(losses(tmp_path)) == {1}
+
+
 def test_a_run_that_was_killed_before_its_first_save_cannot_go_on_and_says_what_can(tmp_path, finished):
     shutil.copy(finished / "ckpt.pt", tmp_path)
     advice = "start again with another --out, from this model with: --init"
@@ -330,6 +344,27 @@ def test_a_disk_that_is_full_after_a_save_is_no_end_of_the_run(tmp_path, monkeyp
             Trainer(config(steps=4, eval_every=3, save_every=2), tmp_path / "run", CPU, resume=False).run()
     Trainer(config(), tmp_path / "run", CPU, resume=True).run()
     assert load_checkpoint(tmp_path / "run" / "last.pt").step == 4
+
+
+@pytest.mark.parametrize(
+    ("every", "advice"),
+    [(1, r"continue from the last save with: svg-train --out \S*run --resume"), (100, "start again: nothing was saved yet")],
+)
+def test_a_data_loader_that_was_killed_ends_the_run_with_what_to_do(tmp_path, monkeypatch, every, advice):
+    def train_step(self, frames):
+        original(self, frames)
+        if self._step == 2:
+            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+            wait_until(lambda: False)  # PyTorch raises in whatever is running
+
+    original = Trainer._train_step
+    monkeypatch.setattr(Trainer, "_train_step", train_step)
+    machine = replace(CPU, workers=1)
+    lost = (
+        rf"a data loader process was lost: DataLoader worker \(pid \d+\) is killed by signal: Killed\n.*--workers\n  {advice}"
+    )
+    with pytest.raises(LostLoaderError, match=lost):
+        Trainer(config(save_every=every, eval_every=100), tmp_path / "run", machine, resume=False).run()
 
 
 def test_init_starts_from_the_weights_of_another_run(tmp_path, finished):
@@ -382,11 +417,11 @@ def test_complete_run_cannot_be_resumed(finished):
         Trainer(build_config(), finished, CPU, resume=True)
 
 
-def train_one_more_step(step, monkeypatch, resume=True, settings=None):
+def train_one_more_step(step, monkeypatch, resume=True, settings=None, out=Path("run")):
     with monkeypatch.context() as patch:
         stop_after(step, patch)
         with pytest.raises(StoppedError):
-            Trainer(settings or build_config(), Path("run"), CPU, resume=resume).run()
+            Trainer(settings or build_config(), out, CPU, resume=resume).run()
 
 
 @pytest.mark.parametrize(
@@ -455,6 +490,16 @@ def test_a_clip_that_was_held_out_is_not_trained_on_after_its_name_was_exchanged
     (scenes / "between").rename(held)
     with pytest.raises(UsageError, match=r"'run' was trained on other files, or in another order\n.*--init run/ckpt\.pt"):
         Trainer(build_config(), Path("run"), CPU, resume=True).run()
+
+
+def test_a_held_out_copy_of_a_clip_is_named(tmp_path, scenes, logged, monkeypatch):
+    settings = load_checkpoint("run/last.pt").config
+    train_one_more_step(1, monkeypatch, False, settings, Path("none"))
+    assert "copies" not in logged.text
+    shutil.copyfile(scenes / "scene-0.avi", scenes / "scene-3.avi")
+    train_one_more_step(1, monkeypatch, False, settings, Path("one"))
+    assert logged.text.count("copies of files that are trained on: 1 of 1 held-out file, such as ") == 1
+    assert "scene-3.avi' of '" in logged.text
 
 
 def test_another_clip_in_place_of_the_held_out_one_is_refused(scenes):
@@ -568,6 +613,26 @@ def test_batches_depend_on_the_step_alone_and_ranks_share_them_out():
     assert sorted(one) == list(range(12))  # an epoch visits each once
     ranks = [list(StepSampler(12, 4, range(3), 5, rank, 2)) for rank in range(2)]
     assert [a + b for a, b in zip(*ranks, strict=True)] == list(StepSampler(12, 4, range(3), 5))
+
+
+def test_signals_to_all_processes_end_no_data_loader_and_are_the_training_s_to_report(monkeypatch, capfd):
+    """A terminal, torchrun and a service manager send them to all; the training needs its batches until it ends itself."""
+    data = open_data(config(), "train", 4)
+    batches = iter(training_loader(data, StepSampler(len(data), 2, range(8), seed=0), workers=1, pin_memory=False))
+    old = {number: signal.signal(number, lambda *given: os.write(2, b"stopping\n")) for number in stop_signals()}
+    try:
+        next(batches)
+        (loader,) = multiprocessing.active_children()
+        for number in old:
+            subprocess.run(["kill", f"-{number.value}", str(loader.pid)], check=True)
+        assert len(list(batches)) == 7
+        loader.terminate()
+        loader.join(60)
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+    assert loader.exitcode == 0
+    assert "stopping" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

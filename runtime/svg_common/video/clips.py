@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -22,6 +24,7 @@ from svg_common.video.reader import VIDEO_SUFFIXES
 
 IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"))
 _NUMBER = re.compile(r"(\d+)", re.ASCII)
+_Identity = Path | tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,9 @@ class Clip:
 def find_clips(path: Path, nested: bool = True) -> list[Clip]:
     """List the clips in `path`, a file or a folder, in natural order (`frame2` before `frame10`).
 
-    A clip whose every file is reachable under another name, too, counts once. Within a sequence, a link is a picture like any
-    other: it may stand for one that is shown again. The list is empty when a folder holds neither videos nor pictures.
+    A clip whose every file is reachable under another name, too, by a link of any kind, counts once. Within a sequence, a link
+    is a picture like any other: it may stand for one that is shown again. The list is empty when a folder holds neither videos
+    nor pictures.
 
     Args:
         path: the file or folder.
@@ -70,7 +74,7 @@ def find_clips(path: Path, nested: bool = True) -> list[Clip]:
 def no_files(folder: Path) -> list[tuple[Path, str]]:
     """List what `find_clips` leaves out of a folder though it has a video's name, and why: broken links, pipes, devices."""
     named: list[Path] = []
-    seen = {folder.resolve()}
+    seen: set[_Identity] = {folder.resolve()}
     for place, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in sorted(folders) if not name.startswith(".") and _is_new(Path(place, name), seen)]
         named += [Path(place, name) for name in sorted(names) if not name.startswith(".")]
@@ -158,8 +162,8 @@ def _in_order(files: Sequence[Path]) -> Clip:
     return Clip(tuple(files), False, tuple(map(float, range(len(files)))))
 
 
-def _clips_of_folder(folder: Path, nested: bool, seen: set[Path]) -> list[Clip]:
-    """The clips of one folder and then those of the folders in it. `seen`: what was found before, by its real path."""
+def _clips_of_folder(folder: Path, nested: bool, seen: set[_Identity]) -> list[Clip]:
+    """The clips of one folder and then those of the folders in it. `seen`: what was found before, by its `_identity`."""
     try:
         entries = sorted((entry for entry in folder.iterdir() if not entry.name.startswith(".")), key=_name_order)
     except PermissionError:  # such as lost+found
@@ -176,7 +180,7 @@ def _clips_of_folder(folder: Path, nested: bool, seen: set[Path]) -> list[Clip]:
     return clips
 
 
-def _without_copies(clips: Sequence[Clip], seen: set[Path]) -> list[Clip]:
+def _without_copies(clips: Sequence[Clip], seen: set[_Identity]) -> list[Clip]:
     """Those with a file that was not seen before. Sequences come first: a link to one of their pictures is not a clip."""
     by_length = sorted(clips, key=lambda clip: -len(clip.paths))
     new = [sum(_is_new(path, seen) for path in clip.paths) for clip in by_length]
@@ -184,11 +188,21 @@ def _without_copies(clips: Sequence[Clip], seen: set[Path]) -> list[Clip]:
     return [clip for clip in clips if id(clip) in kept]
 
 
-def _is_new(entry: Path, seen: set[Path]) -> bool:
-    real = entry.resolve()
-    known = real in seen
-    seen.add(real)
+def _is_new(entry: Path, seen: set[_Identity]) -> bool:
+    identity = _identity(entry)
+    known = identity in seen
+    seen.add(identity)
     return not known
+
+
+def _identity(entry: Path) -> _Identity:
+    """What all names of a file or folder have in common: the real path, or, of a file with hard links, device and inode."""
+    with suppress(OSError):  # it has gone meanwhile
+        state = entry.stat()
+        # One link has one real path, and some file systems number their files anew, or all of them 0.
+        if stat.S_ISREG(state.st_mode) and state.st_nlink > 1 and state.st_ino:
+            return state.st_dev, state.st_ino
+    return entry.resolve()
 
 
 def _is_picture_file(path: Path) -> bool:

@@ -57,6 +57,30 @@ def test_links_are_pictures_of_their_sequence_and_no_clips_of_their_own(tmp_path
     assert [names for names, _ in described(tmp_path)] == [["f1.png", "f2.png", "f3.png", "f4.png"]]
 
 
+def test_hard_links_are_like_other_links(tmp_path):
+    """As train and validation folders share files: one name of a clip would be trained on, and another held out."""
+    touch(tmp_path, "a.mp4", "f/1.png", "f/2.png", "f/4.png")
+    (tmp_path / "z").mkdir()
+    (tmp_path / "z" / "soft.mp4").symlink_to(tmp_path / "a.mp4")
+    links = {"z/b.mp4": "a.mp4", "f/3.png": "f/2.png", "z/1.png": "f/1.png", "z/2.png": "f/2.png"}
+    for link, name in links.items():
+        (tmp_path / link).hardlink_to(tmp_path / name)
+    assert [names for names, _ in described(tmp_path)] == [["a.mp4"], [f"f/{number}.png" for number in range(1, 5)]]
+
+
+def test_files_without_numbers_of_their_own_are_told_apart_by_their_paths(tmp_path, monkeypatch):
+    touch(tmp_path, "a.mp4", "b.mp4")
+    (tmp_path / "c.mp4").hardlink_to(tmp_path / "b.mp4")
+    plain = type(tmp_path).stat
+
+    def stat(path, **options):  # some network file systems
+        state = plain(path, **options)
+        return os.stat_result((state.st_mode, 0, *state[2:]))
+
+    monkeypatch.setattr(type(tmp_path), "stat", stat)
+    assert [names for names, _ in described(tmp_path)] == [["a.mp4"], ["b.mp4"], ["c.mp4"]]
+
+
 @pytest.mark.parametrize(
     ("names", "positions"),
     [
