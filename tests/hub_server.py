@@ -72,6 +72,7 @@ class HubServer(ThreadingHTTPServer):
         self.card_errors: list[str] = []  # of the metadata of every model card
         self.commit_error = ""  # answers 400 to a commit
         self.loses_answer = False  # makes the commit, and answers 504
+        self.has_space = True  # for large files; else it answers 507, which the library does not try again
 
     @property
     def url(self) -> str:
@@ -287,6 +288,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.loops:
             return self._send(302, b"", {"Location": f"{self.server.large_url}/{digest}"})
         if self.command == "PUT":
+            if not self.server.has_space:
+                return self._send(507, b"")
             assert hashlib.sha256(body).hexdigest() == digest
             self.server.large[digest] = body
             return self._send(200, b"")

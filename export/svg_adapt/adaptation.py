@@ -17,8 +17,8 @@ from svg_adapt.kept_video import KeptVideo
 from svg_adapt.recorded_source import RecordedSource
 from svg_adapt.recorder import Recorder
 from svg_adapt.recording import RECORDING, Facts, Recording, frames_cache, how_to_delete, make_private, read_facts
-from svg_common.errors import ExitCode, SvgError, UsageError, first_line
-from svg_common.files import file_sha256, resolved
+from svg_common.errors import ExitCode, SvgError, UsageError
+from svg_common.files import resolved
 from svg_common.folder_lock import FolderLock
 from svg_common.path_advice import shell_argument
 from svg_common.progress import ProgressDisplay
@@ -38,8 +38,9 @@ from svg_train.data import open_data
 from svg_train.data.video import require_something_to_train_on
 from svg_train.initial_weights import require_same_shape
 from svg_train.machine import Machine
+from svg_train.processes import LostLoaderError
 from svg_train.recipe_files import load_recipe
-from svg_train.reference.checkpoint import load_any_checkpoint
+from svg_train.reference.checkpoint import load_any_checkpoint, load_with_sha256
 from svg_train.run_folder import BEST, LAST
 from svg_train.saved_run import is_complete, refuse_existing
 from svg_train.shipped_models import shipped_models
@@ -336,8 +337,9 @@ def _train(request: Adaptation, config: Config, lock: FolderLock) -> None:
     try:
         places = {"root": config.data.root, "cache": config.data.cache} if saved is not None else None
         Trainer(config=config, out=out, machine=request.machine, resume=saved is not None, init=init, places=places).run()
-    except (StoppedError, FullDiskError) as error:
-        raise type(error)(first_line(error) + _GO_ON) from error
+    except (StoppedError, FullDiskError, LostLoaderError) as error:
+        problem, _, _ = str(error).rpartition("\n")  # the last line is what to do with a run of its own
+        raise type(error)(problem + _GO_ON) from error
 
 
 def _refuse_other_settings(saved: Config, given: Config, out: Path) -> None:
@@ -359,9 +361,10 @@ def _refuse_other_settings(saved: Config, given: Config, out: Path) -> None:
 
 
 def _export(out: Path, bundle: Path, display: ProgressDisplay) -> None:
+    checkpoint, sha256 = load_with_sha256(out / BEST)
     write_bundle(
-        checkpoint=load_checkpoint(out / BEST),
-        checkpoint_sha256=file_sha256(out / BEST),
+        checkpoint=checkpoint,
+        checkpoint_sha256=sha256,
         out=bundle,
         fp16=False,
         progress=display,

@@ -12,7 +12,7 @@ import typer
 
 from svg_common.command import require_modules, run_command, stderr_console
 from svg_common.errors import UsageError
-from svg_common.files import file_sha256, write_json
+from svg_common.files import write_json
 from svg_common.outputs import check_outputs, existing_file
 from svg_common.path_advice import shell_argument
 from svg_common.progress import ProgressDisplay
@@ -188,7 +188,7 @@ def export(
     with defer_interrupts():  # heavy: torch, ONNX Runtime
         from svg_export.bundle_writer import refuse_foreign, write_bundle
         from svg_export.precision import load_held_out
-        from svg_train.reference.checkpoint import load_any_checkpoint
+        from svg_train.reference.checkpoint import load_with_sha256
 
     prepared = options.prepare()  # before the work
     console = stderr_console()
@@ -205,7 +205,7 @@ def export(
         data=[source["root"]],
     )
     served.check(target)
-    loaded = load_any_checkpoint(checkpoint, model_config)
+    loaded, sha256 = load_with_sha256(checkpoint, model_config)
     _check_graphs(loaded, fused, shuffled)
     if euler_steps is not None:
         loaded = _with_euler_steps(loaded, euler_steps)
@@ -215,7 +215,6 @@ def export(
     batch_norm: dict[str, Any] = {"recalibrated": False}
     if bn == "recalibrate":
         loaded, batch_norm = _recalibrate(loaded, source, bn_sequences, console)
-    sha256 = file_sha256(checkpoint)
     with _saved(loaded, save_checkpoint, console), ProgressDisplay(console) as display:
         manifest = write_bundle(
             checkpoint=loaded,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tarfile
 from pathlib import Path
@@ -38,7 +39,7 @@ def pack_bundle(folder: Path, archive: Path) -> str:
         archive: `name.svgb.tar` to write; it appears whole or not at all.
 
     Raises:
-        BundleError: the bundle is damaged.
+        BundleError: the bundle is damaged, or another one has taken its place meanwhile.
         OSError: the archive cannot be written.
     """
     from svg_runtime.bundle.manifest import FILE_NAME
@@ -50,11 +51,10 @@ def pack_bundle(folder: Path, archive: Path) -> str:
     with atomic_file(archive) as partial:
         with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
             for name in (FILE_NAME, *sorted(graph_files(bundle.manifest))):
-                file = folder / name
+                content = bundle.content(name)
                 entry = tarfile.TarInfo(f"{bundle.manifest.bundle_id}.svgb/{name}")
-                entry.size = file.stat().st_size
-                with file.open("rb") as content:
-                    tar.addfile(entry, content)
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
         return file_sha256(partial)
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from svg_common.errors import UsageError
-from svg_common.files import refuse_pipe
+from svg_common.files import file_sha256, refuse_pipe
 from svg_common.path_advice import shell_argument
 from svg_train.checkpoint import FORMAT, Checkpoint, CheckpointError, load_checkpoint
 from svg_train.config import Config, build_config
@@ -91,6 +91,23 @@ def load_any_checkpoint(path: str | Path, model_config: Path | None = None) -> C
         ) from fault
     _refuse_needless(model_config, path)
     return load_checkpoint(path)
+
+
+def load_with_sha256(path: str | Path, model_config: Path | None = None) -> tuple[Checkpoint, str]:
+    """As `load_any_checkpoint`, with the SHA-256 of the file that was read: a training may replace it at any time.
+
+    Raises:
+        CheckpointError, UsageError: see `load_any_checkpoint`; or the file was replaced while it was read.
+    """
+    _read_head(path)  # refuses what cannot be read to its end
+    sha256 = file_sha256(path)
+    checkpoint = load_any_checkpoint(path, model_config)
+    if file_sha256(path) != sha256:
+        raise CheckpointError(
+            f"the checkpoint '{path}' was replaced or changed while it was read\n"
+            "  run the command again; while a training writes it, take a copy"
+        )
+    return checkpoint, sha256
 
 
 def _refuse_needless(model_config: Path | None, path: str | Path) -> None:

@@ -25,6 +25,7 @@ from svg_common.errors import ExitCode
 from svg_runtime import Forecaster
 from svg_train import shipped_models as shipped_models_module
 from svg_train.checkpoint import load_checkpoint, save_checkpoint
+from svg_train.processes import LostLoaderError
 from svg_train.shipped_models import find_checkpoint, shipped_models
 from tests.command_runner import start, wait_until
 from tests.families import save_tiny
@@ -518,6 +519,16 @@ def test_an_adaptation_that_is_stopped_in_its_comparison_says_how_to_go_on(
     monkeypatch.setattr(adaptation, "compare", interrupted)
     invoke(*command(start_model, flashing, "--lr", "1e-2", "--steps", "30", "--resume")[1:])
     assert "what was recorded and trained is kept\n  continue with the same command and --resume" in logged.text
+
+
+def test_an_adaptation_that_loses_a_data_loader_says_how_to_go_on(start_model, flashing, tmp_path, monkeypatch):
+    def lost(self):
+        raise LostLoaderError("a data loader process was lost\n  give fewer --workers\n  continue as a run")
+
+    monkeypatch.setattr(adaptation.Trainer, "run", lost)
+    monkeypatch.chdir(tmp_path)
+    error = invoke(*command(start_model, flashing, "--steps", "30")[1:])
+    assert str(error).endswith("was lost\n  give fewer --workers\n  continue with the same command and --resume")
 
 
 def test_the_name_of_a_shipped_model_adapts_it(start_model, tmp_path, monkeypatch):

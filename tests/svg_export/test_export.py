@@ -17,7 +17,8 @@ import onnxruntime
 import pytest
 import torch
 
-from svg_common.errors import UsageError
+from svg_common.errors import SvgError, UsageError
+from svg_common.files import file_sha256
 from svg_export.bundle_writer import ContractError, refuse_foreign, write_bundle
 from svg_export.families import FamilyExport, svg
 from svg_export.families.svg import fold, fused_graphs, separate_graphs
@@ -372,10 +373,26 @@ def test_command_writes_a_bundle_named_after_the_checkpoint(tiny_checkpoint, tmp
     code, messages = svg_export(str(tiny_checkpoint), "--json", "summary.json")
     assert code == 0, messages
     manifest = Bundle.open(tmp_path / "tiny.svgb").manifest
-    assert manifest.provenance.checkpoint_sha256 == hashlib.sha256(tiny_checkpoint.read_bytes()).hexdigest()
+    assert manifest.provenance.checkpoint_sha256 == file_sha256(tiny_checkpoint)
     assert manifest.generation.frame_interval_s == 0.1
     assert json.loads((tmp_path / "summary.json").read_text())["bundle_id"] == manifest.bundle_id
     assert "svg-live --model tiny.svgb" in messages
+
+
+def test_the_manifest_has_the_hash_of_the_checkpoint_that_was_exported(tiny_checkpoint, tmp_path, svg_export, monkeypatch):
+    """A training saves its next one while data for the export is loaded, which takes minutes."""
+    checkpoint = Path(shutil.copy(tiny_checkpoint, tmp_path / "best.pt"))
+
+    def save_next(**options):
+        checkpoint.write_bytes(b"the next one")
+
+    def write(**options):
+        raise SvgError(f"exported {options['checkpoint_sha256']}")
+
+    monkeypatch.setattr("svg_export.precision.load_held_out", save_next)
+    monkeypatch.setattr("svg_export.bundle_writer.write_bundle", write)
+    code, messages = svg_export(checkpoint)
+    assert (code, f"exported {file_sha256(tiny_checkpoint)}" in messages) == (1, True), messages
 
 
 def test_command_exits_3_without_a_folder_when_parity_fails(tiny_checkpoint, tmp_path, svg_export, monkeypatch):

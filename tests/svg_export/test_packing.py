@@ -62,6 +62,30 @@ def test_a_damaged_bundle_is_not_packed(tmp_path, other_copy):
     assert not (tmp_path / "cam.svgb.tar").exists()
 
 
+def change_after_the_check(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an export does that ends at that moment."""
+    check = Bundle.check
+
+    def and_change(bundle):
+        check(bundle)
+        file.write_bytes(b"another export")
+
+    monkeypatch.setattr(Bundle, "check", and_change)
+
+
+def test_the_manifest_that_was_checked_is_packed(tmp_path, other_copy, monkeypatch):
+    expected = pack_bundle(CAMERA, tmp_path / "cam.svgb.tar")
+    change_after_the_check(other_copy / "manifest.json", monkeypatch)
+    assert pack_bundle(other_copy, tmp_path / "mine.svgb.tar") == expected
+
+
+def test_a_graph_that_changes_after_the_check_is_not_packed(tmp_path, other_copy, monkeypatch):
+    change_after_the_check(other_copy / "fp32" / "step.onnx", monkeypatch)
+    with pytest.raises(BundleError, match=r"changed while it was copied: fp32/step.onnx (.|\n)* run the command again"):
+        pack_bundle(other_copy, tmp_path / "cam.svgb.tar")
+    assert not (tmp_path / "cam.svgb.tar").exists()
+
+
 def test_the_command_prints_the_address(svg_export):
     code, error = svg_export(CAMERA, "--pack", "cam.svgb.tar")
     assert code == 0

@@ -13,7 +13,7 @@ from svg_export.hub.model_card import MARK, has_licence_alone, licence_of, model
 from svg_runtime.bundle.manifest import FILE_NAME, PRECISIONS, Manifest
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.bundle.remote.addresses import DEFAULT_REVISION, HubAddress, parse_hub_address
-from svg_runtime.bundle.remote.hub_library import endpoint, explaining, load_hub, talking
+from svg_runtime.bundle.remote.hub_library import endpoint, explaining, hub_cache, load_hub, talking
 from svg_runtime.bundle.remote.published import graph_files, listed
 
 _LOG = logging.getLogger(__name__)
@@ -44,8 +44,11 @@ class Push:
     def run(self, bundle: Bundle) -> HubAddress:
         """Push a bundle, all of whose files are checked first; returns its address, pinned to the commit.
 
+        The files are in memory meanwhile: the library would read them again, minutes later, and another export may have taken
+        their place by then.
+
         Raises:
-            BundleError: the bundle is damaged.
+            BundleError: the bundle is damaged, or another one has taken its place meanwhile.
             SvgError: the Hub refuses, or cannot be reached. Nothing of the bundle is then visible there, unless the answer to
                 the commit was lost; the message says so.
         """
@@ -58,6 +61,7 @@ class Push:
                 with talking():
                     api.create_repo(self.address.repo, private=self.private)
             try:
+                self._upload(hub, api, operations)
                 commit = self._commit(api, bundle.manifest, operations)
             except BaseException:  # also Ctrl-C
                 if self.files is None:
@@ -68,13 +72,19 @@ class Push:
     def _operations(self, hub: Any, bundle: Bundle) -> list[Any]:
         """What the commit does: everything of the bundle is added, and graphs of an older one are deleted."""
         graphs = graph_files(bundle.manifest)
-        operations = [hub.CommitOperationAdd(name, str(bundle.path / name)) for name in (FILE_NAME, *graphs)]
+        operations = [hub.CommitOperationAdd(name, bundle.content(name)) for name in (FILE_NAME, *graphs)]
         card = self._card(hub, bundle.manifest)
         if card is not None:
             operations.append(hub.CommitOperationAdd(_CARD, card.encode("utf-8")))
         _LOG.info("pushing %d files (%.1f MB) to %s", len(operations), _megabytes(operations), self.address)
         old = sorted(name for name in self.files or () if _is_graph(name) and name not in graphs)
         return operations + [hub.CommitOperationDelete(name) for name in old]
+
+    def _upload(self, hub: Any, api: Any, operations: list[Any]) -> None:
+        """Bring the large files to the Hub, where nobody sees them before the commit."""
+        additions = [operation for operation in operations if isinstance(operation, hub.CommitOperationAdd)]
+        with talking():
+            api.preupload_lfs_files(self.address.repo, additions, revision=self.address.revision)
 
     def _commit(self, api: Any, manifest: Manifest, operations: list[Any]) -> Any:
         page = f"{endpoint()}/{self.address.repo}/commits/{self.address.revision}"
@@ -99,7 +109,7 @@ class Push:
         """The card to write; None: the one that is there was written by hand, and stays."""
         licence = self.licence
         if self.files and _CARD in self.files:
-            with talking():
+            with talking(hub_cache()):
                 card = hub.hf_hub_download(self.address.repo, _CARD, revision=self.parent)
             old = Path(card).read_text("utf-8", "replace")
             if MARK not in old and not has_licence_alone(old):  # the Hub makes such a card for a new repository
@@ -151,7 +161,7 @@ def prepare_push(address: str, licence: str | None, public: bool) -> Push:
 def _refuse_foreign(hub: Any, address: HubAddress, files: frozenset[str]) -> None:
     """Refuse a repository with something else in it, such as a model of another program."""
     if FILE_NAME in files:
-        with talking():
+        with talking(hub_cache()):
             manifest = hub.hf_hub_download(address.repo, FILE_NAME, revision=address.revision)
         if _MARK in Path(manifest).read_bytes():
             return

@@ -72,7 +72,7 @@ def write_repositories(bundle: Bundle, name: str, out: Path, choice: ServingChoi
 
     Raises:
         UsageError: a folder of one of these names exists and was not written by this function, or from another bundle.
-        BundleError: the bundle is damaged.
+        BundleError: the bundle is damaged, or another one has taken its place meanwhile.
         OSError: a folder cannot be written.
     """
     refuse_foreign_models(out, name, bundle.path)
@@ -181,8 +181,11 @@ def _write_python(bundle: Bundle, name: str, out: Path, choice: ServingChoice) -
 def _copy_bundle(bundle: Bundle, folder: Path) -> None:
     """Copy the manifest, the graphs that it names and the engines beside them; whatever else lies there is the user's own."""
     engines = [file for file, _ in list_engines(bundle.path / ENGINES) if file.is_file()]
-    files = [bundle.path / name for name in (FILE_NAME, *sorted(graph_files(bundle.manifest)))]
-    for file in [*files, *engines, *map(record_of, engines)]:
+    for name in (FILE_NAME, *sorted(graph_files(bundle.manifest))):
+        copy = folder / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(bundle.content(name))
+    for file in [*engines, *map(record_of, engines)]:
         copy = folder / file.relative_to(bundle.path)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, copy)
@@ -195,7 +198,7 @@ def _write_graph(
     spec = bundle.manifest.variants[precision].files[role]
     with atomic_directory(folder, stage=out) as partial:
         version = _version_folder(partial, bundle, _CONFIGS[role](model, backend, spec, choice))
-        shutil.copyfile(bundle.path / spec.file, version / "model.onnx")
+        (version / "model.onnx").write_bytes(bundle.content(spec.file))
         if backend == "tensorrt":
             script = partial / "build-plan.sh"
             script.write_text(_build_script(spec, choice), encoding="utf-8")

@@ -165,7 +165,15 @@ class ErrorCurve(Frozen):
     """Differences per step between two runs of the same steps with the same noise."""
 
     max_abs: Annotated[tuple[Difference, ...], _ListOfJson]
-    psnr_db: Annotated[tuple[float, ...], _ListOfJson] | None = None  # frames only
+    psnr_db: Annotated[tuple[Finite, ...], _ListOfJson] | None = None  # frames only; at most 120, see `svg_common.metrics`
+
+    @model_validator(mode="after")
+    def _value_per_step(self) -> ErrorCurve:
+        if not self.max_abs:
+            raise ValueError("max_abs is empty, expected a value per step")
+        if self.psnr_db is not None and len(self.psnr_db) != len(self.max_abs):
+            raise ValueError(f"psnr_db has {len(self.psnr_db)} values, but max_abs has {len(self.max_abs)}")
+        return self
 
 
 class ParityReport(Frozen):
@@ -180,7 +188,8 @@ class ParityReport(Frozen):
     # Error of float32 arithmetic in the reference, up to each forecast step.
     rounding: Annotated[tuple[Difference, ...], _ListOfJson] | None = None
     max_error: Difference  # largest one, relative to max(1, the tensor's largest value)
-    curves: dict[Text, ErrorCurve]  # tensor -> per step; "observe.h", "forecast.frame", "forecast.prior.state", ...
+    # Tensor -> per step; "observe.h", "fused.forecast.step.frame", "shuffled.forecast.decoder.frame", "server.frame", ...
+    curves: dict[Text, ErrorCurve] = Field(min_length=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -189,6 +198,17 @@ class ParityReport(Frozen):
         if isinstance(given, dict) and given.get("min_first_step_psnr_db", 0.0) is None:
             return {name: value for name, value in given.items() if name != "min_first_step_psnr_db"}
         return given
+
+    @model_validator(mode="after")
+    def _as_many_steps_as_frames(self) -> ParityReport:
+        """What is observed is not compared at every frame; the graph `forecast`, "server.", has a horizon of its own."""
+        for name, curve in self.curves.items():
+            steps, phase = len(curve.max_abs), re.sub(r"^(fused|shuffled)\.", "", name).partition(".")[0]
+            if phase == "forecast" and steps != self.forecast:
+                raise ValueError(f"the curve {name[:100]!r} has {steps} values for {self.forecast} forecast frames")
+            if phase == "observe" and steps > self.observed:
+                raise ValueError(f"the curve {name[:100]!r} has {steps} values for {self.observed} observed frames")
+        return self
 
 
 class PairedDifference(Frozen):

@@ -58,10 +58,13 @@ _Graph = TypeVar("_Graph")
 class Bundle:
     """A validated `*.svgb` folder. Graph files are read and checked on demand."""
 
-    def __init__(self, path: Path, manifest: Manifest, shuffled: bool | None = None) -> None:
+    def __init__(
+        self, path: Path, manifest: Manifest, shuffled: bool | None = None, manifest_json: bytes | None = None
+    ) -> None:
         self.path = path
         self.manifest = manifest
         self._shuffled = shuffled
+        self._manifest_json = manifest_json  # what `manifest` was read from; None: it is not written yet
 
     @classmethod
     def open(cls, path: str | Path) -> Bundle:
@@ -82,11 +85,12 @@ class Bundle:
                 f"no such bundle: '{folder}'\n"
                 "  expected a *.svgb folder, or a model of the package: camera, digits; make one with: svg-export ckpt.pt"
             )
-        return cls(folder, _read_manifest(folder / FILE_NAME))
+        manifest, manifest_json = _read_manifest(folder / FILE_NAME)
+        return cls(folder, manifest, manifest_json=manifest_json)
 
     def with_decoder(self, shuffled: bool) -> Bundle:
         """The same bundle with one decoder, called `decoder`: the graph `decoder_shuffled`, or the plain one."""
-        return Bundle(self.path, self.manifest, shuffled)
+        return Bundle(self.path, self.manifest, shuffled, self._manifest_json)
 
     def variant(self, precision: Precision) -> PrecisionVariant:
         """Return the graphs of one precision.
@@ -125,6 +129,30 @@ class Bundle:
         for variant in self.manifest.variants.values():
             self._read(variant.files)
 
+    def content(self, file: str) -> bytes:
+        """Return a file of the opened bundle for a copy of it: manifest.json, or a graph by its path in the bundle.
+
+        A copy that is made of these alone holds together, also if another export takes the folder's place meanwhile.
+
+        Raises:
+            BundleError: the graph is not the one of the manifest any more.
+        """
+        if file == FILE_NAME:
+            assert self._manifest_json is not None
+            return self._manifest_json
+        specs = (spec for variant in self.manifest.variants.values() for spec in variant.files.values())
+        sha256 = next(spec.sha256 for spec in specs if spec.file == file)
+        try:
+            content = (self.path / file).read_bytes()
+        except OSError:
+            content = b""
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise BundleError(
+                f"'{self.path}' was changed while it was copied: {file} is not the one of its manifest any more\n"
+                "  wait until no other program writes it, and run the command again"
+            )
+        return content
+
     def forecast_graph(self, precision: Precision) -> bytes:
         """Read the graph `forecast` of one precision, checked as `graphs` checks the others.
 
@@ -157,11 +185,17 @@ class Bundle:
             except (BundleError, OSError) as error:
                 problems.append(f"{spec.file}: {error}")
         if problems:
-            raise BundleError(
-                f"the bundle '{self.path}' is damaged:\n  " + "\n  ".join(problems) + f"\n  {_mending(self.path)}",
-                problems,
-            )
+            replaced = self._is_replaced()
+            what = "was replaced while it was read" if replaced else "is damaged"
+            advice = "run the command again" if replaced else _mending(self.path)
+            raise BundleError(f"the bundle '{self.path}' {what}:\n  " + "\n  ".join(problems) + f"\n  {advice}", problems)
         return contents
+
+    def _is_replaced(self) -> bool:
+        """Whether another export has taken its place since it was opened."""
+        with suppress(OSError):
+            return self._manifest_json not in (None, (self.path / FILE_NAME).read_bytes())
+        return False
 
     def _with_chosen_decoder(self, graphs: Mapping[str, _Graph]) -> dict[str, _Graph]:
         if self._shuffled is None or "decoder" not in graphs:
@@ -296,7 +330,8 @@ def _refuse_unreadable(path: Path) -> None:
         ) from error
 
 
-def _read_manifest(file: Path) -> Manifest:
+def _read_manifest(file: Path) -> tuple[Manifest, bytes]:
+    """The manifest, and the bytes that it was read from."""
     try:
         if not file.is_file():  # reading a pipe or a device might never end
             raise BundleError(f"'{file.parent}' is not a bundle: it has no {FILE_NAME}\n  make one with: svg-export ckpt.pt")
@@ -320,7 +355,7 @@ def _read_manifest(file: Path) -> Manifest:
     lines = interface_errors(manifest) + missing_quality_reports(manifest) + _failed_parity(manifest)
     if lines:
         raise _invalid(file, lines)
-    return manifest
+    return manifest, text
 
 
 def _failed_parity(manifest: Manifest) -> list[str]:

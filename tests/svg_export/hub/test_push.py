@@ -304,6 +304,56 @@ def test_a_damaged_bundle_is_not_pushed(hub, svg_export, tmp_path):
     assert (code, "is damaged" in output, hub.repos) == (1, True, {})
 
 
+def test_a_bundle_that_changes_after_its_check_is_not_pushed(hub, svg_export, monkeypatch, tmp_path):
+    bundle, check = Path(shutil.copytree(CAMERA, tmp_path / "mine.svgb")), Bundle.check
+
+    def and_change(opened):
+        check(opened)
+        (bundle / "fp32" / "step.onnx").write_bytes(b"another export")
+
+    monkeypatch.setattr(Bundle, "check", and_change)
+    code, output = svg_export(bundle, "--push", "hf://ada/cam")
+    assert (code, "changed while it was copied: fp32/step.onnx" in output, hub.repos) == (1, True, {})
+    assert "run the command again" in output
+
+
+def test_what_was_checked_is_pushed_whatever_takes_its_place_meanwhile(hub, svg_export, monkeypatch, tmp_path):
+    from huggingface_hub import HfApi
+
+    bundle, upload = Path(shutil.copytree(CAMERA, tmp_path / "mine.svgb")), HfApi.preupload_lfs_files
+
+    def exchange_first(*arguments, **options):
+        for name in ("manifest.json", "fp32/decode.onnx"):
+            (bundle / name).write_bytes(b"another export")
+        upload(*arguments, **options)
+
+    monkeypatch.setattr(HfApi, "preupload_lfs_files", exchange_first)
+    assert svg_export(bundle, "--push", "hf://ada/cam")[0] == 0
+    assert all((CAMERA / name).read_bytes() == pushed(hub)[name] for name in ("manifest.json", *GRAPHS))
+
+
+def test_an_upload_that_fails_before_the_commit_has_not_arrived(hub, svg_export):
+    hub.has_space = False
+    code, output = svg_export(CAMERA, "--push", "hf://ada/cam")
+    assert (code, "the push failed" in output, hub.repos) == (1, True, {})
+    assert "nothing was pushed; check the connection, and run the command again" in output
+    assert "have arrived" not in output
+
+
+def test_a_full_disk_under_the_cache_of_the_hub_is_named(hub, svg_export, monkeypatch):
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    svg_export(CAMERA, "--push", "hf://ada/cam")
+
+    def fail(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    code, output = svg_export(CAMERA, "--push", "hf://ada/cam")
+    assert (code, f"cannot write '{constants.HF_HUB_CACHE}': No space left" in output, "HF_HOME" in output) == (1, True, True)
+
+
 # ---- The card ----
 
 

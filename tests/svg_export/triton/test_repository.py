@@ -19,6 +19,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from svg_common.errors import UsageError
+from svg_export.triton import repository
 from svg_export.triton.model_configs import ServingChoice
 from svg_export.triton.options import REPOSITORIES
 from svg_export.triton.repository import model_name, write_repositories
@@ -156,13 +157,13 @@ def test_graphs_that_the_bundle_has_no_more_are_not_served_on(server_bundle, fus
 
 def test_a_repository_has_nothing_but_whole_models_while_others_are_written(server_bundle, tmp_path, monkeypatch):
     """Triton takes every folder for a model, hidden ones too, so a killed export would keep it from starting."""
-    copyfile, seen = shutil.copyfile, []
+    content, seen = Bundle.content, []
 
-    def look_and_copy(source, destination):
+    def look_and_read(bundle, file):
         seen.append({model for model in tmp_path.glob("*/*") if model.parent.name in REPOSITORIES})
-        return copyfile(source, destination)
+        return content(bundle, file)
 
-    monkeypatch.setattr(shutil, "copyfile", look_and_copy)
+    monkeypatch.setattr(Bundle, "content", look_and_read)
     for before in (0, 3):
         written = write_repositories(Bundle.open(server_bundle), "m", tmp_path, CHOICE)
         assert (min(map(len, seen)), set.union(*seen) - set(written)) == (before, set())
@@ -242,7 +243,8 @@ def test_models_of_earlier_versions_do_not_name_their_bundle_and_are_replaced(sv
 def test_a_bundle_without_fp32_graphs_has_a_python_model(server_bundle, tmp_path):
     bundle = Bundle.open(server_bundle)
     variants = {"fp16": bundle.manifest.variants["fp32"]}
-    half = Bundle(bundle.path, bundle.manifest.model_copy(update={"variants": variants}))
+    manifest = bundle.manifest.model_copy(update={"variants": variants})
+    half = Bundle(bundle.path, manifest, manifest_json=manifest.model_dump_json().encode())
     folders = write_repositories(half, "m", tmp_path, CHOICE)
     assert [folder.parent.name for folder in folders] == ["python", "tensorrt"]
 
@@ -253,6 +255,21 @@ def test_a_damaged_bundle_is_not_served(fused_bundle, tmp_path):
     with pytest.raises(BundleError, match="damaged"):
         write_repositories(Bundle.open(damaged), "m", tmp_path / "models", CHOICE)
     assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize(("written", "name"), [("_write_python", "fp32/step.onnx"), ("_write_graph", "fp32/forecast.onnx")])
+def test_a_bundle_that_changes_after_its_check_is_not_served(server_bundle, tmp_path, monkeypatch, written, name):
+    bundle = Path(shutil.copytree(server_bundle, tmp_path / "mine.svgb"))
+    write = getattr(repository, written)
+
+    def change_first(*arguments, **options):
+        (bundle / name).write_bytes(b"another export")
+        return write(*arguments, **options)
+
+    monkeypatch.setattr(repository, written, change_first)
+    with pytest.raises(BundleError, match=rf"changed while it was copied: {name} (.|\n)* run the command again"):
+        write_repositories(Bundle.open(bundle), "m", tmp_path / "models", CHOICE)
+    assert not list(tmp_path.glob("models/*/*/1/*.onnx"))
 
 
 def test_names_are_those_of_addresses():
@@ -370,10 +387,10 @@ def test_the_copy_of_a_bundle_has_what_export_wrote_and_nothing_else(fused_bundl
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(svg_export, fused_bundle, monkeypatch):
-    def refuse(source, destination):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source), None, str(destination))
+    def refuse(path, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(shutil, "copyfile", refuse)
+    monkeypatch.setattr(Path, "write_bytes", refuse)
     code, said = svg_export(fused_bundle, "--triton", "new/models")
     assert (code, said.splitlines()[0]) == (1, f"error: No space left on device: new/models/python/{fused_bundle.stem}")
     assert list(Path.cwd().iterdir()) == []

@@ -84,6 +84,7 @@ def test_an_unknown_key_is_refused_wherever_it_is(damaged):
         (damaged / "manifest.json").write_text(original)
 
 
+FRAMES = "forecast.decoder.frame"  # the curve of the forecast frames
 OPTIONAL = ("initial", "states", "psnr_db", "computes", "settings", "context", "context_draws")
 
 
@@ -246,6 +247,9 @@ def test_paths_that_leave_the_bundle_are_refused(damaged, path):
         (("provenance", "metrics"), {"psnr\ud800": 1.0}),
         (("variants", "fp32", "parity", "provider"), "\ud800"),
         (("variants", "fp32", "parity", "curves"), {"forecast\ud800": {"max_abs": [0.0]}}),
+        (("variants", "fp32", "parity", "curves"), {}),
+        (("variants", "fp32", "parity", "curves", FRAMES, "psnr_db", 0), float("nan")),
+        (("variants", "fp32", "parity", "curves", FRAMES, "psnr_db", 0), float("inf")),
         (("variants", "fp16", "quality", "computed_by"), "\ud800"),
         (("variants", "fp16", "quality", "data"), "\ud800"),
         (("model", "settings"), {"backbone": "\ud800"}),
@@ -310,6 +314,22 @@ def test_a_value_of_another_type_is_refused_and_not_guessed(damaged, place, valu
     message = refusal(damaged)
     assert f"{'.'.join(map(str, place))}" in message
     assert "given " in message
+
+
+PARITY_CURVES = {
+    "empty": ({"observe.encoder.h": {"max_abs": []}}, "max_abs is empty"),
+    "another length": ({FRAMES: {"max_abs": [0.0] * 10, "psnr_db": [120.0] * 9}}, "psnr_db has 9 values, but max_abs has 10"),
+    "no PSNR": ({FRAMES: {"max_abs": [0.0] * 10, "psnr_db": []}}, "psnr_db has 0 values, but max_abs has 10"),
+    "short": ({FRAMES: {"max_abs": [0.0] * 9}}, "has 9 values for 10 forecast frames"),
+    "long": ({"fused.forecast.step.frame": {"max_abs": [0.0] * 11}}, "has 11 values for 10 forecast frames"),
+    "observed": ({"observe.encoder.h": {"max_abs": [0.0] * 4}}, "has 4 values for 3 observed frames"),
+}
+
+
+@pytest.mark.parametrize(("curves", "reason"), PARITY_CURVES.values(), ids=PARITY_CURVES)
+def test_curves_that_contradict_their_parity_report_are_refused(damaged, curves, reason):
+    edit_manifest(damaged, lambda manifest: manifest["variants"]["fp32"]["parity"].update(curves=curves))
+    assert reason in refusal(damaged)
 
 
 def test_whole_numbers_are_read_where_decimals_are_expected(damaged):

@@ -222,6 +222,16 @@ def test_a_precision_is_exported_only_where_the_checkpoint_may_be(damaged, monke
     assert refused().endswith(f"{has}\n  {others}")
 
 
+def test_a_bundle_that_another_export_replaces_is_not_called_damaged(damaged, other_bundle):
+    opened = Bundle.open(damaged)
+    shutil.rmtree(damaged)
+    shutil.copytree(other_bundle, damaged)
+    with pytest.raises(
+        BundleError, match=r"was replaced while it was read:(.|\n)*changed since(.|\n)*\n  run the command again$"
+    ):
+        opened.graphs("fp32")
+
+
 def test_a_damaged_model_of_the_package_is_installed_again(damaged, monkeypatch):
     (damaged / "fp32/skip.onnx").unlink()
     assert refusal(damaged).endswith("\n  export it again with: svg-export ckpt.pt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import struct
 from collections import defaultdict
@@ -15,7 +16,8 @@ import torch
 from benchmarks.reference_networks import build
 from svg_common.errors import UsageError
 from svg_train.checkpoint import CheckpointError, load_checkpoint
-from svg_train.reference.checkpoint import ReferenceCheckpointError, load_any_checkpoint
+from svg_train.reference import checkpoint
+from svg_train.reference.checkpoint import ReferenceCheckpointError, load_any_checkpoint, load_with_sha256
 from tests.conftest import random_model, save_model
 from tests.svg_train.reference.option_classes import CLASSES, as_omegaconf, omegaconf
 from tests.svg_train.reference.reference_files import options
@@ -403,6 +405,23 @@ def test_the_size_of_frames_is_asked_for_where_the_weights_cannot_tell_it(tmp_pa
         load_any_checkpoint(tmp_path / "a.pt")
     (tmp_path / "settings.json").write_text(next(line for line in str(caught.value).splitlines() if "{" in line))
     assert load_any_checkpoint(tmp_path / "a.pt", tmp_path / "settings.json").config.model == model.config
+
+
+def test_the_hash_of_a_checkpoint_is_that_of_the_file_that_was_loaded(tmp_path, monkeypatch):
+    path = save_model(tmp_path / "ckpt.pt", random_model())
+    loaded, sha256 = load_with_sha256(path)
+    assert (loaded.step, sha256) == (7, hashlib.sha256(path.read_bytes()).hexdigest())
+    for missing in (tmp_path / "no.pt", tmp_path):
+        with pytest.raises(CheckpointError):
+            load_with_sha256(missing)
+
+    def load_and_replace(*arguments):
+        path.write_bytes(b"the next one")
+        return loaded
+
+    monkeypatch.setattr(checkpoint, "load_any_checkpoint", load_and_replace)
+    with pytest.raises(CheckpointError, match=r"ckpt.pt' was replaced or changed while it was read\n  run the command again"):
+        load_with_sha256(path)
 
 
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod.", "_orig_mod.module.", "_forward_module."])

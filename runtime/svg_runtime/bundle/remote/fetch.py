@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from pathlib import Path
 
@@ -38,14 +37,5 @@ def fetch_model(address: str) -> Path:
         from svg_runtime.bundle.remote.hub import fetch_from_hub
 
         return fetch_from_hub(parsed)
-    except OSError as error:  # a full disk; errors of the network are SvgErrors by now
-        raise _cannot_write(error) from error
-
-
-def _cannot_write(error: OSError) -> OutputError:
-    """The error that names the cache that cannot be written, ours or the Hub's, and the variable that chooses another one."""
-    ours = Path(os.path.realpath(models_folder()))
-    place = Path(os.path.realpath(os.fsdecode(error.filename))) if error.filename else ours
-    if place.is_relative_to(ours) or ours.is_relative_to(place):
-        return OutputError(models_folder(), error, "set SVG_EDGE_CACHE to a writable folder with free space")
-    return OutputError(place, error, "set HF_HOME to a writable folder with free space")
+    except OSError as error:  # of our cache: those of the network, and of the Hub's cache, are SvgErrors by now
+        raise OutputError(models_folder(), error, "set SVG_EDGE_CACHE to a writable folder with free space") from error

@@ -11,12 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from svg_common.cache import models_folder
-from svg_common.files import file_sha256
+from svg_common.files import atomic_file, file_sha256
 from svg_common.printable import one_line
 from svg_runtime.bundle.manifest import FILE_NAME
 from svg_runtime.bundle.reader import GRAPH_LIMIT, MANIFEST_LIMIT
 from svg_runtime.bundle.remote.addresses import HubAddress
-from svg_runtime.bundle.remote.hub_library import explaining, hub_cache, is_unreachable, load_hub, talking, why_unreachable
+from svg_runtime.bundle.remote.hub_library import (
+    explaining,
+    hub_cache,
+    is_unreachable,
+    load_hub,
+    reading,
+    talking,
+    why_unreachable,
+)
 from svg_runtime.bundle.remote.published import find_published, publish
 from svg_runtime.errors import BundleError
 
@@ -40,19 +48,23 @@ class HubFiles:
     def copy(self, name: str, destination: Path) -> None:
         """See `Files`. The file becomes another name for the one in the Hub's cache, if both lie on one disk."""
         source = os.path.realpath(self._local(name))
-        announced = self.sizes[name]
-        if announced is not None and os.path.getsize(source) != announced:
-            raise BundleError(f"{name} has {os.path.getsize(source)} bytes, announced were {announced}")
-        try:
-            os.link(source, destination)
-        except OSError:  # another disk, or a file system without links
-            shutil.copyfile(source, destination)
+        with reading(hub_cache()):  # what follows writes to ours
+            stream = open(source, "rb")  # noqa: SIM115
+        with stream:
+            size = os.fstat(stream.fileno()).st_size
+            if self.sizes[name] not in (None, size):
+                raise BundleError(f"{name} has {size} bytes, announced were {self.sizes[name]}")
+            try:
+                os.link(source, destination)
+            except OSError:  # another disk, or a file system without links
+                with destination.open("wb") as copy:
+                    shutil.copyfileobj(stream, copy)
 
 
 def fetch_from_hub(address: HubAddress) -> Path:
     """Return the folder of the bundle at `address`. A commit that was fetched before needs no connection and no library.
 
-    Branches and tags are looked up; where the Hub cannot be reached, the last commit of them that is in its cache is taken.
+    Branches and tags are looked up; where the Hub cannot be reached, the commit of them that was fetched last is taken.
 
     Raises:
         MissingExtraError: huggingface_hub is needed and not installed.
@@ -67,10 +79,10 @@ def fetch_from_hub(address: HubAddress) -> Path:
         try:
             info = _look_up(hub, address)
         except Exception as error:
-            cached = hub.try_to_load_from_cache(address.repo, FILE_NAME, revision=address.revision)
-            if not (is_unreachable(error) and isinstance(cached, str) and find_published(Path(cached).parent)):
+            kept = _without_connection(hub, address, error) if is_unreachable(error) else None
+            if kept is None:
                 raise
-            return _from_hub_cache(address, Path(cached).parent, why_unreachable(error))
+            return kept
         commit = address.at(str(info.sha))
         if not commit.is_pinned:  # it becomes the name of a folder
             raise BundleError(
@@ -84,14 +96,14 @@ def fetch_from_hub(address: HubAddress) -> Path:
         folder = find_published(_folder(commit)) or publish(
             _folder(commit), str(address), HubFiles(sizes, lambda name: _download(hub, commit, files[name]))
         )
-        if not address.is_pinned:  # after `publish`, which has refused what is not a bundle or has a huge manifest
-            _keep_reference(hub, address, commit)
+        if not address.is_pinned:
+            _write_reference(address, commit)
         return folder
 
 
 def _look_up(hub: Any, address: HubAddress) -> Any:
     """The commit at `address`, and its files."""
-    with talking():
+    with talking(hub_cache()):  # the token lies beside it
         info = hub.HfApi().model_info(address.repo, revision=address.revision, files_metadata=True, timeout=_TIMEOUT_S)
         if not isinstance(info.sha, str):
             raise TypeError("no commit")
@@ -101,13 +113,32 @@ def _look_up(hub: Any, address: HubAddress) -> Any:
     return info
 
 
-def _from_hub_cache(address: HubAddress, snapshot: Path, reason: str) -> Path:
-    """The bundle in a folder of the Hub's cache, which another program may have filled."""
-    commit = address.at(snapshot.name)
+def _without_connection(hub: Any, address: HubAddress, error: Exception) -> Path | None:
+    """The bundle that was fetched last, or that another program has brought into the Hub's cache; None if there is none.
+
+    Earlier releases noted the commit of a branch in that cache alone.
+    """
+    commit = _read_reference(address) or address
+    cached = hub.try_to_load_from_cache(address.repo, FILE_NAME, revision=commit.revision)
+    snapshot = Path(cached).parent if isinstance(cached, str) else None
+    if snapshot is not None:
+        commit = address.at(snapshot.name)
+    kept = find_published(_folder(commit))
+    if kept is None:
+        if snapshot is None or find_published(snapshot) is None:
+            return None
+        kept = _from_hub_cache(address, commit, snapshot)
     if not address.is_pinned:
-        _LOG.warning("%s: %s was commit %s when it was fetched last", reason, address, commit.revision[:12])
-    sizes = {str(file.relative_to(snapshot).as_posix()): file.stat().st_size for file in snapshot.rglob("*") if file.is_file()}
-    return find_published(_folder(commit)) or publish(
+        _LOG.warning("%s: %s was commit %s when it was fetched last", why_unreachable(error), address, commit.revision[:12])
+    return kept
+
+
+def _from_hub_cache(address: HubAddress, commit: HubAddress, snapshot: Path) -> Path:
+    """The bundle in a folder of the Hub's cache."""
+    with reading(hub_cache()):
+        files = [file for file in snapshot.rglob("*") if file.is_file()]
+        sizes = {file.relative_to(snapshot).as_posix(): file.stat().st_size for file in files}
+    return publish(
         _folder(commit),
         str(address),
         HubFiles(sizes, lambda name: snapshot / name),
@@ -115,12 +146,27 @@ def _from_hub_cache(address: HubAddress, snapshot: Path, reason: str) -> Path:
     )
 
 
-def _keep_reference(hub: Any, address: HubAddress, commit: HubAddress) -> None:
-    """Let the Hub's cache know which commit a branch is, for times without a connection."""
-    cached = hub.try_to_load_from_cache(address.repo, FILE_NAME, revision=address.revision)
-    if not isinstance(cached, str) or Path(cached).parent.name != commit.revision:
-        with talking(hub_cache()):
-            hub.hf_hub_download(address.repo, FILE_NAME, revision=address.revision)
+def _write_reference(address: HubAddress, commit: HubAddress) -> None:
+    """Note which commit a branch or tag is, for times without a connection. The model is there: no error keeps it from use."""
+    if _read_reference(address) == commit:
+        return
+    try:
+        with atomic_file(_reference(address)) as partial:
+            partial.write_text(f"{commit.revision}\n", "ascii")
+    except OSError as error:
+        _LOG.warning(
+            "cannot write '%s': %s; to start without a connection, give: %s",
+            error.filename or _reference(address), error.strerror or error, commit,
+        )  # fmt: skip
+
+
+def _read_reference(address: HubAddress) -> HubAddress | None:
+    """The commit that a branch or tag was when it was fetched last; None if that is not known."""
+    try:
+        commit = address.at(_reference(address).read_text("ascii").strip())
+    except (OSError, ValueError):  # none, or a damaged one
+        return None
+    return commit if commit.is_pinned else None
 
 
 def _download(hub: Any, commit: HubAddress, file: Any) -> str:
@@ -160,4 +206,13 @@ def _is_as_announced(path: Path, file: Any, size: int) -> bool:
 
 
 def _folder(commit: HubAddress) -> Path:
-    return models_folder() / "hub" / commit.repo.replace("/", "--") / commit.revision / f"{commit.name}.svgb"
+    return _repo_folder(commit) / commit.revision / f"{commit.name}.svgb"
+
+
+def _reference(address: HubAddress) -> Path:
+    """Named by a hash: names of branches may be too long for a file, have slashes, or differ in upper and lower case alone."""
+    return _repo_folder(address) / "refs" / hashlib.sha256(address.revision.encode()).hexdigest()[:32]
+
+
+def _repo_folder(address: HubAddress) -> Path:
+    return models_folder() / "hub" / address.repo.replace("/", "--")

@@ -7,10 +7,11 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeGuard
 
 from svg_common.command import require_modules
-from svg_common.errors import ExitCode, SvgError, UsageError, first_line
+from svg_common.errors import ExitCode, OutputError, SvgError, UsageError, first_line
 from svg_common.printable import one_line
 from svg_runtime.bundle.remote.addresses import HubAddress, is_server_address
 from svg_runtime.errors import BundleError
@@ -114,7 +115,7 @@ def talking(cache: str | None = None) -> Iterator[None]:
     """Around calls of the library that talk to the Hub: it reads the answers without care, and so anything may be raised.
 
     Args:
-        cache: the folder that the calls write to, as Xet's errors of the disk name no file; None: none.
+        cache: the Hub's, which the calls read and write; None: an error of the disk is not about it, and is raised as it is.
 
     Raises:
         UsageError: the token cannot be sent.
@@ -122,7 +123,8 @@ def talking(cache: str | None = None) -> Iterator[None]:
         StrangeAnswerError: the answer cannot be read.
         TransferFailedError: the library's storage protocol, Xet, gave up.
         ConnectionError: a connection of Xet failed.
-        Exception: everything else that `explaining` knows, and an OSError of the disk, as it is.
+        OutputError: `cache` cannot be written.
+        Exception: everything else that `explaining` knows, as it is.
     """
     if not is_offline():
         _refuse_bad_token()
@@ -130,13 +132,37 @@ def talking(cache: str | None = None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        cause = _with_number(_root(error), cache)
+        cause = _with_number(_root(error))
+        if cache is not None and _is_of_disk(cause):
+            raise _cannot_use(cache, cause) from error
         if _is_known(cause):
             raise cause from cause.__cause__
         reason = one_line(f"{type(cause).__name__}: {' '.join(str(cause).split())}"[:_REASON_LIMIT])
         if _is_of_xet(cause):
             raise TransferFailedError(reason) from error
         raise StrangeAnswerError(reason) from error
+
+
+@contextmanager
+def reading(cache: str) -> Iterator[None]:
+    """Around what reads the Hub's cache without the library.
+
+    Raises:
+        OutputError: it cannot be read.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise _cannot_use(cache, error) from error
+
+
+def _cannot_use(cache: str, error: OSError) -> OutputError:
+    """The error that names the Hub's cache, or what lies in it, and the variable that chooses another one.
+
+    Whoever copies a file names its source first. Some errors name no file: those of Xet, and of a write to a full disk.
+    """
+    place = error.filename2 or error.filename or cache
+    return OutputError(Path(os.fsdecode(place)), error, "set HF_HOME to a writable folder with free space")
 
 
 def _root(error: Exception) -> Exception:
@@ -147,14 +173,13 @@ def _root(error: Exception) -> Exception:
     return _root(error.__cause__) if is_cover and isinstance(error.__cause__, Exception) else error
 
 
-def _with_number(error: Exception, cache: str | None) -> Exception:
+def _with_number(error: Exception) -> Exception:
     """An error of the system in Xet, as Python raises it: Xet, in compiled code, says the number in the message alone."""
     found = _OS_ERROR.search(str(error))
     if found is None or type(error) not in (OSError, RuntimeError) or getattr(error, "errno", None) is not None:
         return error
     number = int(found[1])
-    of_network = number in _OF_NETWORK
-    numbered = ConnectionError(str(error)) if of_network else OSError(number, os.strerror(number), cache)
+    numbered = ConnectionError(str(error)) if number in _OF_NETWORK else OSError(number, os.strerror(number))
     numbered.__cause__ = error
     return numbered
 
@@ -178,8 +203,12 @@ def _is_known(error: Exception) -> bool:
         errors.LocalEntryNotFoundError,
         errors.LocalTokenNotFoundError,
     )
-    of_the_disk = isinstance(error, OSError) and error.errno is not None  # the library's own have no number
-    return isinstance(error, known) or of_the_disk or is_unreachable(error)
+    return isinstance(error, known) or _is_of_disk(error) or is_unreachable(error)
+
+
+def _is_of_disk(error: Exception) -> TypeGuard[OSError]:
+    """Whether the system refused to read or write a file. The library's own errors of this kind have no number."""
+    return isinstance(error, OSError) and error.errno is not None and not is_unreachable(error)
 
 
 def _refuse_bad_endpoint() -> None:

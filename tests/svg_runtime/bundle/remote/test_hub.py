@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import re
+import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -128,11 +129,81 @@ def test_without_a_connection_the_last_commit_is_taken(hub, cache, monkeypatch, 
     assert fetched("hf://ada/cam") == folder
     reason = "HF_HUB_OFFLINE is set" if how == "offline" else "the Hub cannot be reached"
     assert f"{reason}: hf://ada/cam@main was commit {commit[:12]}" in logged.text
-    published.shutil.rmtree(cache)  # what another program has fetched is enough
+    published.shutil.rmtree(tmp_path / "hub")  # the cache of the Hub is not needed
     assert fetched("hf://ada/cam") == folder
     advice = "unset it" if how == "offline" else "check the connection"
     with pytest.raises(SvgError, match=rf"hf://ada/new@main is not in the cache(.|\n)*{advice}"):
         fetched("hf://ada/new")
+
+
+@pytest.mark.parametrize("ours", ["empty", "of an earlier release"])
+def test_without_a_connection_the_cache_of_the_hub_is_enough(hub, cache, logged, ours):
+    """Other programs fill it, and earlier releases noted in it alone which commit a branch is."""
+    import huggingface_hub
+
+    commit = hub.repo("ada/cam").branches["main"]
+    huggingface_hub.snapshot_download("ada/cam")
+    folder = fetched(f"hf://ada/cam@{commit}")
+    if ours == "empty":
+        published.shutil.rmtree(cache)
+    hub.broken = True
+    assert fetched("hf://ada/cam") == folder
+    assert f"the Hub cannot be reached: hf://ada/cam@main was commit {commit[:12]}" in logged.text
+
+
+def after_the_download(monkeypatch: pytest.MonkeyPatch, do: Callable[[], object]) -> None:
+    """Do something when the files of a bundle are there, before it is published."""
+    fill = published._fill
+
+    def and_do(new, source):
+        fill(new, source)
+        do()
+
+    monkeypatch.setattr(published, "_fill", and_do)
+
+
+def test_a_branch_that_moves_while_it_is_fetched_is_found_without_a_connection(hub, files, monkeypatch):
+    after_the_download(monkeypatch, lambda: hub.repo("ada/cam").commit({**files, "README.md": b"new"}))
+    folder = fetched("hf://ada/cam")
+    hub.broken = True
+    assert fetched("hf://ada/cam") == folder
+
+
+def test_a_connection_that_is_lost_after_the_download_is_no_failure(hub, monkeypatch):
+    after_the_download(monkeypatch, lambda: setattr(hub, "broken", True))
+    folder = fetched("hf://ada/cam")
+    assert fetched("hf://ada/cam") == folder
+
+
+def test_names_of_branches_need_not_be_names_of_files(hub, files):
+    names = ["a", "a/b", "A", "b+c", "d/" * 99 + "d"]
+    for number, name in enumerate(names):
+        hub.repo("ada/cam").commit({**files, "README.md": b"%d" % number}, branch=name)
+    folders = [fetched(f"hf://ada/cam@{name}") for name in names]
+    assert len(set(folders)) == len(names)
+    hub.broken = True
+    assert [fetched(f"hf://ada/cam@{name}") for name in names] == folders
+
+
+def test_a_damaged_note_of_a_commit_is_none(hub, cache, tmp_path):
+    fetched("hf://ada/cam")
+    for note in cache.glob("hub/ada--cam/refs/*"):
+        note.write_bytes(b"../\xff")
+    hub.broken = True
+    with pytest.raises(SvgError, match="is not in the cache"):
+        fetched("hf://ada/cam")
+    hub.broken = False
+    folder = fetched("hf://ada/cam")
+    hub.broken = True
+    assert fetched("hf://ada/cam") == folder
+
+
+def test_a_commit_that_cannot_be_noted_is_a_warning(hub, cache, logged):
+    commit = hub.repo("ada/cam").branches["main"]
+    folder = fetched(f"hf://ada/cam@{commit}")
+    (cache / "hub" / "ada--cam" / "refs").write_bytes(b"")
+    assert fetched("hf://ada/cam") == folder
+    assert f"to start without a connection, give: hf://ada/cam@{commit}" in logged.text
 
 
 PAGES = {
@@ -351,8 +422,7 @@ def test_a_damaged_file_is_downloaded_again_from_a_hub_that_says_no_sizes(hub, f
 
 
 def test_a_download_that_was_cut_off_is_not_taken_without_a_connection(hub, cache, tmp_path):
-    fetched("hf://ada/cam")
-    published.shutil.rmtree(cache)
+    published.shutil.rmtree(fetched("hf://ada/cam"))
     next(tmp_path.glob("hub/*/snapshots/*/fp32/step.onnx")).unlink()
     hub.broken = True
     with pytest.raises(SvgError, match="cannot be reached"):
@@ -386,7 +456,7 @@ def damage(file: Path, size: int | None) -> None:
 def test_damage_in_the_cache_of_the_hub_without_a_connection_is_not_blamed_on_the_author(hub, cache):
     folder = fetched("hf://ada/cam")
     damage(folder / "fp32" / "step.onnx", None)
-    published.shutil.rmtree(cache)
+    published.shutil.rmtree(folder)
     hub.broken = True
     with pytest.raises(BundleError, match=r"changed since export(.|\n)*run the command again with a connection") as error:
         fetched("hf://ada/cam")
@@ -408,6 +478,34 @@ def test_a_cache_that_cannot_be_written_names_its_variable(hub, cache, tmp_path,
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / ("file" if variable == "HF_HOME" else "hub")))
     with pytest.raises(OutputError, match=rf"cannot write '{tmp_path}/file/.*\n.*set {variable} to a writable folder"):
         fetched("hf://ada/cam")
+
+
+@pytest.mark.parametrize("full", ["ours", "the Hub's"])
+def test_a_full_disk_names_the_cache_that_is_on_it(hub, cache, tmp_path, monkeypatch, full):
+    """Where a write fails, the system names no file, and who copies names the source: both lie in the cache of the Hub."""
+    import huggingface_hub
+
+    if full == "ours":
+        huggingface_hub.snapshot_download("ada/cam")
+        monkeypatch.setattr(hub_files.os, "link", other_disk)
+    variable, place = ("SVG_EDGE_CACHE", cache) if full == "ours" else ("HF_HOME", tmp_path / "hub")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=rf"cannot write '{place}': File too large\n.*set {variable} to a writable"):
+            fetched("hf://ada/cam")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_file_in_the_cache_of_the_hub_that_cannot_be_read_names_that_cache(hub, cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(hub_files, "_download", lambda *arguments: tmp_path / "hub" / "gone")
+    with pytest.raises(OutputError, match=rf"'{tmp_path}/hub/gone': No such file.*\n.*set HF_HOME"):
+        fetched("hf://ada/cam")
+
+
+def other_disk(source: str, destination: Path) -> None:
+    raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), source, None, str(destination))
 
 
 def test_a_private_model_needs_the_token_which_goes_to_the_hub_alone(hub, monkeypatch, files):
