@@ -143,7 +143,8 @@ def foreign_line(content: str) -> int | None:
     The last line may be cut short: the run was killed, or its disk was full.
     """
     *lines, last = content.split("\n")
-    cut_short = not _entry(last) and last.startswith(_BEGINNING)
+    last = last.rstrip("\0")  # which some file systems leave after a power cut
+    cut_short = not _entry(last) and (last.startswith(_BEGINNING) or _BEGINNING.startswith(last))
     own = [*map(_is_own, lines), not last or cut_short or _is_own(last)]
     return None if all(own) else own.index(False) + 1
 

@@ -171,7 +171,7 @@ def _quiet_end(code: ExitCode) -> SystemExit:
 
 def _lost_loader(error: RuntimeError, fabric: Fabric, out: Path) -> str:
     begin = "start again: nothing was saved yet to continue from"
-    if (out / LAST).exists() or fabric.global_rank:  # other hosts may not have the folder
+    if (out / LAST).exists() or fabric.node_rank:  # other hosts may not have the folder
         begin = f"continue from the last save with: svg-train --out {shell_argument(out)} --resume"
     elif (out / BEST).exists():
         begin = "start again with another --out: nothing was saved yet to continue from"

@@ -159,8 +159,10 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "api/whoami-v2":
             return self._send(200, {"name": USER, "orgs": []}) if self._knows_user else self._refuse(401, "", "Invalid token")
         if path == "api/validate-yaml":
-            errors = [{"message": message} for message in self.server.card_errors]
-            return self._send(400 if errors else 200, {"errors": errors, "warnings": []})
+            errors = self.server.card_errors
+            if self.headers["Accept"] == "text/plain":
+                return self._send(400 if errors else 200, "\n".join(errors).encode(), {"Content-Type": "text/plain"})
+            return self._send(400 if errors else 200, {"errors": [{"message": each} for each in errors], "warnings": []})
         if path == "api/repos/create":
             return self._create(json.loads(body))
         if path == "api/repos/delete":

@@ -145,10 +145,14 @@ def _refuse_too_large(model: EvaluatedModel, settings: Settings, fixed_horizon: 
     """Refuse samples of which those of a single sequence do not fit in memory: the model's, or the baselines' on this host."""
     info = model.info
     frame_values = info.channels * info.height * info.width
-    needed = forecast_bytes(info.n_past, settings.horizon, settings.samples, frame_values)
+    of_model = 1 if info.deterministic else settings.samples
+    needed = {
+        model.device: forecast_bytes(info.n_past, settings.horizon, of_model, frame_values),
+        torch.device("cpu"): forecast_bytes(info.n_past, settings.horizon, settings.samples, frame_values),
+    }
     samples, frames = count_text(settings.samples, "sample"), count_text(settings.horizon, "frame")
     refuse_beyond_memory(
-        {torch.device("cpu"): needed, model.device: needed},
+        needed,
         f"{samples} of {frames} of a sequence, {info.height} x {info.width} pixels each",
         "a smaller --samples" if fixed_horizon else "a smaller --horizon or --samples",
     )

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -73,11 +74,11 @@ def training_loader(dataset: SequenceDataset, sampler: StepSampler, workers: int
         num_workers=workers,
         collate_fn=collate,
         pin_memory=pin_memory,
-        worker_init_fn=leave_stop_signals_to_training,
+        worker_init_fn=partial(leave_stop_signals_to_training, training=os.getpid()),
     )
 
 
-def leave_stop_signals_to_training(worker: int) -> None:
+def leave_stop_signals_to_training(worker: int, training: int) -> None:
     """Let a loader process outlive Ctrl-C, SIGTERM and SIGHUP, which terminals and service managers send to all processes.
 
     The training still needs its batches: it ends after a step, and then ends its loaders. They inherit its handlers, and each
@@ -85,18 +86,19 @@ def leave_stop_signals_to_training(worker: int) -> None:
 
     Args:
         worker: number of the process; any.
+        training: process id of the training, which need not be the parent.
     """
     for number in stop_signals():
         if number != signal.SIGTERM:
             signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # on Linux; elsewhere PyTorch's handler ends the process, whoever sends SIGTERM
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_with_training, daemon=True).start()
+        threading.Thread(target=_end_with, args=(training,), daemon=True).start()
 
 
-def _end_with_training() -> None:
+def _end_with(training: int) -> None:
     """Obey SIGTERM from the training alone: it sends one to a loader that does not end by itself."""
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != training:
         pass
     os._exit(0)
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from svg_common.frame_statistics import STATISTICS, Distribution, TrainingData, sequence_statistics
 from svg_common.quantities import count_text
+from svg_common.video.reader import VIDEO_SUFFIXES
 from svg_train.data import FileDataset, SequenceDataset
 
 _LOG = logging.getLogger(__name__)
@@ -69,16 +70,19 @@ def files_fingerprint(data: SequenceDataset) -> FilesFingerprint | None:
 
 
 def warn_about_copies(train: FilesFingerprint, test: FilesFingerprint) -> None:
-    """Log held-out files that are trained on under another name. A file that is cut in time is in both splits itself."""
-    trained = {trace: path for path, trace in train.of_each.items()}
+    """Log held-out videos that are trained on under another name. A file that is cut in time is in both splits itself.
+
+    Pictures are left out: those of one camera may differ in their middle alone, or be black.
+    """
+    trained = {trace: path for path, trace in train.of_each.items() if path.suffix.lower() in VIDEO_SUFFIXES}
     copies = {path: trained[trace] for path, trace in test.of_each.items() if trace in trained and path not in train.of_each}
     if copies:
         held_out, original = next(iter(copies.items()))
         _LOG.warning(
-            "copies of files that are trained on: %d of %s, such as '%s' of '%s'; held-out metrics will be too good\n"
+            "copies of videos that are trained on: %d of %s, such as '%s' of '%s'; held-out metrics will be too good\n"
             "  remove the copies, and start again with another --out",
             len(copies),
-            count_text(len(test.of_each), "held-out file"),
+            count_text(sum(path.suffix.lower() in VIDEO_SUFFIXES for path in test.of_each), "held-out video"),
             held_out,
             original,
         )

@@ -10,6 +10,7 @@ reference's (`skip_lag` 1). No code in the file runs, whatever it contains.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -99,15 +100,24 @@ def load_with_sha256(path: str | Path, model_config: Path | None = None) -> tupl
     Raises:
         CheckpointError, UsageError: see `load_any_checkpoint`; or the file was replaced while it was read.
     """
-    _read_head(path)  # refuses what cannot be read to its end
-    sha256 = file_sha256(path)
+    before = _state_of(path)
     checkpoint = load_any_checkpoint(path, model_config)
-    if file_sha256(path) != sha256:
+    sha256 = file_sha256(path)
+    if _state_of(path) != before:
         raise CheckpointError(
             f"the checkpoint '{path}' was replaced or changed while it was read\n"
             "  run the command again; while a training writes it, take a copy"
         )
     return checkpoint, sha256
+
+
+def _state_of(path: str | Path) -> tuple[int, ...] | None:
+    """What changes with the file or its content; None: there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _refuse_needless(model_config: Path | None, path: str | Path) -> None:

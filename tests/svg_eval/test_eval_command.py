@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from typer.testing import CliRunner
 from svg_common.errors import ExitCode, OutputError, SvgError, UsageError
 from svg_eval import evaluation_run
 from svg_eval.cli import app
+from svg_eval.measure import Settings
 from svg_eval.protocols import PROTOCOLS
 from svg_train import evaluation_size
 from svg_train.data.mnist_files import TEST_IMAGES
@@ -344,6 +346,17 @@ def test_more_than_fits_is_refused_before_the_data_are_opened(tiny_checkpoint, o
         evaluate(tiny_checkpoint, option, "65536")
     result = CliRunner().invoke(app, [str(tiny_checkpoint), option, "65537"])
     assert (result.exit_code, "less than or equal to 65536" in result.output) == (2, True)
+
+
+def test_the_one_future_of_a_deterministic_model_is_small_beside_the_samples_of_baselines(monkeypatch):
+    info = SimpleNamespace(channels=3, height=512, width=512, n_past=5, deterministic=True)
+    model, memory = SimpleNamespace(info=info, device=torch.device("cuda")), {"cuda": 10**9, "cpu": 10**11}
+    monkeypatch.setattr(evaluation_size, "_memory_bytes", lambda device: memory[device.type])
+    settings = Settings(sequences=1, samples=100, horizon=10, seed=0)
+    evaluation_run._refuse_too_large(model, settings, fixed_horizon=False)
+    info.deterministic = False
+    with pytest.raises(UsageError, match=r"but cuda has 1\.00 GB"):
+        evaluation_run._refuse_too_large(model, settings, fixed_horizon=False)
 
 
 def test_invalid_outputs_and_data_are_refused_before_the_work(tiny_checkpoint, tmp_path):

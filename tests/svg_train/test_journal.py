@@ -83,6 +83,9 @@ def test_the_record_of_another_run_is_not_continued_by_a_new_one(tmp_path):
         ("", None),
         ("".join(f"{line}\n" for line in KEPT), None),
         (KEPT[0] + '\n{"kind": "tr', None),  # killed
+        ('{"ki', None),
+        (KEPT[0] + "\n\0\0", None),
+        (KEPT[0] + '\n{"loss', 2),
         (KEPT[0], None),
         ('{"loss": 0.5}\n', 1),  # of another program
         (KEPT[0] + '\n{"step": 2, "loss": 0.5}', 2),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,14 @@ from svg_runtime.bundle.reader import EMBEDDED_MODEL, Bundle
 from svg_train.checkpoint import load_checkpoint
 from svg_train.config import build_config
 from svg_train.data import open_data
-from svg_train.data.statistics import files_fingerprint, is_same_data, is_same_description, measure_training_data
+from svg_train.data.statistics import (
+    FilesFingerprint,
+    files_fingerprint,
+    is_same_data,
+    is_same_description,
+    measure_training_data,
+    warn_about_copies,
+)
 from svg_train.machine import Machine
 from svg_train.recipe_files import load_recipe
 from svg_train.train import Trainer
@@ -128,3 +136,11 @@ def test_a_description_is_the_same_in_the_words_of_an_earlier_version(trained):
 def test_only_data_of_files_have_a_fingerprint_of_them(trained):
     config = load_checkpoint(trained / "ckpt.pt").config
     assert files_fingerprint(open_data(config, "train", 4)) is None
+
+
+@pytest.mark.parametrize(("name", "copies"), [("1.mp4", 1), ("1.bmp", 0)])
+def test_copies_of_pictures_are_no_copies_of_clips(name, copies, caplog):
+    """A fixed camera may take two that differ in their middle alone, and black ones are all the same."""
+    train, test = (FilesFingerprint(split, {Path(split, name): b"the same"}) for split in ("train", "test"))
+    warn_about_copies(train, test)
+    assert caplog.text.count("copies of videos") == copies

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ _LOG = logging.getLogger(__name__)
 _MARK = b"svg-bundle"  # in every manifest
 _CARD = "README.md"
 _HARMLESS = (_CARD, ".gitattributes", "LICENSE", "LICENSE.md", "LICENSE.txt")  # what a new repository may have
+_PUBLIC_HUB = "https://huggingface.co"
 _AGAIN = "nothing was pushed; check the connection, and run the command again"
 
 
@@ -44,11 +46,9 @@ class Push:
     def run(self, bundle: Bundle) -> HubAddress:
         """Push a bundle, all of whose files are checked first; returns its address, pinned to the commit.
 
-        The files are in memory meanwhile: the library would read them again, minutes later, and another export may have taken
-        their place by then.
-
         Raises:
             BundleError: the bundle is damaged, or another one has taken its place meanwhile.
+            UsageError: the Hub does not accept the model card.
             SvgError: the Hub refuses, or cannot be reached. Nothing of the bundle is then visible there, unless the answer to
                 the commit was lost; the message says so.
         """
@@ -56,12 +56,14 @@ class Push:
         hub = load_hub("--push")
         api = hub.HfApi()
         with explaining(self.address, _AGAIN):
-            operations = self._operations(hub, bundle)
+            card = self._card(hub, bundle.manifest)
+            if card is not None:
+                _check_card(hub, card)
             if self.files is None:
                 with talking():
                     api.create_repo(self.address.repo, private=self.private)
             try:
-                self._upload(hub, api, operations)
+                operations = self._upload(hub, api, bundle, card)
                 commit = self._commit(api, bundle.manifest, operations)
             except BaseException:  # also Ctrl-C
                 if self.files is None:
@@ -69,41 +71,38 @@ class Push:
                 raise
         return self.address.at(commit.oid)
 
-    def _operations(self, hub: Any, bundle: Bundle) -> list[Any]:
-        """What the commit does: everything of the bundle is added, and graphs of an older one are deleted."""
+    def _upload(self, hub: Any, api: Any, bundle: Bundle, card: str | None) -> list[Any]:
+        """Bring the files to the Hub, where nobody sees them before the commit; return what the commit does.
+
+        Everything of the bundle is added, and graphs of an older one are deleted. One file at a time is in memory: by its path,
+        the library would read it again later, and another export may have taken its place by then.
+        """
         graphs = graph_files(bundle.manifest)
-        operations = [hub.CommitOperationAdd(name, bundle.content(name)) for name in (FILE_NAME, *graphs)]
-        card = self._card(hub, bundle.manifest)
+        size = sum((bundle.path / name).stat().st_size for name in (FILE_NAME, *graphs))
+        _LOG.info("pushing %d files (%.1f MB) to %s", 1 + len(graphs), size / 1e6, self.address)
+        operations = []
+        for name in (FILE_NAME, *graphs):
+            addition = hub.CommitOperationAdd(name, bundle.content(name))
+            with talking():  # which frees the content of large files
+                api.preupload_lfs_files(self.address.repo, [addition], revision=self.address.revision)
+            operations.append(addition)
         if card is not None:
             operations.append(hub.CommitOperationAdd(_CARD, card.encode("utf-8")))
-        _LOG.info("pushing %d files (%.1f MB) to %s", len(operations), _megabytes(operations), self.address)
         old = sorted(name for name in self.files or () if _is_graph(name) and name not in graphs)
         return operations + [hub.CommitOperationDelete(name) for name in old]
-
-    def _upload(self, hub: Any, api: Any, operations: list[Any]) -> None:
-        """Bring the large files to the Hub, where nobody sees them before the commit."""
-        additions = [operation for operation in operations if isinstance(operation, hub.CommitOperationAdd)]
-        with talking():
-            api.preupload_lfs_files(self.address.repo, additions, revision=self.address.revision)
 
     def _commit(self, api: Any, manifest: Manifest, operations: list[Any]) -> Any:
         page = f"{endpoint()}/{self.address.repo}/commits/{self.address.revision}"
         lost = f"the push may have arrived all the same: look at {page} before you push again"
-        with explaining(self.address, lost), talking():
-            try:
-                return api.create_commit(
-                    self.address.repo,
-                    operations,
-                    commit_message=f"Bundle {manifest.bundle_id}",
-                    commit_description=f"Made by svg-edge {manifest.provenance.versions.get('svg-edge', '')}".strip(),
-                    revision=self.address.revision,
-                    parent_commit=self.parent,
-                )
-            except ValueError as error:  # metadata of the card, such as the licence; of its kinds, one is a status 400
-                if type(error) is not ValueError or "improperly formatted" in str(error):  # the answer cannot be read
-                    raise
-                reason = " ".join(str(error).split())
-                raise UsageError(f"the Hub does not accept the model card: {reason}\n  check --licence") from error
+        with explaining(self.address, lost), talking(), _card_is_accepted():
+            return api.create_commit(
+                self.address.repo,
+                operations,
+                commit_message=f"Bundle {manifest.bundle_id}",
+                commit_description=f"Made by svg-edge {manifest.provenance.versions.get('svg-edge', '')}".strip(),
+                revision=self.address.revision,
+                parent_commit=self.parent,
+            )
 
     def _card(self, hub: Any, manifest: Manifest) -> str | None:
         """The card to write; None: the one that is there was written by hand, and stays."""
@@ -181,8 +180,30 @@ def _remove_empty(api: Any, address: HubAddress) -> None:
         _LOG.warning("hf://%s was made for this push, and may be left empty; delete it at %s, or push again", repo, page)
 
 
-def _megabytes(operations: Iterable[Any]) -> float:
-    return sum(int(operation.upload_info.size) for operation in operations) / 1e6
+def _check_card(hub: Any, card: str) -> None:
+    """Ask the Hub whether it accepts the card, before minutes of upload.
+
+    Before 2.4, the library asks huggingface.co, whichever Hub it talks to: with another one, the commit asks.
+    """
+    if endpoint() == _PUBLIC_HUB or tuple(map(int, hub.__version__.split(".")[:2])) >= (2, 4):
+        with talking(), _card_is_accepted():
+            hub.ModelCard(card).validate(repo_type="model")
+
+
+@contextmanager
+def _card_is_accepted() -> Iterator[None]:
+    """Around calls that let the Hub check metadata of the card, such as the licence.
+
+    Raises:
+        UsageError: it does not accept them.
+    """
+    try:
+        yield
+    except ValueError as error:  # of its kinds, one is a status 400
+        if type(error) is not ValueError or "improperly formatted" in str(error):  # the answer cannot be read
+            raise
+        reason = " ".join(str(error).split())
+        raise UsageError(f"the Hub does not accept the model card: {reason}\n  check --licence") from error
 
 
 def _is_graph(name: str) -> bool:

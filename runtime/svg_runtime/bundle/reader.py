@@ -136,6 +136,7 @@ class Bundle:
 
         Raises:
             BundleError: the graph is not the one of the manifest any more.
+            OSError: it cannot be read.
         """
         if file == FILE_NAME:
             assert self._manifest_json is not None
@@ -144,7 +145,7 @@ class Bundle:
         sha256 = next(spec.sha256 for spec in specs if spec.file == file)
         try:
             content = (self.path / file).read_bytes()
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             content = b""
         if hashlib.sha256(content).hexdigest() != sha256:
             raise BundleError(

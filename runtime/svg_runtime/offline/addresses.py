@@ -18,6 +18,14 @@ def shown(text: str) -> str:
     return without_logins(one_line(_QUERY.sub(r"\1...", text)))
 
 
+def shortened(text: str, limit: int) -> str:
+    """`text` in at most `limit` characters: its middle is left out, as the end says what or why."""
+    if len(text) <= limit:
+        return text
+    end = limit // 2
+    return f"{text[: limit - end - 3]}...{text[-end:]}"
+
+
 def is_web(address: str) -> bool:
     """Whether a web server has it."""
     return address.lower().startswith(WEB)

@@ -18,7 +18,7 @@ from svg_common.quantities import count_text, is_or_are, size_text
 from svg_runtime.bundle.manifest import Manifest
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.live.stop import StopRequest
-from svg_runtime.offline.addresses import shown
+from svg_runtime.offline.addresses import shortened, shown
 from svg_runtime.offline.dataset import SETTINGS, open_dataset, own_paths
 from svg_runtime.offline.listing import Listing, list_videos
 from svg_runtime.offline.options import ForecastOptions, kept_shapes
@@ -57,7 +57,7 @@ def run_forecast(options: ForecastOptions, console: Console) -> Tally:
                 if video.id in done:
                     tally.count_before(video.name, *done[video.id])
             for entry, reason in missing.items():
-                tally.unreachable(_shortened(shown(entry)), reason)
+                tally.unreachable(shortened(shown(entry), _LONGEST_NAME), reason)
             share = (
                 ""
                 if options.shard.count == 1
@@ -107,12 +107,6 @@ def _check_outputs(options: ForecastOptions, model: Path, listing: Listing) -> N
     )
     if resolved(options.out) in {video.parent for video in videos} and not (options.out / SETTINGS).exists():
         raise UsageError(f"--out '{options.out}' holds some of the videos\n  expected a folder of its own, such as forecasts")
-
-
-def _shortened(name: str) -> str:
-    """A name whose middle is left out if it is too long: its end tells it from others in its folder."""
-    half = _LONGEST_NAME // 2
-    return name if len(name) <= _LONGEST_NAME else f"{name[: half - 3]}...{name[-half:]}"
 
 
 def _more_about(options: ForecastOptions, tally: Tally) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import re
 from collections.abc import Mapping, Sequence
@@ -11,10 +12,10 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from svg_common.command import require_modules
-from svg_common.errors import BackendMissingError, SvgError, UsageError, first_line
+from svg_common.errors import FULL_DISK, BackendMissingError, OutputError, SvgError, UsageError, first_line
 from svg_common.printable import one_line, without_logins
 from svg_common.video.reader import VIDEO_SUFFIXES
-from svg_runtime.offline.addresses import is_web, shown, without_query
+from svg_runtime.offline.addresses import is_web, shortened, shown, without_query
 from svg_runtime.offline.web_server import (
     TIMEOUTS,
     ask_server,
@@ -28,6 +29,7 @@ from svg_runtime.offline.web_server import (
 
 PATTERN = "*?["  # signs of one
 _ARCHIVES = ("zip", "tar", "libarchive")  # kinds of addresses of fsspec that name a file within another
+_OWN_DISK = (*FULL_DISK, errno.EFBIG, errno.EROFS)  # errors of the file that is written: of no store that is read
 _REASON_LIMIT = 300  # characters: libraries put whole answers of servers into their errors
 _HEAD = 1024  # bytes, which show what a file is
 # What changes with the content, by the names that drivers give it; the first that is there is taken. The order is part of the
@@ -186,12 +188,15 @@ def download(address: str, path: Path) -> None:
         UsageError, BackendMissingError: as for `open_store`.
         UnreachableError: it is gone, may not be read, or is a page: a login may have expired since the video was listed.
         StoreAwayError: its store does not answer.
+        OutputError: `path` cannot be written.
     """
     store, place = open_store(address)
     try:
         store.get_file(place, str(path))
     except Exception as error:  # of the driver's own kinds
-        kind = UnreachableError if _is_answer(error, address) else StoreAwayError
+        if isinstance(error, OSError) and error.errno in _OWN_DISK:
+            raise OutputError(path, error, f"free some space for a copy of '{shown(address)}'") from error
+        kind = UnreachableError if _is_answer(error) else StoreAwayError
         raise kind(f"cannot download '{shown(address)}': {reason_of(error, address)}") from error
     with path.open("rb") as file:
         if is_page(file.read(_HEAD)):
@@ -201,18 +206,24 @@ def download(address: str, path: Path) -> None:
 def reason_of(error: BaseException, address: str = "") -> str:
     """An error of the driver of `address`, or one of this package, in a line."""
     if isinstance(error, SvgError):  # its addresses are shown already: what follows one with a query says why
-        return without_logins(one_line(first_line(error)))[:_REASON_LIMIT]
+        return shortened(without_logins(one_line(first_line(error))), _REASON_LIMIT)
     said = (server_problem(error) if is_web(address) else None) or (str(error).splitlines() or [""])[0]
     if not said and isinstance(error, TIMEOUTS):
         said = "no answer in time"
     return shown(said or type(error).__name__)[:_REASON_LIMIT]
 
 
-def _is_answer(error: BaseException, address: str) -> bool:
-    """Whether the store of `address` has answered, and the error of its driver is about this object alone."""
+def _is_answer(error: BaseException) -> bool:
+    """Whether the store has answered, and the error of its driver is about this object alone."""
     from ftplib import error_perm
 
-    return isinstance(error, (FileNotFoundError, PermissionError, error_perm)) or (is_web(address) and is_answer(error))
+    if isinstance(error, (FileNotFoundError, PermissionError, error_perm)) or str(error).startswith("Forbidden"):  # of gcsfs
+        return True
+    for at in (error, getattr(error, "response", None)):  # where drivers have it
+        status = next((getattr(at, name) for name in ("status", "status_code", "code") if hasattr(at, name)), None)
+        if isinstance(status, int):
+            return is_answer(status)
+    return False
 
 
 @lru_cache(maxsize=1)

@@ -65,11 +65,9 @@ def server_problem(error: BaseException) -> str | None:
     return None
 
 
-def is_answer(error: BaseException) -> bool:
-    """Whether a web server has answered, and the error is about one address alone, such as 403 Forbidden."""
-    from aiohttp import ClientResponseError
-
-    return isinstance(error, ClientResponseError) and error.status not in _UNAVAILABLE
+def is_answer(status: int) -> bool:
+    """Whether a status code is about one address alone, such as 403 Forbidden."""
+    return 400 <= status < 600 and status not in _UNAVAILABLE
 
 
 def is_page(start: bytes) -> bool:

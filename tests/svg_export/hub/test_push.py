@@ -204,6 +204,8 @@ def test_only_what_is_wrong_with_the_card_is_blamed_on_it(hub, svg_export):
     hub.card_errors = ['"license" must be one of [mit]']
     code, output = svg_export(CAMERA, "--push", "hf://ada/cam", "--licence", "no-such")
     assert (code, '"license" must be one of' in output, "check --licence" in output) == (2, True, True)
+    assert hub.repos == {}
+    assert not any("/large/" in request or "repos/create" in request for request in hub.requests)  # it is the first to be asked
     hub.card_errors, hub.commit_error = [], "the repository is full"
     code, output = svg_export(CAMERA, "--push", "hf://ada/cam")
     assert (code, "answers 400 the repository is full" in output, "model card" in output) == (1, True, False)
@@ -323,8 +325,8 @@ def test_what_was_checked_is_pushed_whatever_takes_its_place_meanwhile(hub, svg_
     bundle, upload = Path(shutil.copytree(CAMERA, tmp_path / "mine.svgb")), HfApi.preupload_lfs_files
 
     def exchange_first(*arguments, **options):
-        for name in ("manifest.json", "fp32/decode.onnx"):
-            (bundle / name).write_bytes(b"another export")
+        for addition in arguments[2] if len(arguments) > 2 else ():  # else by the library, which has been given the content
+            (bundle / addition.path_in_repo).write_bytes(b"another export")
         upload(*arguments, **options)
 
     monkeypatch.setattr(HfApi, "preupload_lfs_files", exchange_first)

@@ -17,7 +17,8 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.utils import infer_storage_options
 
-from svg_common.errors import BackendMissingError, SvgError, UsageError
+from svg_common.errors import BackendMissingError, OutputError, SvgError, UsageError
+from svg_runtime.offline import stores
 from svg_runtime.offline.addresses import shown
 from svg_runtime.offline.listing import Video, list_videos, local_copy
 from svg_runtime.offline.stores import StoreAwayError, UnreachableError, version_of
@@ -422,6 +423,39 @@ def test_what_a_web_server_cuts_off_is_unreachable(web_server, tmp_path):
 )
 def test_what_is_away_as_a_whole_is_a_host_a_bucket_or_a_folder(address, store):
     assert Video(address, 1, "").store == store
+
+
+def refused(**given: object) -> Exception:
+    """An error of a driver, with what it says of the answer."""
+    error = RuntimeError("no")
+    vars(error).update(given)
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OSError("Forbidden: cameras/a.mp4"), UnreachableError),  # as gcsfs says it
+        (refused(code=403), UnreachableError),
+        (refused(status_code=404), UnreachableError),
+        (refused(response=SimpleNamespace(status_code=401)), UnreachableError),
+        (refused(code=503), StoreAwayError),
+        (refused(code="AuthorizationFailure"), StoreAwayError),
+    ],
+)
+def test_a_driver_that_passes_an_answer_on_is_not_away(error, kind, tmp_path, monkeypatch):
+    def get_file(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(stores, "open_store", lambda address: (SimpleNamespace(get_file=get_file), "a.mp4"))
+    with pytest.raises(UnreachableError) as raised:
+        stores.download("gs://cameras/a.mp4", tmp_path / "a.mp4")
+    assert type(raised.value) is kind
+
+
+def test_a_full_disk_here_is_not_the_stores_fault(bucket):
+    with pytest.raises(OutputError, match=r"(?s)cannot write '/dev/full': No space left on device.*for a copy of 'memory:"):
+        stores.download("memory://clips/a.mp4", Path("/dev/full"))
 
 
 def test_a_file_that_is_still_written_is_unreachable(videos, tmp_path):

@@ -177,7 +177,9 @@ def test_entries_that_are_shown_alike_count_one_by_one(svg_forecast, videos):
     assert (code, summary["videos"]) == (1, {"listed": 5, "done_before": 0, "ok": 1, "unreachable": 4})
     assert "5 videos, 0 done before, 1 to do, 4 cannot be reached\n" in message
     assert list(summary["problems"])[:2] == [f"{AWAY}/get?...", f"{AWAY}/get?... (2)"]
-    assert all("?...' cannot be reached: Cannot connect to host" in reason for reason in list(summary["problems"].values())[:2])
+    away, deep_ones = list(summary["problems"].values())[:2], list(summary["problems"].values())[2:]
+    assert all("?...' cannot be reached: Cannot connect to host" in reason for reason in away)
+    assert all("...d" in reason and reason.endswith("does not exist") for reason in deep_ones)
     assert [(len(name), name[-6:]) for name in list(summary["problems"])[2:]] == [(300, "/a.mp4"), (300, "/b.mp4")]
     assert "SECRET" not in str(summary) + message
 

@@ -118,19 +118,19 @@ def _without_connection(hub: Any, address: HubAddress, error: Exception) -> Path
 
     Earlier releases noted the commit of a branch in that cache alone.
     """
-    commit = _read_reference(address) or address
-    cached = hub.try_to_load_from_cache(address.repo, FILE_NAME, revision=commit.revision)
-    snapshot = Path(cached).parent if isinstance(cached, str) else None
-    if snapshot is not None:
-        commit = address.at(snapshot.name)
-    kept = find_published(_folder(commit))
-    if kept is None:
-        if snapshot is None or find_published(snapshot) is None:
-            return None
-        kept = _from_hub_cache(address, commit, snapshot)
-    if not address.is_pinned:
-        _LOG.warning("%s: %s was commit %s when it was fetched last", why_unreachable(error), address, commit.revision[:12])
-    return kept
+    for commit in filter(None, (_read_reference(address), address)):
+        cached = hub.try_to_load_from_cache(address.repo, FILE_NAME, revision=commit.revision)
+        snapshot = Path(cached).parent if isinstance(cached, str) else None
+        known = commit if snapshot is None else address.at(snapshot.name)
+        kept = find_published(_folder(known))
+        if kept is None and snapshot is not None and find_published(snapshot) is not None:
+            kept = _from_hub_cache(address, known, snapshot)
+        if kept is not None:
+            if not address.is_pinned:
+                was = f"was commit {known.revision[:12]} when it was fetched last"
+                _LOG.warning("%s: %s %s", why_unreachable(error), address, was)
+            return kept
+    return None
 
 
 def _from_hub_cache(address: HubAddress, commit: HubAddress, snapshot: Path) -> Path:

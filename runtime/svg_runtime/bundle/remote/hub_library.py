@@ -148,12 +148,15 @@ def reading(cache: str) -> Iterator[None]:
     """Around what reads the Hub's cache without the library.
 
     Raises:
-        OutputError: it cannot be read.
+        SvgError: it cannot be read.
     """
     try:
         yield
     except OSError as error:
-        raise _cannot_use(cache, error) from error
+        raise SvgError(
+            f"cannot read '{error.filename or cache}': {error.strerror or error}\n"
+            "  check its permissions; or remove it, to download it again; or set HF_HOME to another folder"
+        ) from error
 
 
 def _cannot_use(cache: str, error: OSError) -> OutputError:

@@ -1,10 +1,11 @@
-"""Numbers of alarms: each is on the disk before anyone hears of the alarm, so that no later run uses it again."""
+"""Numbers of alarms: each is on the disk before its alarm is announced, so that no later run uses it again."""
 
 from __future__ import annotations
 
 import json
 import os
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -24,10 +25,11 @@ class AlarmNumbers(Iterator[int]):
 
     A number is stored when it is taken, in the lock file beside the events file: the line of an alarm is written when it has
     ended, and a kill or a power cut may come before. Where that fails, or takes long, it is an event, and the alarm goes on.
+    A disk that hangs holds up the run once, not at each alarm.
 
     Args:
         events_file: gets a line per alarm; None: nothing is stored.
-        folders: of the clips of its cameras, whose names have the numbers; None: there is none.
+        folders: of the clips of its cameras, whose names have the numbers; None: clips are not saved.
         events: of the run.
     """
 
@@ -35,6 +37,7 @@ class AlarmNumbers(Iterator[int]):
         self._file = None if events_file is None else lock_file_of(events_file)
         self._events = events
         self._storing: threading.Thread | None = None
+        self._is_late = False
         self._last = max((*_of_lines(events_file), *_of_lock_file(self._file), *_of_names(folders)), default=0)
 
     def __next__(self) -> int:
@@ -44,19 +47,20 @@ class AlarmNumbers(Iterator[int]):
         return self._last
 
     def _store_in_time(self, file: Path, number: int) -> None:
-        """A disk that hangs holds up neither the alarm nor the run."""
-        is_stored = self._is_stored()  # the one before
+        start = time.monotonic()
+        is_stored = self._is_stored(0.0 if self._is_late else _STORE_S)  # the one before
         if is_stored:
             self._storing = threading.Thread(target=self._store, args=(file, number), name="alarm-number", daemon=True)
             self._storing.start()
-            is_stored = self._is_stored()
-        if not is_stored:
+            is_stored = self._is_stored(_STORE_S - (time.monotonic() - start))
+        self._is_late = not is_stored
+        if self._is_late:
             self._report(file, number, "the disk takes too long")
 
-    def _is_stored(self) -> bool:
-        """Wait a moment for what is being stored."""
+    def _is_stored(self, wait_s: float) -> bool:
+        """Whether what is being stored is there within so many seconds."""
         if self._storing is not None:
-            self._storing.join(_STORE_S)
+            self._storing.join(max(wait_s, 0.0))
         return self._storing is None or not self._storing.is_alive()
 
     def _store(self, file: Path, number: int) -> None:
@@ -108,7 +112,7 @@ def _of_lock_file(file: Path | None) -> Iterator[int]:
 def _of_names(folders: Iterable[Path | None]) -> Iterator[int]:
     """Of clips and pictures, which are removed in this order."""
     for folder in filter(None, folders):
-        with suppress(OSError):  # it is not there yet
+        with suppress(OSError):  # it does not exist yet
             yield from (int(found["number"]) for found in map(OWN_NAME.fullmatch, os.listdir(folder)) if found is not None)
 
 

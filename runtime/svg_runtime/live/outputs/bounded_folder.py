@@ -18,7 +18,8 @@ _UNFINISHED = re.compile(r"\.(.+?)(?:\.partial-\w+)?(\.\w+)")  # beside what it 
 class LimitedFiles:
     """The files of one kind in a folder, of this run and of earlier ones. Anything else in the folder is left alone.
 
-    The numbers in their names tell which are older, whatever the clock said when they were named.
+    The numbers in their names tell which are older, whatever the clock said when they were named. Where several have the same,
+    as runs of earlier versions began at 1 anew, the times do.
     Files with the same name but for the suffix belong together.
 
     Args:
@@ -42,7 +43,7 @@ class LimitedFiles:
         self._size_bytes = 0
         self._lock = FolderLock(folder)
         self._lock.hold()
-        for path in sorted(folder.iterdir(), key=lambda path: (self._number_of(path), path.name)) if folder.is_dir() else ():
+        for path in self._oldest_first(folder) if folder.is_dir() else ():
             unfinished = _UNFINISHED.fullmatch(path.name)
             if not path.is_file():
                 continue
@@ -93,6 +94,12 @@ class LimitedFiles:
             self._size_bytes += size - sizes.get(path, 0)
             sizes[path] = size
             self.last_number = max(self.last_number, self._number_of(path))
+
+    def _oldest_first(self, folder: Path) -> list[Path]:
+        number = {path: self._number_of(path) for path in folder.iterdir()}
+        used = list({path.stem: each for path, each in number.items() if each}.values())
+        are_unique = len(set(used)) == len(used)
+        return sorted(number, key=lambda path: (number[path] if are_unique else 0, path.name))
 
     def _number_of(self, path: Path) -> int:
         found = self._names.fullmatch(path.name)

@@ -198,6 +198,19 @@ def test_a_damaged_note_of_a_commit_is_none(hub, cache, tmp_path):
     assert fetched("hf://ada/cam") == folder
 
 
+def test_a_noted_commit_that_is_gone_does_not_hide_what_is_in_the_cache_of_the_hub(hub, files):
+    """Another program has downloaded the branch since, and cleaned up."""
+    import huggingface_hub
+
+    old = fetched("hf://ada/cam")
+    newer = hub.repo("ada/cam").commit({**files, "README.md": b"new"})
+    snapshot = Path(huggingface_hub.snapshot_download("ada/cam"))
+    published.shutil.rmtree(old)
+    published.shutil.rmtree(snapshot.with_name(old.parent.name))
+    hub.broken = True
+    assert fetched("hf://ada/cam").parent.name == newer == snapshot.name
+
+
 def test_a_commit_that_cannot_be_noted_is_a_warning(hub, cache, logged):
     commit = hub.repo("ada/cam").branches["main"]
     folder = fetched(f"hf://ada/cam@{commit}")
@@ -500,7 +513,7 @@ def test_a_full_disk_names_the_cache_that_is_on_it(hub, cache, tmp_path, monkeyp
 
 def test_a_file_in_the_cache_of_the_hub_that_cannot_be_read_names_that_cache(hub, cache, tmp_path, monkeypatch):
     monkeypatch.setattr(hub_files, "_download", lambda *arguments: tmp_path / "hub" / "gone")
-    with pytest.raises(OutputError, match=rf"'{tmp_path}/hub/gone': No such file.*\n.*set HF_HOME"):
+    with pytest.raises(SvgError, match=rf"^cannot read '{tmp_path}/hub/gone': No such file.*\n.*set HF_HOME"):
         fetched("hf://ada/cam")
 
 

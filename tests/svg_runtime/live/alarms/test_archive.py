@@ -184,6 +184,18 @@ def test_alarms_of_earlier_runs_are_removed_by_their_numbers_whatever_the_clock_
         assert sorted(path.name[6:26] for path in tmp_path.iterdir()) == sorted(left)
 
 
+def test_numbers_that_several_alarms_have_tell_no_order(tmp_path):
+    """Runs of earlier versions without --events began at 1 anew."""
+    names = ["20250101T000001.000Z-000001", "20250101T000002.000Z-000002", "20250101T000003.000Z-000003",
+             "20260101T000001.000Z-000001", "20260101T000002.000Z-000002", "20260101T000003.000Z-000004"]  # fmt: skip
+    for name in names:
+        (tmp_path / f"alarm-{name}.mp4").write_bytes(b"x" * 1000)
+    files = LimitedFiles(tmp_path, OWN_NAME, 6000)
+    for count in range(1, 7):
+        files.make_room(1000 * count)
+        assert {path.stem[6:] for path in tmp_path.iterdir()} == set(names[count:])
+
+
 def test_an_alarm_is_removed_with_all_of_its_files(tmp_path):
     kept = archive(tmp_path, limit_bytes=10**9)
     kept.save(NAME, [stored(0, picture(1))], picture(1))
