@@ -42,6 +42,14 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGHUP, lambda number, frame: None)  # ignored here, and not in programs that are started
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """For `-n auto`, one process more than there are cores: a sixth of the time, tests wait for cameras and other programs."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None  # pytest-xdist reads it
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Coverage is measured of the device side, by its own tests: Python code that drives torch is slowed too much by it."""
     if config.pluginmanager.hasplugin("_cov"):
