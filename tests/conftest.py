@@ -27,7 +27,7 @@ from svg_common.log_messages import PACKAGES
 TESTS = Path(__file__).resolve().parent
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # with it, each program that a test starts compiles the package anew
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # tests import onnxruntime themselves, and must not report either
-if "PYTEST_XDIST_WORKER" in os.environ:  # a process per core: more threads would wait for each other
+if "PYTEST_XDIST_WORKER" in os.environ:  # the processes keep all cores busy: more threads would wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 SHARED_DATA = TESTS.parents[1] / "shared" / "data"
 
