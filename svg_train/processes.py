@@ -38,9 +38,7 @@ class LostProcessError(SvgError):
     """
 
     def __init__(self, reason: str, out: Path) -> None:
-        go_on = f"continue from the last save with: --out {shell_argument(out)} --resume, on each"
-        if (out / BEST).exists() and not (out / LAST).exists():
-            go_on = "start again with another --out: nothing was saved yet to continue from"
+        go_on = _how_to_go_on(out, f"--out {shell_argument(out)} --resume, on each", other_hosts=True)
         super().__init__(
             f"lost another process of this run: {reason}\n"
             "  its own message, on its host, may say why; if it only waits, raise --lost-after\n"
@@ -170,16 +168,27 @@ def _quiet_end(code: ExitCode) -> SystemExit:
 
 
 def _lost_loader(error: RuntimeError, fabric: Fabric, out: Path) -> str:
-    begin = "start again: nothing was saved yet to continue from"
-    if (out / LAST).exists() or fabric.node_rank:  # other hosts may not have the folder
-        begin = f"continue from the last save with: svg-train --out {shell_argument(out)} --resume"
-    elif (out / BEST).exists():
-        begin = "start again with another --out: nothing was saved yet to continue from"
+    go_on = _how_to_go_on(out, f"svg-train --out {shell_argument(out)} --resume", other_hosts=fabric.node_rank > 0)
     return (
         f"a data loader process was lost: {_reason(error).rstrip('.')}\n"
         "  the memory, or the shared memory in /dev/shm, may be too small for so many; give fewer --workers\n"
-        f"  {begin}"
+        f"  {go_on}"
     )
+
+
+def _how_to_go_on(out: Path, resume: str, other_hosts: bool) -> str:
+    """What to do when the run has ended.
+
+    Args:
+        out: folder of the run.
+        resume: how to continue it.
+        other_hosts: whether the saved run may be on another host, so that a folder without it here says nothing.
+    """
+    has_model = (out / BEST).exists()
+    if (out / LAST).exists() or (other_hosts and not has_model):
+        return f"continue from the last save with: {resume}"
+    again = "start again with another --out" if has_model else "start again"
+    return f"{again}: nothing was saved yet to continue from"
 
 
 def _reason(error: RuntimeError) -> str:

@@ -25,7 +25,7 @@ from svg_common.digits import digit_stream
 from svg_common.frames import fit_frame
 from svg_runtime import Forecaster
 from svg_runtime.bundle.reader import EMBEDDED_FOLDER, EMBEDDED_MODEL, Bundle
-from tests.conftest import export_model, made_once, random_model, save_model
+from tests.conftest import export_model, made_once, random_model, save_model, shared_folder
 from tests.sample import sampled
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "cpp"
@@ -67,7 +67,9 @@ def program(request, tmp_path_factory) -> Path:
     includes = "#include <nlohmann/json.hpp>\n#include <openssl/evp.h>\n"
     if subprocess.run(["c++", "-E", "-x", "c++", "-"], input=includes.encode(), capture_output=True, check=False).returncode:
         pytest.skip("nlohmann-json3-dev or libssl-dev is not installed")
-    headers = request.config.cache.mkdir("onnxruntime-headers")  # 150 MB are fetched for them
+    cache = getattr(request.config, "cache", None)  # none with -p no:cacheprovider
+    name = "onnxruntime-headers"  # 150 MB are fetched for them
+    headers = shared_folder(tmp_path_factory, name) if cache is None else cache.mkdir(name)
     with FileLock(headers.with_suffix(".lock")):
         fetched = subprocess.run([EXAMPLE / "headers.sh", headers], capture_output=True, text=True, timeout=300, check=False)
     if fetched.returncode == 4:

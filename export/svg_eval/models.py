@@ -137,6 +137,8 @@ class CheckpointModel:
 class BundleModel:
     """A bundle through the runtime's Forecaster, one sequence after the other, its samples in batches.
 
+    With `history`, all samples of a forecast are one batch: post-processing corrects each by the mean and variance of all.
+
     Args:
         label: short, for tables.
         forecaster: is closed with the model.
@@ -172,9 +174,10 @@ class BundleModel:
         return torch.stack([self._sequence(*parts) for parts in zip(context, noise, context_noise, strict=True)])
 
     def _sequence(self, context: Tensor, noise: Tensor, context_noise: Tensor) -> Tensor:
-        horizon, futures = len(noise), []
-        self._observe(context, noise.shape[1], horizon)
-        for eps, eps_past in zip(noise.split(_MAX_BATCH, 1), context_noise.split(_MAX_BATCH, 1), strict=True):
+        horizon, samples, futures = len(noise), noise.shape[1], []
+        self._observe(context, samples, horizon)
+        batch = samples if self.info.history else _MAX_BATCH
+        for eps, eps_past in zip(noise.split(batch, 1), context_noise.split(batch, 1), strict=True):
             arrays = {"noise": eps.numpy(), "context_noise": eps_past.numpy()}
             futures.append(self._forecaster.forecast(eps.shape[1], horizon, **arrays))
         return _channels_first(np.concatenate(futures))
@@ -186,11 +189,11 @@ class BundleModel:
         return _channels_first(self._forecaster.reconstruct(_channels_last(sequence[n_past:])))
 
     def _observe(self, frames: Tensor, samples: int, horizon: int) -> None:
-        """Observe frames, and forecast after each from which a forecast can start, but the last."""
+        """Observe frames, and forecast after each from which a forecast can start, but the last: only with a history."""
         self._forecaster.reset()
         for frame in _channels_last(frames):
             if self._forecaster.ready:
-                self._forecaster.forecast(min(samples, _MAX_BATCH), horizon)
+                self._forecaster.forecast(samples, horizon)
             self._forecaster.observe(frame)
 
     def close(self) -> None:

@@ -37,6 +37,13 @@ class Features(nn.Module):
         return torch.stack([red.mean(dim=[1, 2, 3]), red.square().mean(dim=[1, 2, 3]), x[:, :, -1].mean(dim=[1, 2, 3])], 1)
 
 
+class Mean(nn.Module):
+    """One number for all videos together."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean()
+
+
 class FeaturesLikeI3D(nn.Module):
     """Returns features only with the arguments that i3d_torchscript.pt expects."""
 
@@ -114,12 +121,13 @@ def test_wrong_files_are_refused(tmp_path):
 def test_wrong_networks_are_refused(tmp_path):
     with pytest.raises(WeightsError, match="distance of 0"):
         Lpips(script(tmp_path, Constant()), CPU, 16, 16)
-    with pytest.raises(WeightsError, match="cannot process frames of 16 x 24 pixels: "):
+    with pytest.raises(WeightsError, match="cannot process a batch of 1 frame of 16 x 24 pixels: "):
         Lpips(script(tmp_path, Features()), CPU, 16, 24)
     with pytest.raises(WeightsError, match="cannot process videos of 6 frames: "):
         VideoFeatures(script(tmp_path, Distance()), CPU, 6)
-    with pytest.raises(WeightsError, match="is not I3D"):
-        VideoFeatures(script(tmp_path, nn.Identity()), CPU, 6)
+    for network in (nn.Identity(), Mean()):
+        with pytest.raises(WeightsError, match="is not I3D"):
+            VideoFeatures(script(tmp_path, network), CPU, 6)
 
 
 class DistanceOfWindows(nn.Module):
@@ -136,6 +144,76 @@ class DistanceOfWindows(nn.Module):
 def test_frames_that_are_too_small_for_the_network_are_refused_before_any_forecast(tmp_path, monkeypatch):
     weights, model = script(tmp_path, DistanceOfWindows()), save_tiny("convlstm", tmp_path / "small.pt", image_size=40)
     monkeypatch.setattr(evaluation_run, "measure", lambda **given: pytest.fail("measured"))
-    with pytest.raises(WeightsError, match=r"cannot process frames of 40 x 40 pixels: (?s:.*)\n  expected a network for these"):
+    with pytest.raises(WeightsError, match=r"cannot process a batch of 1 frame of 40 x 40 pixels: (?s:.*)\n  expected"):
         app([str(model), "--sequences", "1", "--lpips-weights", str(weights)], standalone_mode=False)
     assert Lpips(weights, CPU, 48, 64)
+
+
+def trace_for_two(x: Tensor, y: Tensor) -> Tensor:
+    return (x - y).square().reshape(2, 3, 16, 16).mean((1, 2, 3))
+
+
+def two_distances(x: Tensor, y: Tensor) -> Tensor:
+    return (x - y).square().mean().expand(2)
+
+
+@pytest.mark.parametrize(
+    ("network", "problem"),
+    [
+        (trace_for_two, "cannot process a batch of 1 frame of 16 x 16 pixels: "),
+        (two_distances, "does not return one distance for each pair of frames, for a batch of 1 frame of 16 x 16 pixels"),
+    ],
+)
+def test_a_trace_for_one_size_of_batches_is_refused_before_any_forecast(tmp_path, network, problem):
+    frames = torch.rand(2, 3, 16, 16)
+    torch.jit.trace(network, (frames, frames), check_trace=False).save(str(tmp_path / "two.pt"))
+    with pytest.raises(WeightsError, match=problem):
+        Lpips(tmp_path / "two.pt", CPU, 16, 16)
+
+
+class DistanceOfFew(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        if x.shape[0] > 3:
+            raise ValueError("too many")
+        return (x - y).abs().mean(dim=[1, 2, 3])
+
+
+class LogOfDistance(nn.Module):
+    """No number for frames that differ much."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return torch.log(1 - (x - y).abs().mean(dim=[1, 2, 3]))
+
+
+@pytest.mark.parametrize(
+    ("network", "problem"),
+    [(DistanceOfFew, "cannot process a batch of 4 frames of"), (LogOfDistance, "gives values that are not finite for a batch")],
+)
+def test_distances_that_fail_after_the_probe_name_the_file(tmp_path, network, problem):
+    lpips = Lpips(script(tmp_path, network()), CPU, 16, 16)
+    assert (lpips.distances(torch.zeros(1, 2, 3, 16, 16), torch.zeros(2, 3, 16, 16)) == 0).all()
+    with pytest.raises(WeightsError, match=rf"{network.__name__}.pt' {problem}(?s:.*)the metric is left out"):
+        lpips.distances(torch.zeros(2, 2, 3, 16, 16), torch.ones(2, 3, 16, 16))
+
+
+class Logarithms(nn.Module):
+    """No numbers for videos that are darker than grey."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.log(x.mean(dim=[2, 3, 4]))
+
+
+class SquareRoots(nn.Module):
+    """No numbers for videos that are brighter than grey."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sqrt(-x.mean(dim=[2, 3, 4]))
+
+
+def test_features_that_are_not_finite_are_refused_at_the_first_video(tmp_path):
+    with pytest.raises(WeightsError, match=r"Logarithms.pt' gives values that are not finite for videos of 6 frames\n"):
+        VideoFeatures(script(tmp_path, Logarithms()), CPU, 6)
+    fvd = FrechetVideoDistance(VideoFeatures(script(tmp_path, SquareRoots()), CPU, 6))
+    fvd.add(torch.zeros(6, 3, 8, 8), torch.zeros(4, 3, 8, 8))
+    with pytest.raises(WeightsError, match=r"SquareRoots.pt' gives values that are not finite"):
+        fvd.add(torch.zeros(6, 3, 8, 8), torch.ones(4, 3, 8, 8))

@@ -63,6 +63,25 @@ def test_the_batch_size_does_not_change_forecasts(checkpoint, bundle, sequences,
         torch.testing.assert_close(model.forecast(sequences[:, :3], *noise), expected, atol=1e-5, rtol=0)
 
 
+def test_post_processing_corrects_all_samples_together_however_many_they_are(tiny_bundle, sequences, monkeypatch):
+    monkeypatch.setattr(eval_models, "_MAX_BATCH", 2)
+    model = open_evaluated(str(tiny_bundle), "cpu", samples=SAMPLES, post_process=True)
+    assert model.info.history
+    horizon, seen = 2, sequences[0, :6]  # three frames before the context
+    torch.manual_seed(0)
+    noise, context_noise = torch.randn(1, horizon, SAMPLES, Z), torch.randn(1, 2, SAMPLES, Z)
+    futures = model.forecast(seen[None], noise, context_noise)
+    forecaster = model._forecaster
+    forecaster.reset()
+    for frame in np.moveaxis(seen.numpy(), 1, -1):
+        if forecaster.ready:
+            forecaster.forecast(SAMPLES, horizon)
+        forecaster.observe(np.ascontiguousarray(frame))
+    whole = forecaster.forecast(SAMPLES, horizon, noise=noise[0].numpy(), context_noise=context_noise[0].numpy())
+    model.close()
+    np.testing.assert_array_equal(futures[0, :, :, 0].numpy(), whole[..., 0])
+
+
 def test_approximate_posterior_agrees_and_follows_the_truth_it_is_given(checkpoint, bundle, sequences):
     expected = checkpoint.reconstruct(sequences[0])
     assert expected.shape == (HORIZON, 1, 64, 64)

@@ -17,7 +17,7 @@ from svg_train.data import open_data
 from svg_train.data.loading import step_noise
 from svg_train.data.source_locks import source_lock
 from svg_train.machine import Machine
-from svg_train.processes import LostLoaderError, one_report_per_host
+from svg_train.processes import LostLoaderError, LostProcessError, lost_processes_named, one_report_per_host
 from svg_train.run_length import RunLength
 from tests.command_runner import wait_until
 from tests.conftest import TINY
@@ -275,6 +275,23 @@ def test_a_process_that_fabric_started_leaves_the_exit_code_to_the_first(monkeyp
         with pytest.raises(SystemExit) as ended, one_report_per_host(SimpleNamespace(local_rank=1)):
             raise UsageError("of all processes")
         assert ended.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("saved", "lost_process", "lost_loader"),
+    [
+        ([], "continue from the last save", "start again: nothing"),  # of another host's folder nothing is known here
+        (["ckpt.pt"], "start again with another --out: nothing", "start again with another --out: nothing"),
+        (["ckpt.pt", "last.pt"], "continue from the last save", "continue from the last save"),
+    ],
+)
+def test_what_to_do_depends_on_what_was_saved(tmp_path, saved, lost_process, lost_loader):
+    for name in saved:
+        (tmp_path / name).touch()
+    assert lost_process in str(LostProcessError("closed", tmp_path))
+    first = SimpleNamespace(node_rank=0, world_size=1)
+    with pytest.raises(LostLoaderError, match=lost_loader), lost_processes_named(first, tmp_path):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
 
 
 def test_a_lost_data_loader_is_reported_by_its_own_process():

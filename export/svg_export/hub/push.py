@@ -78,7 +78,7 @@ class Push:
         the library would read it again later, and another export may have taken its place by then.
         """
         graphs = graph_files(bundle.manifest)
-        size = sum((bundle.path / name).stat().st_size for name in (FILE_NAME, *graphs))
+        size = len(bundle.content(FILE_NAME)) + sum(graphs.values())  # as checked: the files may be others by now
         _LOG.info("pushing %d files (%.1f MB) to %s", 1 + len(graphs), size / 1e6, self.address)
         operations = []
         for name in (FILE_NAME, *graphs):

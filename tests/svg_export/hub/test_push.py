@@ -306,12 +306,13 @@ def test_a_damaged_bundle_is_not_pushed(hub, svg_export, tmp_path):
     assert (code, "is damaged" in output, hub.repos) == (1, True, {})
 
 
-def test_a_bundle_that_changes_after_its_check_is_not_pushed(hub, svg_export, monkeypatch, tmp_path):
+@pytest.mark.parametrize("change", [lambda graph: graph.write_bytes(b"another export"), Path.unlink])
+def test_a_bundle_that_changes_after_its_check_is_not_pushed(hub, svg_export, monkeypatch, tmp_path, change):
     bundle, check = Path(shutil.copytree(CAMERA, tmp_path / "mine.svgb")), Bundle.check
 
     def and_change(opened):
         check(opened)
-        (bundle / "fp32" / "step.onnx").write_bytes(b"another export")
+        change(bundle / "fp32" / "step.onnx")
 
     monkeypatch.setattr(Bundle, "check", and_change)
     code, output = svg_export(bundle, "--push", "hf://ada/cam")
