@@ -32,7 +32,7 @@ from svg_train.data.frame_cache import FrameShape, Skipped, list_sources, root_f
 from svg_train.data.kth_ranges import FrameRanges, read_ranges
 from svg_train.data.notes import log_once
 from svg_train.data.video_cache import decode_videos
-from svg_train.data.video_clips import Clip, ClipSequences, at_one_interval, describe_pauses, long_enough, model_interval
+from svg_train.data.video_clips import Clip, ClipSequences, at_one_interval, describe_cuts, long_enough, model_interval
 
 CLASSES = ("boxing", "handclapping", "handwaving", "jogging", "running", "walking")
 PERSONS = {"train": range(1, 21), "test": range(21, 26)}
@@ -85,7 +85,7 @@ class KTHActions(ClipSequences):
         self.description = (
             f"kth: {count_text(len(mine), 'clip')} of {count_text(len(persons), 'person')} and "
             f"{count_text(len(actions), 'action')} with {self.frame_count} {split} "
-            f"frames, {self.frame_interval_s:.4g} s per step, {len(self)} sequences of {length}{describe_pauses(mine)}"
+            f"frames, {self.frame_interval_s:.4g} s per step, {len(self)} sequences of {length}{describe_cuts(mine)}"
         )
 
     def __getitem__(self, index: int) -> Frames:

@@ -26,7 +26,7 @@ from svg_train.data.video_clips import (
     Clip,
     ClipSequences,
     at_one_interval,
-    describe_pauses,
+    describe_cuts,
     long_enough,
     model_interval,
 )
@@ -102,7 +102,7 @@ class VideoClips(AugmentedSequences):
         self.frame_interval_s: float | None = interval_s
         self.description = (
             f"video: {count_text(len(mine), 'file')} with {sequences.frame_count} {split} frames (split by {mode}), "
-            f"{interval_s:.4g} s per step, {len(sequences)} sequences of {length}{describe_pauses(mine)}"
+            f"{interval_s:.4g} s per step, {len(sequences)} sequences of {length}{describe_cuts(mine)}"
             f"{', in random views' if augmentation.random else ''}"
         )
 

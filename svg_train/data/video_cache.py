@@ -7,8 +7,9 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,7 @@ from svg_train.data.frame_cache import (
 )
 
 _LOG = logging.getLogger(__name__)
-_VERSION = 5  # increase it whenever the same source would decode to other frames or times
+_VERSION = 6  # increase it whenever the same source would decode to other frames, times or size changes
 _REPORT_EVERY = 32  # frames
 _MAX_SIDE = 1 << 16  # pixels; more is a damaged record
 
@@ -56,6 +57,7 @@ class DecodedVideo:
         fps: usual frames per second.
         problem: damage found in it, or None.
         files: the file, or the pictures of the folder in order.
+        size_changes: increasing indices of the frames whose picture has another size than the one before: another view.
     """
 
     source: Path
@@ -66,6 +68,7 @@ class DecodedVideo:
     problem: str | None
     time_base: TimeBase = "stamps"
     files: tuple[Path, ...] = ()
+    size_changes: tuple[int, ...] = ()
 
     def frames(self) -> NDArray[np.uint8]:
         """Map the frames, (n, H, W, C) uint8."""
@@ -86,6 +89,7 @@ class _Decoded:
     problem: str | None
     height: int
     width: int
+    size_changes: list[int]
 
 
 @dataclass(frozen=True)
@@ -161,6 +165,8 @@ def _look_up(clip: Clip, folder: Path, fit: Fit) -> DecodedVideo | None:
         video = _decoded_video(clip, entry, fit, decoded)
         if video.times_s.ndim != 1 or not np.isfinite(video.times_s).all():
             return None
+        if not _are_increasing(decoded.size_changes, below=len(video.times_s)):
+            return None
         return video if is_complete(video.frames_file, len(video.times_s), video.shape) else None
     except (SourceError, *DAMAGED_RECORD):
         return None
@@ -189,40 +195,69 @@ def _decoded_video(clip: Clip, entry: Path, fit: Fit, decoded: _Decoded) -> Deco
         problem=decoded.problem,
         time_base=decoded.time_base,
         files=clip.paths,
+        size_changes=tuple(decoded.size_changes),
     )
 
 
+class _FramesFile:
+    """Writes the pictures of a source as frames of one size, and notes where the size of the pictures changes."""
+
+    def __init__(self, out: BinaryIO, fit: Fit) -> None:
+        self._out = out
+        self._fit = fit
+        self._picture_hw: tuple[int, int] | None = None
+        self.size = fit.least
+        self.times_s: list[float] = []
+        self.size_changes: list[int] = []
+
+    def add(self, image: Image, time_s: float) -> None:
+        """Write the next picture."""
+        hw = (image.shape[0], image.shape[1])
+        if self._picture_hw is None:
+            self.size = self._fit.size(image)
+        elif hw != self._picture_hw:
+            self.size_changes.append(len(self.times_s))
+        self._picture_hw = hw
+        self._out.write(fit_frame(image, *self.size, self._fit.shape.channels).tobytes())
+        self.times_s.append(time_s)
+
+    def decoded(self, fps: float, time_base: TimeBase, problem: str | None) -> _Decoded:
+        """The description of what was written."""
+        height, width = self.size
+        return _Decoded(
+            fps=fps,
+            time_base=time_base,
+            times_s=self.times_s,
+            problem=problem,
+            height=height,
+            width=width,
+            size_changes=self.size_changes,
+        )
+
+
 def _write_video(source: Path, frames_file: Path, part: SourceProgress, fit: Fit) -> _Decoded:
-    times_s: list[float] = []
-    size = fit.least
     with VideoReader(source) as reader:
         with frames_writer(frames_file) as out:
+            frames = _FramesFile(out, fit)
             for frame in reader:
-                size = size if times_s else fit.size(frame.image)
-                out.write(fit_frame(frame.image, *size, fit.shape.channels).tobytes())
-                times_s.append(frame.time_s)
-                if len(times_s) % _REPORT_EVERY == 0:
-                    part.report(source, _done(frame.time_s, reader.duration_s), len(times_s))
-        time_base: TimeBase = "assumed" if reader.assumed_rate else "stamps"
-        return _Decoded(
-            fps=reader.fps, time_base=time_base, times_s=times_s, problem=reader.problem, height=size[0], width=size[1]
-        )
+                frames.add(frame.image, frame.time_s)
+                if len(frames.times_s) % _REPORT_EVERY == 0:
+                    part.report(source, _done(frame.time_s, reader.duration_s), len(frames.times_s))
+        return frames.decoded(reader.fps, "assumed" if reader.assumed_rate else "stamps", reader.problem)
 
 
 def _write_pictures(clip: Clip, frames_file: Path, part: SourceProgress, fit: Fit) -> _Decoded:
     problems = Problems()
-    times_s: list[float] = []
-    size = fit.least
     with frames_writer(frames_file) as out:
+        frames = _FramesFile(out, fit)
         for position, image in _readable(clip, problems):
-            size = size if times_s else fit.size(image)
-            out.write(fit_frame(image, *size, fit.shape.channels).tobytes())
-            times_s.append(position)
-            if len(times_s) % _REPORT_EVERY == 0:
-                part.report(clip.name, len(times_s) / len(clip.paths), len(times_s))
-        if not times_s:
+            frames.add(image, position)
+            count = len(frames.times_s)
+            if count % _REPORT_EVERY == 0:
+                part.report(clip.name, count / len(clip.paths), count)
+        if not frames.times_s:
             raise SourceError(clip.name, f"no picture in it can be read: {problems.summary()}")
-    return _Decoded(fps=1.0, time_base="numbers", times_s=times_s, problem=problems.summary(), height=size[0], width=size[1])
+    return frames.decoded(1.0, "numbers", problems.summary())
 
 
 def _readable(clip: Clip, problems: Problems) -> Iterator[tuple[float, NDArray[np.uint8]]]:
@@ -242,3 +277,9 @@ def _readable(clip: Clip, problems: Problems) -> Iterator[tuple[float, NDArray[n
 def _done(time_s: float, duration_s: float | None) -> float:
     """Share of a video before `time_s`; 0 if its length is not known."""
     return min(time_s / duration_s, 1.0) if duration_s else 0.0
+
+
+def _are_increasing(indices: list[int], below: int) -> bool:
+    """Whether these are increasing indices from 1 on; a damaged record may have anything."""
+    bounded = [0, *indices, below]
+    return all(type(index) is int for index in indices) and all(a < b for a, b in pairwise(bounded))

@@ -33,19 +33,37 @@ class Clip:
     runs: list[Indices]
     pauses: int = 0  # longer than a frame is held; no sequence crosses one
 
+    @cached_property
+    def pieces(self) -> list[Indices]:
+        """The runs, cut where the size of the picture changes, as `svg-live` resets there: no sequence crosses that either."""
+        pieces: list[Indices] = []
+        for run in self.runs:
+            pieces += np.split(run, np.flatnonzero(np.diff(self._changes_up_to(run))) + 1)
+        return pieces
+
+    @property
+    def size_changes(self) -> int:
+        """Changes of the picture's size within the frames in use."""
+        in_use = np.concatenate([np.empty(0, np.int64), *self.runs])
+        return int(np.count_nonzero(np.diff(self._changes_up_to(in_use))))
+
+    def _changes_up_to(self, frames: Indices) -> Indices:
+        """How many times the picture's size has changed up to each of these frames."""
+        return np.searchsorted(np.asarray(self.video.size_changes, np.int64), frames, side="right")
+
     def span(self, length: int) -> int:
         """Ticks from the first to the last of `length` frames, both counted."""
         return (length - 1) * self.step + 1
 
 
 class ClipSequences:
-    """All sequences of `length` frames in the runs of `clips`: every start for train, few that overlap for test."""
+    """All sequences of `length` frames in the pieces of `clips`: every start for train, few that overlap for test."""
 
     def __init__(self, clips: list[Clip], split: Split, length: int) -> None:
         self._length = length
-        self._runs = [(clip, run) for clip in clips for run in clip.runs]
-        self._windows = _windows(self._runs, split, length)
-        self.frame_count = sum(len(np.unique(run)) for _, run in self._runs)  # a frame that is held counts once
+        self._pieces = [(clip, piece) for clip in clips for piece in clip.pieces]
+        self._windows = _windows(self._pieces, split, length)
+        self.frame_count = sum(len(np.unique(piece)) for _, piece in self._pieces)  # a frame that is held counts once
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -57,20 +75,20 @@ class ClipSequences:
     @property
     def files(self) -> list[Path]:
         """As `FileDataset.files`."""
-        return list(dict.fromkeys(file for clip, _ in self._runs for file in clip.video.files))
+        return list(dict.fromkeys(file for clip, _ in self._pieces for file in clip.video.files))
 
     @cached_property
     def counts(self) -> Indices:
         """Number of sequences of each clip, in order."""
-        return np.array([len(list(same)) for _, same in groupby(self._windows[:, 0], lambda run: self._runs[run][0])])
+        return np.array([len(list(same)) for _, same in groupby(self._windows[:, 0], lambda piece: self._pieces[piece][0])])
 
     def window(self, index: int) -> tuple[Clip, Indices, int]:
-        """The clip of a sequence, its run of frames, and the tick in it at which the sequence starts."""
+        """The clip of a sequence, its piece of frames, and the tick in it at which the sequence starts."""
         number, start = self._windows[index]
-        return *self._runs[number], int(start)
+        return *self._pieces[number], int(start)
 
     def before(self, index: int, most: int) -> Indices:
-        """The frames of its clip, one per model step and at most so many, that lead to a sequence; without a pause between."""
+        """The frames of its clip, one per model step and at most so many, that lead to a sequence; without a cut between."""
         clip, run, start = self.window(index)
         return run[start % clip.step : start : clip.step][max(0, start // clip.step - most) :]
 
@@ -138,22 +156,28 @@ def at_one_interval(videos: Sequence[DecodedVideo], interval_s: float) -> tuple[
     return clips, skipped
 
 
-def describe_pauses(clips: Sequence[Clip]) -> str:
-    """Part of a data set's description about pauses in its recordings; empty if they have none."""
+def describe_cuts(clips: Sequence[Clip]) -> str:
+    """Part of a data set's description about cuts in its recordings; empty if they have none."""
     pauses = sum(clip.pauses for clip in clips)
-    return f", {count_text(pauses, 'pause')} over {MAX_HOLD_S:g} s that no sequence crosses" if pauses else ""
+    changes = sum(clip.size_changes for clip in clips)
+    cuts = [f"{count_text(pauses, 'pause')} over {MAX_HOLD_S:g} s"] if pauses else []
+    cuts += [count_text(changes, "picture size change")] if changes else []
+    return f", {' and '.join(cuts)} that no sequence crosses" if cuts else ""
 
 
 def long_enough(clips: Sequence[Clip], split: Split, length: int) -> tuple[list[Clip], Skipped]:
-    """Return the clips with a run that holds a sequence of `length`, and the others with the reason."""
+    """Return the clips with a piece that holds a sequence of `length`, and the others with the reason."""
     fit: list[Clip] = []
     skipped: Skipped = []
     for clip in clips:
-        longest, span = max(map(len, clip.runs), default=0), clip.span(length)
+        longest, span = max(map(len, clip.pieces), default=0), clip.span(length)
         if longest >= span:
             fit.append(clip)
-        else:
-            skipped.append((clip.video.source, f"too short: {longest} consecutive {split} frames, but a sequence needs {span}"))
+            continue
+        in_a_row = count_text(longest, f"consecutive {split} frame")
+        if max(map(len, clip.runs), default=0) >= span:
+            in_a_row += f" between {count_text(clip.size_changes, 'picture size change')}"
+        skipped.append((clip.video.source, f"too short: {in_a_row}, but a sequence needs {span}"))
     return fit, skipped
 
 

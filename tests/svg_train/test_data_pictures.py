@@ -68,6 +68,14 @@ def test_a_long_gap_in_the_numbers_is_not_crossed(root):
     assert "1 pause over 1 s that no sequence crosses" in data.description
 
 
+def test_pictures_of_sizes_by_turns_have_no_sequence(root):
+    for number in range(20):
+        cv2.imwrite(str(root / f"f{number:03d}.png"), np.full((64, 48) if number % 2 else (48, 64), 4 * number, np.uint8))
+    reason = "too short: 1 consecutive train frame between 11 picture size changes, but a sequence needs 4"
+    with pytest.raises(SvgError, match=reason):
+        open_split(root)
+
+
 def test_the_rate_of_pictures_can_be_given(root):
     write_pictures(root, range(40))
     thirds = open_split(root, source_fps=30, frame_interval_s=0.1)

@@ -19,13 +19,17 @@ import pytest
 from rich.console import Console
 
 from svg_common.errors import SvgError, UsageError
+from svg_common.quantities import count_text
 from svg_common.video.reader import VideoReader
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.sources.files import FileSource
 from svg_runtime.live.stop import StopRequest
 from svg_train.config import build_config
 from svg_train.data import open_data, video_cache
+from svg_train.data.frame_cache import FrameShape
 from svg_train.data.notes import log_once
+from svg_train.data.video_cache import DecodedVideo
+from svg_train.data.video_clips import at_one_interval, describe_cuts
 from svg_train.data.video_sampling import regular_runs
 
 PEDESTRIANS = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "video" / "pedestrians.avi"
@@ -217,7 +221,7 @@ def test_files_without_a_sequence_are_no_files_to_hold_out(options, logged):
     for length in (3, LENGTH, 20):
         train, test = open_both(options, length)
         assert [data.description.split(" with")[0] for data in (train, test)] == ["video: 4 files", "video: 1 file"]
-    assert "2_photo.avi: too short: 1 consecutive train frames, but a sequence needs 3" in logged.text
+    assert "2_photo.avi: too short: 1 consecutive train frame, but a sequence needs 3" in logged.text
 
 
 def test_the_way_to_split_can_be_chosen(options):
@@ -434,7 +438,7 @@ def test_bad_files_are_listed_once_and_skipped(options, logged):
     ):
         assert messages.count(reason) == 1
     for split, frames in (("train", 3), ("test", 1)):
-        too_short = f"short.avi: too short: {frames} consecutive {split} frames, but a sequence needs 6"
+        too_short = f"short.avi: too short: {count_text(frames, f'consecutive {split} frame')}, but a sequence needs 6"
         assert re.search(f"1 video is not used as {split} data:\n  .*{too_short}", messages), messages
     assert "1 video is damaged" in messages
     assert "cut.avi: the file is truncated" in messages
@@ -558,6 +562,80 @@ def test_pauses_start_sequences_anew_and_are_counted(options):
     assert train.frame_interval_s == pytest.approx(0.1)
     assert train.description.endswith("2 pauses over 1 s that no sequence crosses")
     assert not any(min(window) < 20 <= max(window) for window in all_indices(train))
+
+
+def write_sizes(path: Path, sizes: list[int]) -> Path:
+    """Videos of so many frames, by turns wide and high, in one file; frame i of all is flat gray of level 4 i, at 0.1 i s."""
+    parts, number = [], 0
+    for turn, frames in enumerate(sizes):
+        part = path.with_name("part.ts")
+        with av.open(str(part), "w") as container:
+            stream = container.add_stream("mpeg4", rate=10, options={"qmin": "2", "qmax": "2"})
+            stream.width, stream.height = (96, 64) if turn % 2 == 0 else (64, 96)
+            stream.gop_size = 1  # a small step of gray is lost between key frames
+            for _ in range(frames):
+                gray = np.full((stream.height, stream.width, 3), 4 * number, np.uint8)
+                frame = av.VideoFrame.from_ndarray(gray, format="rgb24")
+                frame.pts = number
+                container.mux(stream.encode(frame))
+                number += 1
+            container.mux(stream.encode())
+        parts.append(part.read_bytes())
+        part.unlink()
+    path.write_bytes(b"".join(parts))
+    return path
+
+
+def numbers_of(frames) -> list[int]:
+    """Which frames of `write_sizes` these are."""
+    return [round(float(np.median(frame)) / 4) for frame in frames]
+
+
+@pytest.mark.parametrize("crop", [(1.0, 1.0), (0.5, 1.0)])
+def test_no_sequence_crosses_a_change_of_the_picture_size(options, crop):
+    """It shows another view: svg-live and svg-forecast begin anew there."""
+    write_sizes(Path(options["root"]) / "a.ts", [20, 20, 20])
+    for _ in range(2):  # decoded, and from the cache
+        train, test = open_both(options, test_fraction=0.2, crop=crop)
+        assert f"sequences of {LENGTH}, 2 picture size changes that no sequence crosses" in train.description
+        assert "size change" not in test.description
+        if crop == (1.0, 1.0):
+            windows = [numbers_of(train[i]) for i in range(len(train))]
+            assert windows == [list(range(i, i + LENGTH)) for i in (*range(15), *range(20, 35), *range(40, 43))]
+
+
+def test_a_history_does_not_reach_over_a_change_of_the_picture_size(options):
+    write_sizes(Path(options["root"]) / "a.ts", [20, 30])
+    _, test = open_both(options, test_fraction=0.8)
+    for i in range(len(test)):
+        first = numbers_of(test[i])[0]
+        assert numbers_of(test.history(i, 50)) == list(range(20 if first >= 20 else 10, first))
+
+
+def test_pauses_and_size_changes_are_counted_side_by_side():
+    video = DecodedVideo(
+        source=Path("a.mkv"),
+        frames_file=Path("a.u8"),
+        shape=FrameShape(64, 64, 1),
+        fps=10.0,
+        times_s=np.arange(30) / 10 + 25 * (np.arange(30) >= 20),
+        problem=None,
+        size_changes=(5, 20),
+    )
+    (clip,), _ = at_one_interval([video], 0.1)
+    assert [(piece[0], piece[-1]) for piece in clip.pieces] == [(0, 4), (5, 19), (20, 29)]
+    assert describe_cuts([clip]) == ", 1 pause over 1 s and 2 picture size changes that no sequence crosses"
+
+
+@pytest.mark.parametrize("damage", [[0], [5, 5], [7, 3], [60], ["5"], [True], 5, "5", None, [[1]]])
+def test_damaged_size_changes_in_the_cache_are_decoded_anew(options, damage):
+    write_video(Path(options["root"]) / "a.avi", 60)
+    before = open_both(options)[0].description
+    (record,) = Path(options["cache"]).glob("*.json")
+    about = json.loads(record.read_text())
+    record.write_text(json.dumps({**about, "size_changes": damage}))
+    assert open_both(options)[0].description == before
+    assert json.loads(record.read_text()) == about
 
 
 def test_each_part_of_a_split_counts_its_own_pauses(options):
