@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import socketserver
 import threading
 import time
 from collections.abc import Container, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from fractions import Fraction
 from itertools import islice
+from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -22,9 +25,9 @@ from svg_runtime.live import source_reader
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.sources import SourceFrame, SourceOptions, open_source
 from svg_runtime.live.sources.addresses import stream_name
-from svg_runtime.live.sources.capture import CaptureThread
+from svg_runtime.live.sources.capture import CaptureThread, NoPictureError
 from svg_runtime.live.sources.network import open_stream
-from svg_runtime.live.sources.stream_capture import StreamCapture
+from svg_runtime.live.sources.stream_capture import StreamCapture, StreamForm
 from svg_runtime.live.stop import StopRequest
 from tests.svg_runtime.live.live_helpers import read_times, write_video
 from tests.svg_runtime.live.network_cameras import (
@@ -158,6 +161,110 @@ def test_a_camera_that_breaks_every_picture_of_motion_jpeg_is_shown():
         stream = StreamCapture(f"http://{server.address}/video")
         assert all(stream.read()[0] for _ in range(5))
         stream.release()
+
+
+def test_a_camera_whose_colours_cannot_be_converted_is_refused_by_their_name(monkeypatch):
+    class Converter:
+        def __init__(self, stream: Any) -> None:
+            pass
+
+        def convert(self, frame: Any) -> None:
+            raise av.FFmpegError(errno.EOPNOTSUPP, "its colour space, YCgCo, is not supported")
+
+    monkeypatch.setattr("svg_runtime.live.sources.stream_capture.PictureConverter", Converter)
+    with switched_on(Mjpeg) as server, pytest.raises(NoPictureError, match="YCgCo"):
+        StreamCapture(f"http://{server.address}/video")
+
+
+class OddMjpeg(Mjpeg):
+    """Sends Motion JPEG as some cameras do; `%d` is the length of the picture."""
+
+    content_type = "multipart/x-mixed-replace;boundary=ffmpeg"
+    preamble, before, after = b"", b"", b"\r\n"
+
+    def do_GET(self) -> None:  # noqa: N802
+        self.server.requests.append(self.requestline)
+        self.send_response(200)
+        self.send_header("Content-Type", self.content_type)
+        self.end_headers()
+        with suppress(OSError):  # until the other side hangs up
+            self.wfile.write(self.preamble)
+            for number, _ in enumerate(self.server.live_packets("mpjpeg", "mjpeg")):
+                jpeg = cv2.imencode(".jpg", picture(number)[..., ::-1])[1].tobytes()
+                self.wfile.write(self.before.replace(b"%d", b"%d" % len(jpeg)) + jpeg + self.after)
+
+
+ODD = {
+    "jpg": {"before": b"--ffmpeg\r\nContent-Type: image/jpg\r\nContent-Length: %d\r\n\r\n"},
+    "parameter": {"before": b"--ffmpeg\r\nContent-Type: image/jpeg; charset=binary\r\nContent-Length: %d\r\n\r\n"},
+    "length alone": {"before": b"--ffmpeg\r\nContent-Length: %d\r\n\r\n"},
+    "no headers": {"before": b"--ffmpeg\r\n\r\n"},
+    "no colon": {"before": b"--ffmpeg\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\nX-Foo\r\n\r\n"},
+    "no dashes": {"before": b"ffmpeg\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"},
+    "preamble": {
+        "preamble": b"This is a preamble\r\n\r\n",
+        "before": b"--ffmpeg\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n",
+    },
+    "wrong length": {"before": b"--ffmpeg\r\nContent-Type: image/jpeg\r\nContent-Length: 9\r\n\r\n"},
+    "pictures alone": {"content_type": "video/x-motion-jpeg", "after": b""},
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_motion_jpeg_is_received_whatever_is_between_its_pictures(kind):
+    with switched_on(type("Odd", (OddMjpeg,), ODD[kind])) as server:
+        require_live(camera_at(f"http://{server.address}/video"))
+
+
+@pytest.mark.parametrize("kind", ["jpg", "pictures alone"])
+def test_pictures_between_odd_headers_are_as_new_as_others(kind):
+    """FFmpeg would probe them for ten seconds, and then give each when the next one comes."""
+    with switched_on(type("Odd", (OddMjpeg,), ODD[kind]), fps=2) as server:
+        start_s = time.monotonic()
+        stream = StreamCapture(f"http://{server.address}/video", bare_jpegs=True)
+        assert time.monotonic() - start_s < 3
+        for _ in range(3):
+            (number,) = numbers_of([stream.read()[1][..., ::-1]])
+            time.sleep(0.05)  # until the server has noted when it sent it
+            assert stream.captured_s - server.sent_s[number] < 0.3
+        stream.release()
+
+
+def test_a_camera_with_odd_headers_that_comes_back_is_asked_once():
+    events, port = EventLog(), free_port()
+    handler = type("Odd", (OddMjpeg,), ODD["no dashes"])
+    with switched_on(handler, port=port) as server:
+        camera = camera_at(f"http://127.0.0.1:{port}/video", events)
+        frames = camera.frames()
+        assert next(frames).clip == 0
+        assert len(server.requests) == 3  # as FFmpeg knows it, what it is, and by its pictures
+    with switched_on(handler, port=port) as server:
+        assert any(frame.clip == 1 for frame in frames)
+        assert len(server.requests) == 1
+        camera.close()
+    assert events.counts == {"camera_lost": 1, "camera_back": 1}
+
+
+@pytest.mark.parametrize(
+    ("preamble", "count", "length"),
+    [(b"", 1, True), (b"", 1, False), (bytes(1 << 17), 1000, False)],
+    ids=["photograph", "photograph without its length", "something else"],
+)
+def test_what_has_a_jpeg_in_it_is_not_live_video_for_that(preamble, count, length):
+    class Other(Mjpeg):
+        def do_GET(self) -> None:  # noqa: N802
+            body = preamble + cv2.imencode(".jpg", picture(0))[1].tobytes()
+            self.send_response(200)
+            self.send_header("Content-Type", "image/jpeg")
+            if length:
+                self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            with suppress(OSError):  # until the other side hangs up
+                for _ in range(count):
+                    self.wfile.write(body)
+
+    with switched_on(Other) as server, pytest.raises(SourceLostError, match="the address does not serve live video"):
+        camera_at(f"http://{server.address}/snapshot.jpg")
 
 
 def test_mpeg_ts_over_udp_is_received():
@@ -304,7 +411,7 @@ def test_a_stop_does_not_wait_for_the_response():
         threading.Timer(0.2, lambda: stop.request("test")).start()
         start = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
-            open_stream(f"rtsp://{server.address}/cam", stop, EventLog())
+            open_stream(f"rtsp://{server.address}/cam", stop, EventLog(), StreamForm())
     assert time.monotonic() - start < 5
 
 

@@ -247,12 +247,13 @@ def _open_network_camera(url: str, ticker: Ticker, stop: StopRequest, events: Ev
     from svg_runtime.live.sources import network
     from svg_runtime.live.sources.camera import CameraSource
     from svg_runtime.live.sources.capture import NoPictureError
-    from svg_runtime.live.sources.stream_capture import RESPONSE_TIMEOUT_S
+    from svg_runtime.live.sources.stream_capture import RESPONSE_TIMEOUT_S, StreamForm
 
+    form = StreamForm()
     try:
         return CameraSource(
             name=stream_name(url),
-            open_device=lambda: network.open_stream(url, stop, events),
+            open_device=lambda: network.open_stream(url, stop, events, form),
             ticker=ticker,
             stop=stop,
             events=events,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.sources.addresses import HIDDEN_HOST, has_password, stream_name
 from svg_runtime.live.sources.opening import DeviceOpener
-from svg_runtime.live.sources.stream_capture import StreamCapture
+from svg_runtime.live.sources.stream_capture import StreamCapture, StreamForm, open_in_any_form
 from svg_runtime.live.stop import StopRequest
 
 CHECK_ADVICE = "check that the camera is on and reachable from this machine"
@@ -32,13 +32,14 @@ def explain_missing_stream(url: str, reason: str) -> str:
     )
 
 
-def open_stream(url: str, stop: StopRequest, events: EventLog) -> StreamCapture:
+def open_stream(url: str, stop: StopRequest, events: EventLog, form: StreamForm) -> StreamCapture:
     """Connect to live video. Ctrl-C does not wait for a camera that does not respond.
 
     Args:
         url: address of the camera.
         stop: ends the wait.
         events: event log for slow decoding and damaged pictures.
+        form: of earlier connections to this camera; noted here.
 
     Raises:
         NoPictureError: see `StreamCapture`.
@@ -54,7 +55,7 @@ def open_stream(url: str, stop: StopRequest, events: EventLog) -> StreamCapture:
         left_out = "what is damaged, and what depends on it, is left out"
         events.once("damaged_stream", f"{name} sends damaged pictures ({reason}): {left_out}")
 
-    opener = DeviceOpener(
-        lambda: StreamCapture(url, lambda: events.once("slow_decoding", too_slow), report_damage), name=name, stop=stop
-    )
-    return opener()
+    def open_as(bare_jpegs: bool) -> StreamCapture:
+        return StreamCapture(url, lambda: events.once("slow_decoding", too_slow), report_damage, bare_jpegs)
+
+    return DeviceOpener(lambda: open_in_any_form(open_as, form, url), name=name, stop=stop)()

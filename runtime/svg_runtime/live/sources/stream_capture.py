@@ -16,14 +16,18 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from svg_common.video.damage import DamageTracker
-from svg_common.video.picture import PictureConverter
+from svg_common.video.picture import PictureConverter, conversion_not_supported
 from svg_common.video.stream import NoFilmError, film_stream
 from svg_runtime.live.sources.addresses import without_login
 from svg_runtime.live.sources.base import Picture
 from svg_runtime.live.sources.capture import NoPictureError
+from svg_runtime.live.sources.jpeg_splitter import JpegSplitter
 
 # Formats without delay. Playlists (HLS) arrive seconds late and contain further addresses.
 _FORMATS = ("rtsp", "mpjpeg", "mjpeg", "mpegts", "h264", "hevc")
+# As received: FFmpeg's parser gives a picture when the next one begins, and its probing takes ten seconds of them.
+_UNPARSED = {"fflags": "noparse+nofillin", "probesize": "32", "analyzeduration": "0", "raw_packet_size": str(1 << 16)}
+_MOST_BEFORE_JPEG = 1 << 16  # bytes without a picture: it is something else
 _OPEN_TIMEOUT_S = 10.0  # used twice by FFmpeg: to connect, and to probe the stream
 _DATA_TIMEOUT_S = 5.0
 _PICTURE_TIMEOUT_S = 20.0  # some cameras send a keyframe only every ten seconds
@@ -47,6 +51,21 @@ class _Arrival:
     arrived_s: float
 
 
+class _NotLiveError(NoPictureError):
+    """What an address serves is not known as live video."""
+
+
+@dataclass
+class StreamForm:
+    """How a camera sends its pictures: found out with its first connection, so that none after it has to try.
+
+    Attributes:
+        bare_jpegs: in no form that FFmpeg knows, but JPEG; None: not known yet.
+    """
+
+    bare_jpegs: bool | None = None
+
+
 class StreamCapture:
     """A `CaptureDevice` for live video.
 
@@ -58,6 +77,7 @@ class StreamCapture:
         url: address of the camera. RTSP uses TCP if the camera supports it, because lost packets damage pictures.
         on_slow_decoding: called when packets are skipped because decoding is too slow.
         on_damage: called with the reason while pictures are skipped because they are damaged, once there was one that is not.
+        bare_jpegs: look for JPEG pictures in what the camera sends, whatever else is in it.
 
     Attributes:
         problem: why there are no more pictures, once `read` returns none.
@@ -72,6 +92,7 @@ class StreamCapture:
         url: str,
         on_slow_decoding: Callable[[], None] = lambda: None,
         on_damage: Callable[[str], None] = lambda reason: None,
+        bare_jpegs: bool = False,
     ) -> None:
         self.problem = "the stream ended"
         self.captured_s: float | None = None
@@ -82,7 +103,8 @@ class StreamCapture:
         self._ended = False
         self._skips = False  # until the next keyframe, because decoding is late
         self._first_s: float | None = None
-        self._container = _connect(url)
+        self._splitter = JpegSplitter() if bare_jpegs else None
+        self._container = _connect(url, bare_jpegs)
         self._stream = film_stream(self._container)
         self._converter = PictureConverter(self._stream)
         self._decoder = self._stream.codec_context
@@ -94,7 +116,7 @@ class StreamCapture:
         self._first = self.read()[1]
         if self._first is None:
             self.release()
-            raise NoPictureError(self.problem)
+            raise (_NotLiveError if self.problem == _NOT_LIVE else NoPictureError)(self.problem)
 
     def read(self) -> tuple[bool, Picture | None]:
         """Wait for the next picture, (H, W, 3) uint8 BGR; (False, None) if the stream has ended or sends nothing."""
@@ -147,13 +169,29 @@ class StreamCapture:
                 if self._released.is_set():
                     break
                 if packet.stream_index == self._stream.index and packet.size:  # an empty packet marks the end
-                    self._arrivals.put(_Arrival(packet, time.monotonic()))
+                    for picture in self._pictures(packet):
+                        self._arrivals.put(_Arrival(picture, time.monotonic()))
+                if self._splitter is not None and self._splitter.skipped > _MOST_BEFORE_JPEG:
+                    break
+            if self._splitter is not None and self._splitter.count <= 1:  # one is a photograph
+                self.problem = _NOT_LIVE
         except av.FFmpegError as error:
             self.problem = _reason(error)
         finally:
             self._arrivals.put(None)
             self._released.wait()
             self._container.close()
+
+    def _pictures(self, packet: Any) -> list[Any]:
+        """The pictures in a packet, or that end in it."""
+        from av.packet import Packet
+
+        if self._splitter is None:
+            return [packet]
+        pictures = [Packet(jpeg) for jpeg in self._splitter.split(bytes(packet))]
+        for picture in pictures:
+            picture.is_keyframe = True
+        return pictures
 
     def _should_decode(self, arrival: _Arrival) -> bool:
         """Whether to decode a packet: not while decoding is late, until a keyframe."""
@@ -185,7 +223,10 @@ class StreamCapture:
         try:
             return np.ascontiguousarray(self._converter.convert(newest)[..., ::-1])
         except av.FFmpegError as error:
-            self._damage.not_converted(str(error.strerror))
+            if conversion_not_supported(error):
+                self._end(str(error.strerror))  # nor will any later picture be
+            else:
+                self._damage.not_converted(str(error.strerror))
             return None
 
     def _count_refused(self) -> None:
@@ -202,8 +243,40 @@ class StreamCapture:
             self._damage.reports_damage(self._decoder, strict=False)
 
 
-def _connect(url: str) -> Any:
-    """Open live video with at least one video stream."""
+def open_in_any_form(open_as: Callable[[bool], StreamCapture], form: StreamForm, url: str) -> StreamCapture:
+    """Open live video as its camera sends it, which is noted in `form`.
+
+    Many cameras send Motion JPEG over HTTP with headers that FFmpeg does not accept, or with none.
+
+    Args:
+        open_as: opens it, given whether to look for bare JPEG pictures.
+        form: of earlier connections to this camera.
+        url: address of the camera.
+
+    Raises:
+        NoPictureError: see `StreamCapture`.
+    """
+    bare = bool(form.bare_jpegs)
+    try:
+        stream = open_as(bare)
+    except _NotLiveError as error:
+        if form.bare_jpegs is not None or not _is_web(url):
+            raise
+        bare = True
+        try:
+            stream = open_as(bare)
+        except NoPictureError:
+            raise error from None
+    form.bare_jpegs = bare
+    return stream
+
+
+def _is_web(url: str) -> bool:
+    return url.partition("://")[0].lower() in ("http", "https")
+
+
+def _connect(url: str, bare_jpegs: bool) -> Any:
+    """Open live video with at least one video stream; of one with bare JPEG pictures the packets are pieces as received."""
     import av
 
     scheme, _, rest = url.partition("://")
@@ -211,21 +284,32 @@ def _connect(url: str) -> Any:
     options = {"format_whitelist": ",".join(_FORMATS), "fpsprobesize": "0"}
     if scheme in ("rtsp", "rtsps"):
         options |= {"rtsp_flags": "prefer_tcp", "allowed_media_types": "video"}
-    is_web = scheme in ("http", "https")
+    if bare_jpegs:
+        options |= _UNPARSED
+    is_web = _is_web(url)
     start_s = time.monotonic()
     try:
         # At its timeout, FFmpeg returns a delayed picture, as old as the silence: `read` times out before that.
         timeout = (_OPEN_TIMEOUT_S, 2 * _DATA_TIMEOUT_S)
-        container = av.open(f"{scheme}://{rest}", options=options, timeout=timeout, metadata_errors="replace")
+        container = av.open(
+            f"{scheme}://{rest}",
+            format="mjpeg" if bare_jpegs else None,
+            options=options,
+            timeout=timeout,
+            metadata_errors="replace",
+        )
     except av.FFmpegError as error:
         late = time.monotonic() - start_s >= _OPEN_TIMEOUT_S  # RTSP then reports invalid data
         reason = _NO_RESPONSE if late else _reason(error)
         if is_web and reason in (_NOT_LIVE, _NO_STREAM) and _serves_web_page(f"{scheme}://{rest}"):
             reason = _WEB_PAGE
         hint = f"; if it serves a recording, {_DOWNLOAD}" if is_web and reason == _NOT_LIVE else ""
-        raise NoPictureError(reason + hint) from None
+        raise (_NotLiveError if reason == _NOT_LIVE else NoPictureError)(reason + hint) from None
     except ValueError as error:  # PyAV's, for invalid characters
         raise NoPictureError(f"invalid address ({type(error).__name__})") from None
+    if bare_jpegs and container.size > 0:  # the length of the answer: a photograph or a file
+        container.close()
+        raise _NotLiveError(_NOT_LIVE)
     recorded = container.duration and is_web
     problem = f"it is a recording, not live video; {_DOWNLOAD}" if recorded else _film_problem(container)
     if problem:
