@@ -10,9 +10,7 @@ import hashlib
 import json
 import logging
 import math
-import os
 import platform
-import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -23,12 +21,12 @@ from rich.console import Console
 
 from svg_common.errors import ExitCode, SvgError
 from svg_common.progress import NullListener, ProgressDisplay
-from svg_common.signals import stop_signals
 from svg_runtime.forecast.forecaster import Forecaster
 from svg_runtime.live.stop import StopRequest
 from svg_runtime.offline.dataset import Dataset
 from svg_runtime.offline.listing import Video
 from svg_runtime.offline.options import ForecastOptions
+from svg_runtime.offline.ray_cluster import connect_to_ray
 from svg_runtime.offline.tally import Tally
 from svg_runtime.offline.worker import Worker
 
@@ -86,8 +84,11 @@ def forecast_with_ray(
 
     Returns:
         What ended a worker before its time; what was finished is published.
+
+    Raises:
+        SvgError: as `connect_to_ray`.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it reports to its makers unless told otherwise
+    connect_to_ray()
     import ray
     import ray.data
 
@@ -98,10 +99,6 @@ def forecast_with_ray(
     workers = min(options.ray_workers or 1, len(pending))
     blocks = math.ceil(len(pending) / min(_MOST_VIDEOS, math.ceil(len(pending) / (workers * _BLOCKS_PER_WORKER))))
     failure: dict[str, Any] | None = None
-    handlers = {number: signal.getsignal(number) for number in stop_signals()}
-    ray.init(logging_level=logging.ERROR, ignore_reinit_error=True)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)  # at Ray's own, SIGTERM aborts the process
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)  # what fails, the reports tell

@@ -54,10 +54,12 @@ def ask_server_of_each(store: Any, addresses: Sequence[str]) -> dict[str, dict[s
 
 def server_problem(error: BaseException) -> str | None:
     """Why a web server gives nothing, in words; None: `error` says it itself."""
-    from aiohttp import ClientResponseError
+    from aiohttp import ClientResponseError, TooManyRedirects
 
+    if isinstance(error, TooManyRedirects):  # its status is 0
+        return "the server redirects without end"
     if isinstance(error, ClientResponseError):
-        return f"{error.status} {error.message}".strip()
+        return f"{error.status or ''} {error.message}".strip() or None
     if isinstance(error, TIMEOUTS):
         return f"nothing came from the server for {SILENCE_S:g} s"
     if isinstance(error, FileNotFoundError) and error.errno is None:  # of the driver, not of a disk

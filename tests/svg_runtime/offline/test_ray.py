@@ -79,3 +79,16 @@ def test_sigterm_ends_it_with_what_is_finished(videos, tmp_path):
     done = rows_of(tmp_path / "out")["videos"].num_rows
     assert 0 < done < 12
     assert rows_of(tmp_path / "out")["frames"].num_rows == 80 * done
+
+
+def test_arguments_are_hidden_from_ray_and_need_not_be_utf8():
+    """Ray's table of jobs is for all users of a cluster."""
+    program = (
+        "import ray, svg_runtime.offline.ray_cluster as cluster; cluster.connect_to_ray(); "
+        "import json; from ray._private.state import jobs; print(json.dumps(jobs()))"
+    )
+    command = [sys.executable, "-c", program, "https://user:secret@host/a.mp4?sig=secret", b"v\xff.mp4"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "svg-forecast --ray" in run.stdout
+    assert "secret" not in run.stdout

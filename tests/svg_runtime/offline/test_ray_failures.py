@@ -63,11 +63,12 @@ def end_with_ray(monkeypatch):
     def run(open_alike, error: RayError | None = None, pending=VIDEOS) -> tuple[SvgError | None, Tally]:
         ray, data = ModuleType("ray"), ModuleType("ray.data")
         ray.data = data
-        ray.init = ray.shutdown = lambda **options: None
+        ray.shutdown = lambda: None
         ray.exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
         data.DataContext = SimpleNamespace(get_current=lambda: SimpleNamespace())
         data.ActorPoolStrategy = SimpleNamespace
         data.from_items = lambda items, **options: Reports(items, error)
+        monkeypatch.setattr("svg_runtime.offline.ray_run.connect_to_ray", lambda: None)
         monkeypatch.setitem(sys.modules, "ray", ray)
         monkeypatch.setitem(sys.modules, "ray.data", data)
         dataset = SimpleNamespace(folder=Path("out"), scratch=Path("scratch"))

@@ -51,6 +51,10 @@ class _Site(BaseHTTPRequestHandler):
             self.send_error(int(mode), "no head" if self.command == "HEAD" else None)
         elif mode == "get-only" and self.command == "HEAD":
             self.send_error(405)
+        elif mode == "loop":
+            self.send_response(302)
+            self.send_header("Location", self.path)
+            self.end_headers()
         elif mode == "login" and self.path != "/login/form":
             self.send_response(302)
             self.send_header("Location", "/login/form")
@@ -115,6 +119,12 @@ def test_a_silent_server_is_given_up_when_it_is_listed(site, short_silence, plac
     with pytest.raises(UnreachableError, match=r"nothing came from the server for 0\.3 s"):
         list_videos([f"{site.url}/{place}"])
     assert time.monotonic() - start < 3  # not once more with GET
+
+
+@pytest.mark.parametrize("place", ["loop/a.mp4", "loop/*.mp4", "loop/a.txt"])
+def test_a_redirect_without_end_is_named(site, place):
+    with pytest.raises(SvgError, match="the server redirects without end"):
+        list_videos([f"{site.url}/{place}"])
 
 
 @pytest.mark.parametrize("mode", ["silent-get", "stalls"])
