@@ -94,13 +94,15 @@ def run_cameras(cameras: Sequence[LiveOptions], console: Console) -> list[LiveSt
     if not 1 <= lead <= options.horizon:
         raise UsageError(f"--lead {lead} is not a forecast step\n  expected 1 to {options.horizon}, the horizon")
     own = separated(cameras) if len(cameras) > 1 else list(cameras)
-    events = EventLog(announce=_announcer(console))
+    events = EventLog(announce=_warner(console))
     with StopRequest() as stop, ExitStack() as resources:
         real_video = not all(each.source.is_synthetic for each in cameras)
         model = find_model(options.model, real_video=real_video)
         _check_outputs(options, own, model)
         hold_outputs(options, own, resources)
-        page = None if options.serve is None else open_page(options.serve, _announcer(console), resources)
+        page = None
+        if options.serve is not None:
+            page = open_page(options.serve, inform=_informer(console), warn=_warner(console), resources=resources)
         forecasts = _open_forecasts(
             options=options, post_process=[each.corrects for each in cameras], model=model, console=console, resources=resources
         )  # fmt: skip
@@ -209,7 +211,7 @@ def _open_camera(
     The error of one that cannot be opened goes to `failures`; its thread meets it again, and it ends as one that dies later.
     """
     manifest, source = setup.forecasts.manifest, options.source
-    events = setup.events if options.name is None else EventLog(announce=_announcer(setup.console, options.name))
+    events = setup.events if options.name is None else EventLog(announce=_warner(setup.console, options.name))
     interval_s = model_interval_s(source, manifest.generation.frame_interval_s)
 
     def open_now(stop: StopRequest) -> Source:
@@ -372,8 +374,13 @@ def _about(setup: _Setup, cameras: Sequence[LiveOptions]) -> dict[str, Any]:
     }
 
 
-def _announcer(console: Console, camera: str | None = None) -> Callable[[str], None]:
-    """Print a message at once, with the name of the camera that it is about."""
+def _informer(console: Console) -> Callable[[str], None]:
+    """Print a message that needs no attention."""
+    return lambda message: console.print(f"svg-live: {message}", markup=False)
+
+
+def _warner(console: Console, camera: str | None = None) -> Callable[[str], None]:
+    """Print a warning at once, with the name of the camera that it is about."""
     about = "" if camera is None else f"{camera}: "
     return lambda message: console.print(as_warning(f"svg-live: {about}{message}"), markup=False)
 

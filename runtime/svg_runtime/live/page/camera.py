@@ -57,7 +57,7 @@ class CameraAbout:
 
 
 class PageCamera:
-    """See the module. `LivePage.add_camera` makes it.
+    """See the module. `LivePage.add_cameras` makes it.
 
     The live loop calls `publish` and `apply_changes` for every frame; both return at once. The rest is for the web server.
 

@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     from svg_runtime.live.page.live_page import LivePage
 
 
-def open_page(options: PageOptions, report: Callable[[str], None], resources: ExitStack) -> LivePage:
-    """Take the address, report the link and start to answer; `resources` closes the page. Errors: as for `LivePage`."""
+def open_page(
+    options: PageOptions, inform: Callable[[str], None], warn: Callable[[str], None], resources: ExitStack
+) -> LivePage:
+    """Take the address, tell the link and start to answer; `resources` closes the page. Errors: as for `LivePage`."""
     from svg_runtime.live.page.live_page import LivePage  # the web server
 
-    page = LivePage.open(options, report)
+    page = LivePage.open(options, warn)
+    inform(f"the page: {page.access.link()}")
     resources.callback(page.close)
     page.start()
     return page
@@ -34,6 +37,7 @@ def join_page(
     page: LivePage, options: Sequence[LiveOptions], cameras: Sequence[CameraRun], forecasts: CameraForecasts, run: RunStats
 ) -> None:
     """Add all cameras, with their own options."""
+    joining = []
     for own, camera in zip(options, cameras, strict=True):
         settings = Settings(
             samples=camera.caption.samples, horizon=camera.caption.horizon, overlay=start_overlay(own.overlays),
@@ -44,7 +48,9 @@ def join_page(
             name=camera.caption.source, caption=camera.caption, clips=own.alarms.folder,
             bundle_id=forecasts.manifest.bundle_id, fixed=_fixed(own, forecasts, len(cameras)),
         )  # fmt: skip
-        camera.page = page.add_camera(about, settings, camera.stats)
+        joining.append((about, settings, camera.stats))
+    for camera, joined in zip(cameras, page.add_cameras(joining), strict=True):
+        camera.page = joined
     if len(cameras) > 1:
         run.events.listeners.append(page.on_event)
     page.summary = HeldSummary(run.summary)

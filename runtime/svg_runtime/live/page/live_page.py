@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from svg_runtime.live.page.board import Board
 from svg_runtime.live.page.camera import CameraAbout, PageCamera, key_of
@@ -25,7 +25,7 @@ _SWITCH_S = 0.0002
 
 
 class LivePage:
-    """`open` and `start` it before the model, add cameras, set `summary`, and `close` it at the end.
+    """`open` and `start` it before the model, add the cameras, set `summary`, and `close` it at the end.
 
     Attributes:
         access: address with its port, and the token.
@@ -52,28 +52,31 @@ class LivePage:
 
     @classmethod
     def open(cls, options: PageOptions, report: Callable[[str], None]) -> LivePage:
-        """Take the address, and report the link to open.
+        """Take the address.
 
         Args:
             options: where to serve.
-            report: gets messages for the user.
+            report: gets warnings for the user.
 
         Raises:
             AddressError: the address cannot be taken.
         """
         sock, address = listen(options.address)
-        access = Access(address, options.token, options.names)
-        report(f"the page: {access.link()}")
-        return cls(sock, access, report)
+        return cls(sock, Access(address, options.token, options.names), report)
 
-    def add_camera(self, about: CameraAbout, settings: Settings, stats: LiveStats) -> PageCamera:
-        """Add a camera, before its first picture."""
-        key = key_of(about.name, set(self.cameras))
-        camera = PageCamera(key=key, about=about, settings=settings, stats=stats, studio=self._studio, board=self.board)
-        self.cameras = {**self.cameras, key: camera}  # the server may be reading the old one
-        stats.events.listeners.append(camera.on_event)
-        stats.alarms.listeners.append(camera.on_alarm)
-        return camera
+    def add_cameras(self, joining: Sequence[tuple[CameraAbout, Settings, LiveStats]]) -> list[PageCamera]:
+        """Add cameras, before their first pictures; a client sees all of them or none."""
+        cameras = dict(self.cameras)  # the server may be reading the old one
+        joined = []
+        for about, settings, stats in joining:
+            key = key_of(about.name, set(cameras))
+            camera = PageCamera(key=key, about=about, settings=settings, stats=stats, studio=self._studio, board=self.board)
+            cameras[key] = camera
+            joined.append(camera)
+            stats.events.listeners.append(camera.on_event)
+            stats.alarms.listeners.append(camera.on_alarm)
+        self.cameras = cameras
+        return joined
 
     def start(self) -> None:
         """Answer requests; until there are cameras, that the run is starting.

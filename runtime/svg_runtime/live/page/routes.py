@@ -80,24 +80,29 @@ class Routes:
         camera = "/cameras/{key}"
         reads = {
             "/": self._html, "/static/{file}": self._static, "/favicon.ico": self._icon,
-            "/healthz": self._health, "/metrics": self._read_metrics, "/stats.json": self._all_stats,
-            "/cameras.json": self._states, "/events": self._events,
-            camera: self._html, f"{camera}/stats.json": self._stats, f"{camera}/state.json": self._state,
+            "/healthz": self._health, "/healthz/": self._health,
+            "/metrics": self._read_metrics, "/metrics/": self._read_metrics,
+            "/stats.json": self._all_stats, "/cameras.json": self._states, "/events": self._events,
+            camera: self._html, f"{camera}/": self._html,
+            f"{camera}/stats.json": self._stats, f"{camera}/state.json": self._state,
             f"{camera}/stream.mjpg": self._stream, f"{camera}/picture.jpg": self._picture,
             f"{camera}/futures.jpg": self._futures, f"{camera}/snapshot.png": self._snapshot,
             f"{camera}/clips/{{file}}": self._clip,
         }  # fmt: skip
         routes = [Route(path, endpoint, methods=["GET"]) for path, endpoint in reads.items()]
         routes.append(Route(f"{camera}/controls", self._change, methods=["POST"]))
-        return Starlette(routes=routes, exception_handlers={HTTPException: _explain})
+        app = Starlette(routes=routes, exception_handlers={HTTPException: _explain})
+        app.router.redirect_slashes = False  # to a whole address, which leaves the path and the TLS of a proxy
+        return app
 
     # 1) the page itself
 
     async def _html(self, request: Request) -> Response:
         root = "./"  # relative: a proxy may put everything below a path
         if "key" in request.path_params:
-            self._camera(request)
-            root = "../"
+            if self._page.cameras:  # else they may come: the page waits for them
+                self._camera(request)
+            root = "../../" if request.scope["path"].endswith("/") else "../"
         return HTMLResponse((STATIC / "index.html").read_text(encoding="utf-8").replace("{root}", root))
 
     async def _static(self, request: Request) -> Response:
@@ -204,8 +209,10 @@ class Routes:
             entries = self._page.board.after(last or 0)
 
     def _live_messages(self, points: dict[str, int], with_state: bool) -> list[str]:
-        """Points of the chart since the last ones, and the numbers."""
+        """Points of the chart since the last ones, and the numbers; before these, of which cameras there are any."""
         messages = []
+        if with_state:
+            messages.append(_message("cameras", {"cameras": list(self._page.cameras)}))
         for key, camera in self._page.cameras.items():
             new = camera.history.after(points.get(key, 0))
             if new:

@@ -81,7 +81,8 @@ def make_view(level: int = 0, size_hw: tuple[int, int] = (64, 64), noisy: bool =
 
 def add_camera(page: LivePage, name: str = "wall", clips: Path | None = None, fixed: Fixed | None = None) -> PageCamera:
     about = CameraAbout(name=name, caption=CAPTION, clips=clips, fixed=fixed or Fixed())
-    return page.add_camera(about, SETTINGS, make_stats())
+    (camera,) = page.add_cameras([(about, SETTINGS, make_stats())])
+    return camera
 
 
 def summary_of(page: LivePage) -> dict[str, Any]:

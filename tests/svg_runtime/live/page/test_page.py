@@ -339,6 +339,18 @@ def test_a_page_without_cameras_is_starting():
         assert (known.get("/healthz").status_code, known.get("/healthz").text) == (503, "starting\n")
 
 
+def test_an_address_with_a_slash_at_its_end_leads_nowhere_else():
+    """A redirect to a whole address would leave the path and the TLS of a proxy."""
+    with served_page() as (_, address), client(address) as known:
+        page = known.get("/cameras/wall/")
+        assert page.status_code == 200
+        assert 'src="../../static/page.js"' in page.text
+        for path in ("/healthz", "/metrics"):
+            assert known.get(f"{path}/").headers["content-type"] == known.get(path).headers["content-type"]
+        for path in ("/cameras/nobody/", "/cameras/wall/state.json/"):
+            assert known.get(path).status_code == 404
+
+
 def test_cameras_have_names_of_their_own():
     with served_page(names=("Front Door", "front-door", "../x", "日本")) as (page, address), client(address) as known:
         assert list(page.cameras) == ["front-door", "front-door-2", "x", "camera"]
@@ -416,6 +428,19 @@ def test_the_page_gets_signals_and_state_with_its_events():
         points = json.loads(read.partition("event: signals\ndata: ")[2].partition("\n")[0])["points"]
         assert points[0][0] == 1
         assert points[0][3] == 1.0
+
+
+def test_the_page_is_told_which_cameras_there_are():
+    with served_page(names=()) as (page, address), client(address) as known:
+        with known.stream("GET", "/events?live=1") as answer:
+            pieces = answer.iter_text()
+            found: list[list[str]] = []
+            while len(found) < 2 or not found[-1]:
+                if len(found) == 1:
+                    add_camera(page, "gate")
+                found += [json.loads(data)["cameras"] for data in re.findall(r"event: cameras\ndata: (.*)", next(pieces))]
+        assert (found[0], found[-1]) == ([], ["gate"])
+        assert "event: cameras" not in events_of(address, until=": still here")
 
 
 def test_points_of_the_chart_are_as_far_apart_as_they_came_whatever_the_clock_says(monkeypatch):
@@ -712,7 +737,7 @@ def test_a_picture_that_fails_is_reported_once_and_ends_nothing(monkeypatch):
         camera.live.draw = working
         assert known.get("/cameras/wall/picture.jpg").status_code == 200
     page.close()
-    assert reports[1:] == ["the page failed to answer: ZeroDivisionError: division by zero"]
+    assert reports == ["the page failed to answer: ZeroDivisionError: division by zero"]
 
 
 def test_a_token_may_come_from_a_pipe_which_can_be_read_only_once():

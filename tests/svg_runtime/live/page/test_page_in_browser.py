@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import datetime, timezone
 from types import SimpleNamespace
 
@@ -22,7 +23,7 @@ from svg_runtime.live.page.routes import Routes
 from svg_runtime.web.access import AccessControl
 from svg_runtime.web.address import Address
 from svg_runtime.web.token import Token
-from tests.svg_runtime.live.page.page_helpers import add_camera, check_on_phone, make_view, wait_until
+from tests.svg_runtime.live.page.page_helpers import add_camera, check_on_phone, client, make_view, wait_until
 
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="there is no Chromium")
 TOKEN = "0123456789abcdef0123"
@@ -79,7 +80,15 @@ class Seen:
         self.answer = self.tab.goto(f"{own}{path}?token={token}")
 
     def wait_for(self, expression: str) -> None:
-        self.until(lambda: self.tab.evaluate(expression))
+        self.until(lambda: self.find(expression))
+
+    def find(self, expression: str) -> object:
+        try:
+            return self.tab.evaluate(expression)
+        except sync_api.Error as error:
+            if "navigation" not in str(error):
+                raise
+            return None  # it is being loaded anew
 
     def until(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 10
@@ -149,10 +158,10 @@ def test_below_a_path_of_a_proxy_it_is_the_same(browser, page, monkeypatch):
     monkeypatch.setattr(AccessControl, "__call__", as_asked_by_a_proxy)
     (camera,) = page.cameras.values()
     with Seen(browser, page, path="/yard/") as seen:
-        for path, address in ((None, "/yard/"), ("cameras/wall", "/yard/cameras/wall")):
-            if path is not None:
-                seen.tab.goto(f"{seen.tab.url}{path}")
-            assert seen.tab.url.endswith(address)
+        site = seen.tab.url.removesuffix("/yard/")
+        for address in ("/yard/", "/yard/cameras/wall", "/yard/cameras/wall/"):
+            seen.tab.goto(f"{site}{address}")
+            assert seen.tab.url == f"{site}{address}"
             seen.wait_for("document.getElementById('live').naturalWidth")
             samples = 2 + len(address) % 2
             seen.tab.fill("#samples", str(samples))
@@ -350,6 +359,130 @@ def test_events_of_a_run_that_was_started_again_are_shown(browser):
                 second.close()
     finally:
         first.close()
+
+
+def served_with(*names: str, port: int = 0) -> LivePage:
+    """A page whose cameras have a picture each."""
+    served = opened(port)
+    for name in names:
+        add_camera(served, name).publish(make_view())
+    served.start()
+    return served
+
+
+def test_pages_that_stay_open_follow_a_run_with_other_cameras(browser):
+    served = served_with("gate", "yard")
+    port = served.access.address.port
+    size = {"viewport": {"width": 1000, "height": 600}}
+    try:
+        with (
+            Seen(browser, served, **size) as overview,
+            Seen(browser, served, path="/cameras/yard", **size) as yard,
+            Seen(browser, served, path="/cameras/gate", **size) as gate,
+        ):
+            tiles = "[...document.querySelectorAll('.tile b')].map(one => one.textContent).join()"
+            status = "document.getElementById('status').textContent"
+            overview.wait_for(f"{tiles} === 'gate,yard' && {status} === '2 cameras'")
+            yard.wait_for(f"{status}.endsWith('fps') && document.getElementById('live').naturalWidth")
+            gate.wait_for(f"{status}.endsWith('fps')")
+            gate.tab.evaluate("window.isAsBefore = true")
+            gate.tab.fill("#roi", "0,0,")  # and goes on to type
+            # 1) it is started again, and its model takes longer to open than a page waits for a silent connection
+            served.close()
+            served = served_with(port=port)
+            for seen in (overview, yard, gate):
+                seen.wait_for(f"{status} === 'starting'")
+            assert overview.tab.locator(".tile .status").all_inner_texts() == ["", ""]
+            overview.tab.wait_for_timeout(5500)
+            for seen in (overview, yard, gate):
+                assert seen.tab.evaluate(status) == "starting"
+            # 2) one camera is gone, and others are new
+            for name in ("gate", "garden", "roof"):
+                add_camera(served, name).publish(make_view())
+            overview.wait_for(f"{tiles} === 'gate,garden,roof' && {status} === '3 cameras'")
+            yard.wait_for(f"{status} === 'no such camera'")
+            assert not yard.tab.is_visible("#camera")
+            assert yard.tab.is_visible(".home")
+            gate.wait_for(f"{status}.endsWith('fps')")
+            assert gate.tab.evaluate("window.isAsBefore")
+            assert gate.tab.input_value("#roi") == "0,0,"
+            # 3) the camera is back, alone
+            served.close()
+            served = served_with("yard", port=port)
+            yard.wait_for(f"{status}.endsWith('fps') && document.getElementById('live').naturalWidth")
+            assert yard.tab.is_visible("#camera")
+            assert not yard.tab.is_visible(".home")
+            overview.wait_for(f"{status}.endsWith('fps') && document.getElementById('live').naturalWidth")
+            gate.wait_for(f"{status} === 'no such camera'")
+            assert gate.tab.is_visible(".home")
+    finally:
+        served.close()
+
+
+def test_a_page_of_the_only_camera_becomes_one_of_all_when_there_are_more(browser):
+    served = served_with("gate")
+    try:
+        with Seen(browser, served) as seen:
+            seen.wait_for("document.getElementById('live').naturalWidth")
+            add_camera(served, "yard").publish(make_view())
+            seen.wait_for("document.querySelectorAll('.tile img[src]').length === 2")
+            assert not seen.tab.is_visible("#camera")
+            assert seen.errors == []
+    finally:
+        served.close()
+
+
+def test_a_page_of_a_camera_waits_for_a_run_that_is_starting(browser):
+    served = served_with()
+    try:
+        with Seen(browser, served, path="/cameras/gate") as seen:
+            seen.wait_for("document.getElementById('status').textContent === 'starting'")
+            add_camera(served, "gate").publish(make_view())
+            seen.wait_for("document.getElementById('live').naturalWidth")
+    finally:
+        served.close()
+
+
+def test_a_page_for_which_no_stream_is_left_says_so(browser):
+    served = served_with("gate")
+    address = served.access.address.link("")
+    status = "document.getElementById('status').textContent"
+    reason = "too many streams are open; close some pages"
+    try:
+        with ExitStack() as streams:
+            known = streams.enter_context(client(address))
+            for _ in range(32):
+                streams.enter_context(known.stream("GET", "/events", headers={"authorization": f"Bearer {TOKEN}"}))
+            with Seen(browser, served, viewport={"width": 360, "height": 740}) as seen:
+                seen.wait_for(f"{status} === '{reason}'")
+                said = seen.tab.evaluate(
+                    f"async () => {{ const found = new Set(); for (let i = 0; i < 100; i++) {{ found.add({status});"
+                    " await new Promise((done) => setTimeout(done, 20)); } return [...found]; }"
+                )
+                assert said == [reason]  # also while it asks again
+                assert seen.tab.evaluate("document.documentElement.scrollWidth") == 360
+                streams.close()
+                seen.wait_for(f"{status}.endsWith('fps') && document.getElementById('live').naturalWidth")
+    finally:
+        served.close()
+
+
+def test_an_answer_of_a_proxy_without_a_reason_is_no_connection(browser):
+    served = served_with("gate")
+    status = "document.getElementById('status').textContent"
+    try:
+        with Seen(browser, served, path="/cameras/gate") as seen:
+            seen.wait_for(f"{status}.endsWith('fps')")
+            seen.context.route(
+                "**/events*", lambda route: route.fulfill(status=502, body="", headers={"content-type": "text/plain"})
+            )
+            seen.tab.reload()
+            seen.wait_for(f"{status} === 'no connection'")
+            assert seen.tab.inner_text("#now") == "no signal"
+            seen.tab.wait_for_timeout(2500)  # it has asked again
+            assert seen.tab.inner_text("#status") == "no connection"
+    finally:
+        served.close()
 
 
 def test_a_link_on_another_site_opens_the_page_without_tls(browser):

@@ -137,6 +137,16 @@ def test_a_given_token_is_not_printed(start):
     assert "abcdefghijklmnop" not in printed
 
 
+def test_the_link_is_no_warning_in_the_journal():
+    """It may hold a token, and comes at every start."""
+    journal = "import os; os.environ['JOURNAL_STREAM'] = '%d:%d' % (os.fstat(2).st_dev, os.fstat(2).st_ino); "
+    arguments = [*RUN, "--serve", "127.0.0.1:0", "--max-frames", "1"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run([sys.executable, "-c", journal + MAIN, *arguments], capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stderr
+    assert "<6>svg-live: the page: http://127.0.0.1:" in run.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

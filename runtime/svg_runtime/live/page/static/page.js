@@ -9,6 +9,7 @@ const MOST_EVENTS = 100; // that are alarms, and as many others: those of a bad 
 const GRID_COLUMNS = 6; // of the grid of futures, as the server draws it
 const NARROW = 600; // CSS pixels of the live picture, below which its panels are composed for a phone
 const OLD_TOKEN = "the token is another one now: open the new link";
+const NO_SUCH_CAMERA = "no such camera";
 const OVERLAYS = {
   live: "none",
   ghost: "what will change",
@@ -32,11 +33,12 @@ const STAGES = {
 const SYMBOLS = { alarm: "▲", event: "●", change: "◆" };
 
 const states = new Map();
+let known = []; // names of the cameras for which the page was made
 let shown = null; // the camera in the address, or the only one; null: all of them
 let source = null; // the event stream
 let heard = 0; // when numbers came last
 let newest = ""; // entry of the event list
-let lost = false;
+let lost = ""; // why nothing is known at present of what is shown
 let size = ""; // of the live picture that is asked for
 let requests = 0; // changes asked for so far
 let awaited = null; // a change that is not in force yet
@@ -51,12 +53,11 @@ async function start() {
   let found;
   try {
     const answer = await fetch(root("cameras.json"));
-    if (answer.status === 401) {
-      showStatus(OLD_TOKEN, true);
+    if (!answer.ok) {
+      showStatus(await reasonOf(answer), true);
       setTimeout(start, RETRY_MS);
       return;
     }
-    if (!answer.ok) throw new Error(String(answer.status));
     found = await answer.json();
   } catch {
     showStatus("no connection", true);
@@ -69,8 +70,9 @@ async function start() {
     return;
   }
   for (const state of found) states.set(state.camera, state);
-  shown = match ? decodeURIComponent(match[1]) : found.length === 1 ? found[0].camera : null;
-  document.querySelector(".home").hidden = found.length === 1;
+  known = [...states.keys()];
+  shown = match ? decodeURIComponent(match[1]) : known.length === 1 ? known[0] : null;
+  showHome(known);
   if (shown) startCamera(states.get(shown));
   else startOverview(found);
   listen();
@@ -92,30 +94,33 @@ function pauseOrGoOn() {
 
 function noticeSilence() {
   if (!source || performance.now() - heard < SILENT_MS) return;
-  loseConnection();
+  lose("no connection");
   listen(); // anew: an old connection may stay silent when the network is back
 }
 
-function loseConnection() {
-  lost = true;
-  showStatus("no connection", true);
+function lose(reason, bad = true) {
+  if (reason === lost) return; // a screen reader would say it again
+  lost = reason;
+  showStatus(reason, bad);
   if (states.has(shown)) showNow();
+  if (!shown) states.forEach(showTile);
 }
 
 function listen() {
   heard = performance.now();
   source?.close();
   source = new EventSource(root(`events?live=1&last=${encodeURIComponent(newest)}`));
-  source.addEventListener("open", () => {
-    if (lost && shown) showLive();
-    lost = false;
-  });
   source.addEventListener("error", () => {
-    loseConnection();
-    if (source && source.readyState === EventSource.CLOSED) {
-      explain();
-      setTimeout(() => document.hidden || listen(), RETRY_MS);
+    if (source?.readyState !== EventSource.CLOSED) { // the browser tries again by itself
+      lose("no connection");
+      return;
     }
+    explain();
+    setTimeout(() => document.hidden || listen(), RETRY_MS);
+  });
+  source.addEventListener("cameras", (message) => {
+    heard = performance.now();
+    followCameras(JSON.parse(message.data).cameras);
   });
   source.addEventListener("state", (message) => {
     heard = performance.now();
@@ -133,13 +138,57 @@ function listen() {
   }
 }
 
+// The run may have been started again with other cameras. A page of one camera stays as it is as long as there is that one, so
+// that nothing that is being typed is lost.
+function followCameras(names) {
+  if (!names.length) {
+    lose("starting", false);
+    return;
+  }
+  const isMissing = Boolean(match) && !names.includes(shown);
+  const isMade = match ? isMissing || known.includes(shown) : names.join() === known.join();
+  if (!isMade) {
+    location.reload();
+    return;
+  }
+  showHome(names);
+  if (isMissing) {
+    $("camera").hidden = true;
+    $("live").removeAttribute("src");
+    $("about").textContent = "";
+    lose(NO_SUCH_CAMERA);
+  } else if (lost) {
+    lost = "";
+    if (!shown) return;
+    $("camera").hidden = false;
+    showLive();
+  }
+}
+
+// It leads to all cameras, of which there are more than the one that is shown.
+function showHome(names) {
+  document.querySelector(".home").hidden = names.length === 1 && names[0] === shown;
+}
+
 // An event stream does not say why it was refused.
 async function explain() {
+  if (!lost) lose("no connection");
+  const asked = new AbortController();
   try {
-    if ((await fetch(root("cameras.json"))).status === 401) showStatus(OLD_TOKEN, true);
+    const answer = await fetch(root("events"), { signal: asked.signal });
+    if (!answer.ok) lose(await reasonOf(answer));
   } catch {
-    // no connection, as is said already
+    lose("no connection");
+  } finally {
+    asked.abort();
   }
+}
+
+// Why a request was refused, as the server says; a proxy answers with a page of its own.
+async function reasonOf(answer) {
+  if (answer.status === 401) return OLD_TOKEN;
+  const isMessage = (answer.headers.get("content-type") || "").startsWith("text/plain");
+  return (isMessage && (await answer.text()).trim()) || "no connection";
 }
 
 function showStatus(text, bad) {
@@ -162,8 +211,8 @@ function summary() {
   const bad = all.filter((one) => one.problem || one.alarm);
   if (!bad.length) return [`${all.length} cameras`, false];
   if (bad.length === 1) return [`${bad[0].name}: ${bad[0].problem || "alarm"}`, true];
-  const lost = bad.filter((one) => one.problem).length, alarms = bad.length - lost;
-  const parts = [lost && `${lost} of ${all.length} without pictures`, alarms && `${alarms} alarm${alarms > 1 ? "s" : ""}`];
+  const gone = bad.filter((one) => one.problem).length, alarms = bad.length - gone;
+  const parts = [gone && `${gone} of ${all.length} without pictures`, alarms && `${alarms} alarm${alarms > 1 ? "s" : ""}`];
   return [parts.filter(Boolean).join(", "), true];
 }
 
@@ -194,8 +243,9 @@ function startOverview(found) {
 function showTile(state) {
   const status = document.querySelector(`[data-camera="${CSS.escape(state.camera)}"] .status`);
   if (!status) return;
-  status.textContent = state.problem || (state.alarm ? "alarm" : `${state.fps.toFixed(1)} fps`);
-  status.classList.toggle("bad", Boolean(state.problem || state.alarm));
+  const text = state.problem || (state.alarm ? "alarm" : `${state.fps.toFixed(1)} fps`);
+  status.textContent = lost ? "" : text; // the head of the page says why
+  status.classList.toggle("bad", !lost && Boolean(state.problem || state.alarm));
 }
 
 async function refreshTile(picture, address) {
@@ -231,7 +281,7 @@ function address(file) {
 
 function startCamera(state) {
   if (!state) {
-    showStatus("no such camera", true);
+    showStatus(NO_SUCH_CAMERA, true);
     return;
   }
   $("camera").hidden = false;
@@ -247,7 +297,7 @@ function startCamera(state) {
 
 function showLive() {
   size = sizeOfStage();
-  if (!document.hidden) $("live").src = address(`stream.mjpg?size=${size}&${Date.now()}`);
+  if (!document.hidden && !$("camera").hidden) $("live").src = address(`stream.mjpg?size=${size}&${Date.now()}`);
 }
 
 function sizeOfStage() {
@@ -257,7 +307,8 @@ function sizeOfStage() {
 function showCamera(state) {
   document.title = `${state.alarm ? "▲ " : ""}${state.name} - svg-live`;
   $("title").textContent = state.name;
-  showStatus(state.problem || (state.alarm ? "alarm" : `${state.fps.toFixed(1)} fps`), Boolean(state.problem || state.alarm));
+  const text = state.problem || (state.alarm ? "alarm" : `${state.fps.toFixed(1)} fps`);
+  if (!lost) showStatus(text, Boolean(state.problem || state.alarm));
   const trouble = state.problem || (state.misfit.length ? `The model does not fit these pictures: ${state.misfit[0]}` : "");
   $("banner").textContent = trouble;
   $("banner").hidden = !trouble;
@@ -288,7 +339,7 @@ function showSignals(points) {
 
 // A camera that is lost, or not heard of, has no signal, whatever the last one was.
 function showNow() {
-  const gone = lost || Boolean(states.get(shown).problem);
+  const gone = Boolean(lost || states.get(shown).problem);
   const value = gone ? null : chart.latest();
   const alarm = !gone && chart.isAlarm();
   const unknown = gone ? "no signal" : "learning what is usual";
