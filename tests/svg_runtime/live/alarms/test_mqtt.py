@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from svg_common.errors import MissingExtraError, UsageError
+from svg_common.printable import console_text
 from svg_runtime.live.alarms import mqtt as mqtt_module
 from svg_runtime.live.alarms import worker as worker_module
 from svg_runtime.live.alarms.mqtt import MqttPublisher, check_broker
@@ -36,9 +37,9 @@ DISCOVERY = f"homeassistant/binary_sensor/{NODE}/alarm/config"
 
 
 class Broker:
-    """mosquitto on a free port, which can be stopped and started again; with a password."""
+    """mosquitto on a free port, which can be stopped and started again; with a password, and other lines of configuration."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *lines: str) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -46,7 +47,8 @@ class Broker:
         subprocess.run(["mosquitto_passwd", "-b", "-c", passwords, "me", "pass/word"], check=True, capture_output=True)
         passwords.chmod(0o644)
         self._config = folder / "mosquitto.conf"
-        self._config.write_text(f"listener {self.port} 127.0.0.1\npassword_file {passwords}\nuser root\n")
+        settings = [f"listener {self.port} 127.0.0.1", f"password_file {passwords}", "user root", *lines]
+        self._config.write_text("\n".join(settings) + "\n")
         self.url = f"mqtt://me:pass%2Fword@127.0.0.1:{self.port}/home/gate"
         self.start()
 
@@ -93,6 +95,9 @@ class Listener:
         self._client.connect("127.0.0.1", broker.port)
         self._client.loop_start()
         assert subscribed.wait(10)
+
+    def publish(self, topic: str, payload: str) -> None:
+        self._client.publish(topic, payload, qos=1, retain=True)
 
     def values(self, topic: str) -> list[str]:
         return [payload for name, payload in self.messages if name == topic]
@@ -328,6 +333,354 @@ def test_a_broker_that_is_away_is_said_once_and_so_is_its_return(broker, monkeyp
     assert events.messages == [f"mqtt: cannot connect to {shown}: Connection refused", f"mqtt: connected to {shown}"]
 
 
+@needs_broker
+def test_a_broker_that_closes_the_connection_is_said_to(broker, listen):
+    listener, events = listen(), EventLog()
+    publisher = MqttPublisher(broker.url, "gate", events)
+    wait_for(lambda: listener.values("home/gate/availability") == ["online"])
+    broker.stop()
+    wait_for(lambda: events.counts["mqtt_lost"])
+    publisher.close()
+    lost = f"mqtt: the connection to mqtt://127.0.0.1:{broker.port} was lost: the broker closed it"
+    assert events.messages[0] == lost
+
+
+class CutLine:
+    """A line to a broker whose connections can be lost on this side alone, as behind a router that restarts."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self._broker = broker
+        self._near: list[socket.socket] = []
+        self._far: list[socket.socket] = []
+        self.url = broker.url.replace(str(broker.port), str(self._server.getsockname()[1]))
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def cut(self) -> None:
+        self._near[-1].shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        for each in [self._server, *self._near, *self._far]:
+            each.close()
+
+    def _serve(self) -> None:
+        with suppress(OSError):  # the end of the test
+            while True:
+                near, far = self._server.accept()[0], socket.create_connection(("127.0.0.1", self._broker.port))
+                self._near.append(near)
+                self._far.append(far)
+                for ends in ((near, far), (far, near)):
+                    threading.Thread(target=self._carry, args=ends, daemon=True).start()
+
+    def _carry(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(4096):
+                sink.sendall(data)
+
+
+@needs_broker
+def test_the_will_of_a_connection_that_the_broker_still_holds_does_not_come_after_the_next(broker, listen):
+    listener, line, events = listen(), CutLine(broker), EventLog()
+    publisher = MqttPublisher(line.url, "gate", events)
+    wait_for(lambda: listener.values("home/gate/availability") == ["online"])
+    line.cut()
+    wait_for(lambda: events.counts["mqtt_connected"])
+    wait_for(lambda: listener.values("home/gate/availability")[:3] == ["online", "offline", "online"])
+    publisher.close()
+    line.close()
+
+
+@needs_broker
+def test_what_a_killed_run_left_is_cleared_before_it_is_valid_again(broker, listen):
+    """Home Assistant shows the retained ON as soon as the camera is available."""
+    listener = listen()
+    for name, payload in (("alarm", "ON"), ("availability", "offline")):  # the last will
+        listener.publish(f"home/gate/{name}", payload)
+    wait_for(lambda: len(listener.messages) == 2)
+    publisher = MqttPublisher(broker.url, "gate", EventLog())
+    wait_for(lambda: "online" in listener.values("home/gate/availability"))
+    started = [message for message in listener.messages[2:] if not message[0].startswith("homeassistant/")]
+    assert started == [("home/gate/alarm", "OFF"), ("home/gate/availability", "online")]
+    assert listener.messages[2][0] == DISCOVERY
+    publisher.close()
+
+
+@needs_broker
+def test_a_broker_with_an_access_list_refuses_alarms_and_they_count_as_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(mqtt_module, "_RECONNECT_S", (0.05, 0.05))
+    access = tmp_path / "access"
+    access.write_text("user me\ntopic read #\ntopic write home/gate/availability\n")
+    access.chmod(0o644)
+    broker = Broker(tmp_path, f"acl_file {access}")
+    events = EventLog()
+    outlet = Outlet(MqttPublisher(broker.url, "gate", events), events)
+    shown = f"mqtt://127.0.0.1:{broker.port} refuses messages to"
+    wait_for(lambda: events.counts["mqtt_refused"] == 2)
+    outlet.put(record(1))
+    wait_for(lambda: outlet.summary()["refused"] == 1)
+    broker.stop()
+    wait_for(lambda: events.counts["mqtt_lost"])
+    broker.start()
+    wait_for(lambda: events.counts["mqtt_connected"])
+    outlet.put(record(2))
+    wait_for(lambda: outlet.summary()["refused"] == 2)
+    outlet.close(5)
+    broker.stop()
+    assert outlet.summary() == {"sent": 0, "refused": 2, "stopped": 0, "dropped": 0}
+    refusals = [message for message in events.messages if "refuses" in message]
+    assert refusals[:3] == [
+        f"mqtt: {shown} {topic}: Not authorized" for topic in ("homeassistant/#", "PREFIX/alarm", "PREFIX/event")
+    ]
+    # Of the second connection only what was not known before: its retained event, whose alarm says the same again.
+    assert refusals[3:] == [f"mqtt: {shown} PREFIX/event: Not authorized"] * 2
+
+
+@needs_broker
+def test_an_access_list_that_allows_the_alarms_alone_costs_none(tmp_path):
+    access = tmp_path / "access"
+    access.write_text("user me\ntopic readwrite home/gate/#\n")
+    access.chmod(0o644)
+    broker = Broker(tmp_path, f"acl_file {access}", "allow_zero_length_clientid false")
+    events = EventLog()
+    outlet = Outlet(MqttPublisher(broker.url, "gate", events), events)
+    outlet.put(record(1))
+    wait_for(lambda: outlet.summary()["sent"] == 1)
+    outlet.close(5)
+    broker.stop()
+    refused = f"mqtt: mqtt://127.0.0.1:{broker.port} refuses messages to homeassistant/#: Not authorized"
+    assert [message for message in events.messages if "refuses" in message] == [refused]
+
+
+class FakeBroker:
+    """Acknowledges what is published with `reasons`, one after another, then with success, or as 3.1.1 does.
+
+    Args:
+        level: the highest protocol level.
+        refusal: answer to a higher one.
+        reasons: of MQTT 5, of messages to `refused`.
+        refused: what the topic ends with.
+        closes: connections that are closed at first.
+        limit: bytes of a message, of MQTT 5.
+    """
+
+    def __init__(
+        self,
+        level: int,
+        refusal: bytes = b"",
+        reasons: tuple[int, ...] = (),
+        refused: bytes = b"/alarm",
+        closes: int = 0,
+        limit: int | None = None,
+    ) -> None:
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self._level = level
+        self._refusal = refusal
+        self._reasons = list(reasons)
+        self._refused = refused
+        self._closes = closes
+        self._properties = b"" if limit is None else b"\x27" + limit.to_bytes(4, "big")
+        self.url = f"mqtt://127.0.0.1:{self._server.getsockname()[1]}/gate"
+        self.connects: list[int] = []  # protocol level of each
+        self.topics: list[bytes] = []  # of what was published
+        self.payloads: list[bytes] = []  # of the same
+        self.silent = False  # acknowledges nothing
+        self.connection: socket.socket | None = None
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                self.connection, _ = self._server.accept()
+            except OSError:  # the end of the test
+                return
+            with self.connection, suppress(OSError):
+                self._converse(self.connection)
+
+    def _converse(self, connection: socket.socket) -> None:
+        stream = connection.makefile("rb")
+        while header := stream.read(1):
+            length = shift = 0
+            while (byte := stream.read(1)[0]) & 128:
+                length += (byte & 127) << shift
+                shift += 7
+            body = stream.read(length + (byte << shift))
+            if header[0] == 0x10:
+                self.connects.append(body[6])
+                if len(self.connects) <= self._closes:
+                    return
+                if body[6] > self._level:
+                    connection.sendall(self._refusal)
+                    return
+                connack = bytes([0, 0, len(self._properties)]) + self._properties if body[6] == 5 else bytes(2)
+                connection.sendall(bytes([0x20, len(connack)]) + connack)
+            elif header[0] >> 4 == 3:
+                size = int.from_bytes(body[:2], "big")
+                topic, number = body[2 : 2 + size], body[2 + size : 4 + size]
+                self.topics.append(topic)
+                self.payloads.append(body[4 + size + (self.connects[-1] == 5) :])
+                if self.silent:
+                    continue
+                reason = self._reasons.pop(0) if topic.endswith(self._refused) and self._reasons else 0
+                connection.sendall(b"\x40\x03" + number + bytes([reason]) if self.connects[-1] == 5 else b"\x40\x02" + number)
+            elif header[0] >> 4 == 14:
+                return
+
+
+@pytest.mark.parametrize(
+    ("refusal", "levels"),
+    [
+        (b"\x20\x02\x00\x01", [5, 4]),
+        (b"\x20\x03\x00\x84\x00", [5, 4]),
+        (b"", [5, 4, 5, 4]),  # it could be a proxy whose broker is starting
+        (b"\x20\x02\x00\x00", [5, 4, 5, 4]),  # a broker that takes no notice of the level
+        (b"\x20\x02\x00\x02", [5, 4, 5, 4]),
+        (b"\x20\x02\x00\x05", [5, 4, 5, 4]),
+    ],
+)
+def test_a_broker_without_mqtt_5_is_spoken_to_in_3_1_1(refusal, levels, monkeypatch):
+    monkeypatch.setattr(mqtt_module, "_RECONNECT_S", (0.05, 0.05))
+    broker, events = FakeBroker(4, refusal), EventLog()
+    outlet = Outlet(MqttPublisher(broker.url, "gate", events), events)
+    outlet.put(record(1))
+    wait_for(lambda: outlet.summary()["sent"] == 1)
+    assert broker.connects == levels
+    assert set(events.counts) <= {"mqtt_failed", "mqtt_back"}  # the alarm waited for the second attempt
+    broker.connection.shutdown(socket.SHUT_RDWR)
+    wait_for(lambda: events.counts["mqtt_connected"])
+    assert broker.connects == levels * 2  # it may have been replaced
+    outlet.put(record(2))
+    wait_for(lambda: outlet.summary()["sent"] == 2)
+    outlet.close(5)
+    broker.close()
+
+
+@pytest.mark.parametrize("closes", [1, 2, 3, 4, 5])
+def test_a_broker_that_is_starting_behind_a_proxy_is_not_taken_for_an_old_one(closes, monkeypatch):
+    monkeypatch.setattr(mqtt_module, "_RECONNECT_S", (0.05, 0.05))
+    broker, events = FakeBroker(5, closes=closes), EventLog()
+    publisher = MqttPublisher(broker.url, "gate", events)
+    wait_for(lambda: b"gate/availability" in broker.topics)
+    publisher.close()
+    broker.close()
+    assert broker.connects[-1] == 5
+    assert len(broker.connects) <= closes + 2
+    assert "mqtt_lost" not in events.counts
+
+
+def test_a_refusal_at_a_level_that_was_guessed_does_not_keep_it(monkeypatch):
+    monkeypatch.setattr(mqtt_module, "_RECONNECT_S", (0.05, 0.05))
+    broker, events = FakeBroker(3, b"\x20\x02\x00\x03", closes=1), EventLog()  # server unavailable
+    publisher = MqttPublisher(broker.url, "gate", events)
+    wait_for(lambda: len(broker.connects) >= 2)
+    broker._level = 5
+    wait_for(lambda: b"gate/availability" in broker.topics)
+    publisher.close()
+    broker.close()
+    assert broker.connects[:2] == [5, 4]
+    assert broker.connects[-1] == 5
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"), [(0x8B, "Server shutting down"), (0, "Normal disconnection"), (0x80, "Unspecified error")]
+)
+def test_why_a_broker_ends_the_connection_is_said(code, reason):
+    broker, events = FakeBroker(5), EventLog()
+    publisher = MqttPublisher(broker.url, "gate", events)
+    wait_for(publisher._client.is_connected)
+    broker.connection.sendall(bytes([0xE0, 6, code, 4, 0x1F, 0, 1]) + b"x")  # DISCONNECT with a text
+    wait_for(lambda: events.counts["mqtt_lost"])
+    publisher.close()
+    broker.close()
+    assert events.messages[0].endswith(f"was lost: {reason}")
+
+
+def test_a_message_that_is_refused_for_now_is_sent_again():
+    broker, events = FakeBroker(5, reasons=(0, 0x97)), EventLog()
+    outlet = Outlet(MqttPublisher(broker.url, "gate", events), events)
+    wait_for(lambda: b"gate/availability" in broker.topics)
+    outlet.put(record(1))
+    wait_for(lambda: outlet.summary()["sent"] == 1)
+    outlet.close(5)
+    broker.close()
+    assert outlet.summary()["refused"] == 0
+    assert any("refuses messages to PREFIX/alarm: Quota exceeded; alarms wait" in message for message in events.messages)
+
+
+def test_an_error_in_a_callback_is_not_taken_for_one_of_the_connection():
+    publisher = MqttPublisher("mqtt://127.0.0.1:1", "gate", EventLog())
+    publisher.close()
+    for text, noted in (("Caught exception in on_connect: full", False), ("failed to receive on socket: full", True)):
+        publisher._error = None
+        try:
+            raise OSError("full")
+        except OSError:  # where paho logs
+            publisher._on_log(None, None, 0, text)
+        assert (publisher._error is not None) == noted
+
+
+def test_what_of_the_greeting_is_refused_for_now_is_said_again_and_reported_once(monkeypatch):
+    monkeypatch.setattr(mqtt_module, "_AGAIN_S", 0.3)
+    broker, events = FakeBroker(5, reasons=(0x97, 0x97, 0, 0x97), refused=b"/availability"), EventLog()
+    publisher = MqttPublisher(broker.url, "gate", events)
+    wait_for(lambda: broker.topics.count(b"gate/availability") == 2)
+    publisher.send(record(1, phase="started"))
+    wait_for(lambda: broker.topics.count(b"gate/availability") == 3)
+    assert broker.payloads[-2:] == [b"ON", b"online"]  # what is so now
+    time.sleep(0.5)
+    assert broker.topics.count(b"gate/availability") == 3  # it was accepted
+    assert events.counts["mqtt_refused"] == 1
+    broker.connection.shutdown(socket.SHUT_RDWR)
+    wait_for(lambda: events.counts["mqtt_refused"] == 2)  # hours later, say
+    publisher.close()
+    broker.close()
+
+
+def test_a_message_larger_than_the_broker_takes_is_refused_and_does_not_end_the_connection():
+    limit = len(record(1).to_json()) + 200
+    broker, events = FakeBroker(5, limit=limit), EventLog()
+    outlet = Outlet(MqttPublisher(broker.url, "gate", events), events)
+    wait_for(lambda: b"gate/availability" in broker.topics)
+    outlet.put(record(1).model_copy(update={"source": "x" * 1000}))
+    outlet.put(record(2))
+    wait_for(lambda: outlet.summary() == {"sent": 1, "refused": 1, "stopped": 0, "dropped": 0})
+    assert broker.payloads[-1] == b"OFF"
+    assert broker.topics.count(b"gate/event") == 1
+    outlet.put(record(3).model_copy(update={"source": "x" * 1000}))
+    wait_for(lambda: outlet.summary()["refused"] == 2)
+    broker.connection.shutdown(socket.SHUT_RDWR)
+    wait_for(lambda: broker.topics.count(b"gate/availability") == 2)
+    assert broker.topics.count(b"gate/event") == 1
+    outlet.close(5)
+    broker.close()
+    said = f"refuses messages to PREFIX/event: larger than its limit of {limit} bytes"
+    assert sum(said in message for message in events.messages) == 3  # two alarms and the greeting
+
+
+def test_what_a_lost_connection_left_unacknowledged_is_not_sent_after_the_next_greeting(monkeypatch):
+    """It would fill the queue of paho, whose end is what says that the camera is there, and say what is no longer so."""
+    monkeypatch.setattr(mqtt_module, "_ACKNOWLEDGE_S", 0.02)
+    broker, events = FakeBroker(5), EventLog()
+    publisher = MqttPublisher(broker.url, "gate", events)
+    wait_for(lambda: b"gate/availability" in broker.topics)
+    broker.silent = True
+    for sequence in range(1, 10):
+        with pytest.raises(NotDeliveredError):
+            publisher.send(record(sequence, phase="started"))
+    wait_for(lambda: len(broker.topics) == 3 + 18)
+    broker.silent = False
+    broker.topics.clear()
+    broker.connection.shutdown(socket.SHUT_RDWR)
+    wait_for(lambda: b"gate/availability" in broker.topics)
+    time.sleep(0.3)
+    assert [topic.rpartition(b"/")[2] for topic in broker.topics] == [b"config", b"event", b"alarm", b"availability"]
+    assert json.loads(broker.payloads[-3])["sequence"] == 9
+    publisher.close()
+    broker.close()
+
+
 def why_it_cannot_connect(url: str) -> str:
     events = EventLog()
     publisher = MqttPublisher(url, "gate", events)
@@ -351,10 +704,12 @@ def test_what_is_no_broker_is_said_to_be_none(scheme, answer, reason):
 
 
 def _accept_and_answer(server: socket.socket, answer: bytes) -> None:
-    connection, _ = server.accept()
-    with connection:
-        connection.recv(1024)
-        connection.sendall(answer)
+    with suppress(OSError):  # the end of the test
+        while True:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1024)
+                connection.sendall(answer)
 
 
 def test_a_host_that_nobody_knows_is_said():
@@ -392,6 +747,45 @@ def test_a_certificate_that_is_not_accepted_is_said_and_that_its_authority_canno
     assert ("SSL_CERT_FILE" in said) == (authorities is not None)
 
 
+def _trusted_certificate(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """A certificate of 127.0.0.1 that is its own authority, and its key."""
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-addext",
+         "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    key.chmod(0o644)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    return certificate, key
+
+
+@needs_broker
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl")
+def test_a_broker_that_requires_a_client_certificate_is_said_to(tmp_path, monkeypatch):
+    certificate, key = _trusted_certificate(tmp_path, monkeypatch)
+    secured = (f"cafile {certificate}", f"certfile {certificate}", f"keyfile {key}")
+    broker = Broker(tmp_path, *secured, "require_certificate true")
+    said = why_it_cannot_connect(f"mqtts://127.0.0.1:{broker.port}")
+    broker.stop()
+    reason = "the broker requires a client certificate, which --mqtt does not support"
+    assert said == f"mqtt: cannot connect to mqtts://127.0.0.1:{broker.port}: {reason}"
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl")
+def test_with_tls_1_2_a_client_certificate_may_be_what_is_missing(tmp_path, monkeypatch):
+    certificate, key = _trusted_certificate(tmp_path, monkeypatch)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    context.load_verify_locations(certificate)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=_shake_hands, args=(context, server), daemon=True).start()
+        said = why_it_cannot_connect(f"mqtts://127.0.0.1:{server.getsockname()[1]}")
+    assert said.endswith("; a broker that requires a client certificate is not supported")
+
+
 def _shake_hands(context: ssl.SSLContext, server: socket.socket) -> None:
     connection, _ = server.accept()
     with connection, suppress(OSError):
@@ -416,7 +810,7 @@ def _accept_and_be_silent(server: socket.socket) -> None:
     connection, _ = server.accept()
     with connection:
         connection.recv(1024)
-        connection.sendall(bytes([0x20, 2, 0, 0]))  # CONNACK: accepted
+        connection.sendall(bytes([0x20, 3, 0, 0, 0]))  # CONNACK of MQTT 5: accepted
         while connection.recv(1024):
             pass
 
@@ -427,6 +821,15 @@ def _accept_and_be_silent(server: socket.socket) -> None:
 def test_other_addresses_are_refused(url):
     with pytest.raises(UsageError, match="--mqtt"):
         check_broker(url)
+
+
+def test_the_advice_for_an_address_is_shown_whole():
+    with pytest.raises(UsageError) as refused:
+        check_broker("mqtt://me:pass#word@host")
+    shown = console_text(str(refused.value))
+    assert "mqtt://USER:PASSWORD@host:1883/prefix" in shown
+    assert "@ : / # ? in a password are written as %40 %3A %2F %23 %3F" in shown
+    assert "word@" not in shown
 
 
 def test_without_paho_the_extra_is_named(monkeypatch):
