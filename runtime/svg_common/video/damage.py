@@ -29,12 +29,14 @@ class DamageTracker:
     Attributes:
         left_out: pictures that were left out.
         reason: what the decoder said of the first damage; None while there is none.
+        not_supported: why no picture of the stream can be made RGB, though it is intact; None while that is not known.
     """
 
     def __init__(self) -> None:
         self._hole_finder: HoleFinder | None = None
         self.left_out = 0
         self.reason: str | None = None
+        self.not_supported: str | None = None
         self._smeared = False
         self._smeared_count = 0
         self._any_intact = False
@@ -91,6 +93,11 @@ class DamageTracker:
     def not_converted(self, reason: str) -> None:
         """Note that an intact picture could not be made RGB, such as for want of memory; others do not depend on that."""
         self.reason = self.reason or f"it cannot be converted: {reason}"
+        self.left_out += 1
+
+    def never_converted(self, reason: str) -> None:
+        """Note that an intact picture could not be made RGB, and that others like it cannot."""
+        self.not_supported = reason
         self.left_out += 1
 
     def is_intact(self, frame: Any) -> bool:

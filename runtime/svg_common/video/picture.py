@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from fractions import Fraction
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,7 +19,10 @@ from svg_common.video.sample_depth import DEPTHS, bits_in_use, depth_note, to_ei
 _LOG = logging.getLogger(__name__)
 
 _UNSPECIFIED, _BT709, _BT601 = 2, 1, 5  # colour matrices, by FFmpeg's numbers
-_FULL_RANGE = 2
+_LIMITED_RANGE, _FULL_RANGE = 1, 2
+_BLACK, _CONTRAST = 16, 219  # of limited range, at eight bits
+_MATRICES = {8: "YCgCo", 10: "BT.2020 with constant luminance", 14: "ICtCp", 15: "IPT-C2", 16: "YCgCo-Re", 17: "YCgCo-Ro"}
+_NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS)
 _WIDEST_PIXEL = 4  # anamorphic film is 2:1, half-width 16:9 television 128:45; what is beyond is a broken header
 _SQUARE_ENOUGH = Fraction(1, 100)
 _SIDE_DATA_TYPES = 64  # FFmpeg 8 has 33
@@ -30,6 +36,7 @@ class PictureConverter:
     - Colours by the matrix and the range that the stream names; BT.601 where it names none, as FFmpeg does.
     - HDR (PQ and HLG) and BT.2020 become SDR in BT.709: see `svg_common.video.hdr`.
     - Pixels that are not square: the picture is enlarged along its shorter side. An aspect ratio beyond 4:1 is ignored.
+    - Gray of limited range is expanded to full range.
     - RGB and gray of 16 bits: white is the largest value of the depth in use so far, as in `svg_common.video.picture_files`.
     - Turned and mirrored by the display matrix of the container or of the frame.
 
@@ -50,21 +57,32 @@ class PictureConverter:
         self._reformatter = VideoReformatter()
 
     def convert(self, frame: Any) -> NDArray[np.uint8]:
-        """Return `frame` as an image (H, W, 3) uint8 RGB."""
+        """Return `frame` as an image (H, W, 3) uint8 RGB.
+
+        Raises:
+            av.FFmpegError: it cannot be converted; `conversion_not_supported` says whether none of the stream can.
+        """
         if frame.key_frame:  # an aspect ratio changes with a key frame, but the codec announces it before its picture is shown
             self._aspect = self._pixel_aspect()
         self._matrix = _display_matrix(frame) or self._matrix  # a codec sends it once, or now and then
         wide = self._codec.color_primaries == BT2020
         hdr = self._codec.color_trc in HDR_TRANSFERS
         deep = _has_16_bit_samples(frame.format)
-        rgb = self._to_rgb(frame, "rgb48le" if wide or hdr or deep else "rgb24")
+        bits = _bits_of_limited_gray(frame)
+        rgb = self._to_rgb(frame, "rgb48le" if wide or hdr or deep or bits > DEPTHS[0] else "rgb24")
+        if bits:
+            rgb = _expanded(rgb, bits)
         if wide or hdr:
             rgb = to_sdr(rgb, self._codec.color_trc, wide_gamut=wide)
         elif deep:
             rgb = self._to_eight_bits(rgb)
+        elif rgb.dtype == np.uint16:
+            rgb = to_eight_bits(rgb, DEPTHS[-1])
         return np.ascontiguousarray(_upright(rgb, self._matrix))
 
     def _to_rgb(self, frame: Any, rgb_format: str) -> NDArray[Any]:
+        import av
+
         width, height = _square_size(frame.width, frame.height, self._aspect)
         colours: dict[str, int] = {}
         if not frame.format.is_rgb and len(frame.format.components) >= 3:
@@ -77,7 +95,12 @@ class PictureConverter:
                 "src_color_range": _FULL_RANGE if full else int(frame.color_range),
                 "dst_color_range": _FULL_RANGE,
             }
-        converted = self._reformatter.reformat(frame, width=width, height=height, format=rgb_format, **colours)
+        try:
+            converted = self._reformatter.reformat(frame, width=width, height=height, format=rgb_format, **colours)
+        except av.FFmpegError as error:
+            if not conversion_not_supported(error):
+                raise
+            raise av.FFmpegError(error.errno or 0, _not_supported(frame)) from error
         image: NDArray[Any] = converted.to_ndarray()
         return image
 
@@ -96,6 +119,49 @@ class PictureConverter:
         if not aspect or not Fraction(1, _WIDEST_PIXEL) <= aspect <= _WIDEST_PIXEL or abs(aspect - 1) < _SQUARE_ENOUGH:
             return Fraction(1)
         return aspect
+
+
+def conversion_not_supported(error: Any) -> bool:
+    """Whether FFmpeg refused a conversion for what it is, not for the frame that was to be converted."""
+    return error.errno in _NOT_SUPPORTED
+
+
+def _not_supported(frame: Any) -> str:
+    matrix = int(frame.colorspace)
+    name = _MATRICES.get(matrix, f"number {matrix} of H.273" if matrix != _UNSPECIFIED else frame.format.name)
+    return f"its colour space, {name}, is not supported"
+
+
+def _bits_of_limited_gray(frame: Any) -> int:
+    """Bits of a sample of gray in limited range, which FFmpeg takes for full range; 0 for all other frames."""
+    components = frame.format.components
+    bits = int(components[0].bits)
+    is_gray = len(components) < 3 and not frame.format.is_rgb and not frame.format.has_palette
+    is_limited = frame.color_range == _LIMITED_RANGE and DEPTHS[0] <= bits <= DEPTHS[-1]
+    return bits if is_gray and is_limited else 0
+
+
+def _expanded(rgb: NDArray[Any], bits: int) -> NDArray[Any]:
+    """Gray in three equal channels, from limited range to full range."""
+    table = _full_range(bits, rgb.dtype.name)
+    # Not np.take for all: it is many times slower, as it first makes each sample an index of eight bytes.
+    return cv2.LUT(rgb, table) if rgb.dtype == np.uint8 else cv2.merge([np.take(table, rgb[..., 0])] * 3)
+
+
+@cache
+def _full_range(bits: int, dtype: str) -> NDArray[Any]:
+    """Table from samples of limited range to those of full range.
+
+    Args:
+        bits: of a sample before it was stretched over all values of `dtype`.
+        dtype: of the samples and of the table.
+    """
+    largest = np.iinfo(dtype).max
+    samples = np.arange(largest + 1) * (2**bits - 1) / largest
+    unit = 2 ** (bits - DEPTHS[0])
+    shares = (samples - _BLACK * unit) / (_CONTRAST * unit)
+    table: NDArray[Any] = np.round(np.clip(shares, 0, 1) * largest).astype(dtype)
+    return table
 
 
 def _has_16_bit_samples(pixel_format: Any) -> bool:

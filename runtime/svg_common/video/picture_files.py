@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from svg_common.video.picture_damage import find_damage, is_jpeg
 from svg_common.video.sample_depth import DEPTHS, bits_in_use, depth_note, to_eight_bits
+from svg_common.video.tiff import has_several_pages, with_plain_colours
 
-_PROBED = 9  # files of a clip that are looked at for the depth
+_PROBED = 9  # files of a clip that are looked at for the depth, and for damage that all of them have
 _HEAD = 1 << 16  # bytes in which an animated PNG says so
 _WEBP_ANIMATION = 2  # flag of the extended header
 
@@ -29,6 +31,9 @@ class PictureFiles:
     whole clip, so that its brightness does not change from picture to picture: that of nine pictures spread over it, and more
     from the first picture on that exceeds it.
 
+    Damaged JPEG and WebP are refused; JPEG not if the first nine pictures of the clip and nine spread over it are all
+    damaged: some cameras end every one too early.
+
     Args:
         paths: the files of the clip.
 
@@ -38,6 +43,7 @@ class PictureFiles:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
+        self._damage_is_habit: bool | None = None  # None: no JPEG decided it yet; a single intact one does, for good
         self.bits: int | None = None
 
     @property
@@ -49,9 +55,11 @@ class PictureFiles:
         """Return the picture in a file of the clip as (H, W, 3) uint8 RGB.
 
         Raises:
-            PictureError: the file cannot be read, is not a picture, or its samples are neither 8- nor 16-bit.
+            PictureError: the file cannot be read, is not a picture, is damaged, or its samples are neither 8- nor 16-bit.
         """
-        image = _decode(path)
+        content = _content(path)
+        image = decode_picture(content)
+        self._refuse_damage(content)
         if image.dtype == np.uint16:
             image = self._to_eight_bits(image)
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
@@ -61,13 +69,29 @@ class PictureFiles:
         """Whether all samples in a file are 0, at the depth that it has.
 
         Raises:
-            PictureError: as for `read`.
+            PictureError: as for `read`, but of damage only where nothing can be decoded.
         """
         return not _decode(path).any()
 
+    def _refuse_damage(self, content: NDArray[np.uint8]) -> None:
+        if self._damage_is_habit and is_jpeg(content):
+            return
+        damage = find_damage(content)
+        if damage is None:
+            self._damage_is_habit = False if is_jpeg(content) else self._damage_is_habit
+            return
+        if self._damage_is_habit is None and is_jpeg(content):
+            # The first ones as well: those that are spread may all be damaged where every tenth picture is.
+            self._damage_is_habit = _all_are_damaged({*self._paths[:_PROBED], *self._probes()})
+        if not (self._damage_is_habit and is_jpeg(content)):
+            raise PictureError(f"it is damaged: {damage}")
+
+    def _probes(self) -> Sequence[Path]:
+        return self._paths[:: max(len(self._paths) // _PROBED, 1)]
+
     def _to_eight_bits(self, image: NDArray[Any]) -> NDArray[np.uint8]:
         if self.bits is None:
-            self.bits = max(map(_bits_of_file, self._paths[:: max(len(self._paths) // _PROBED, 1)]), default=DEPTHS[0])
+            self.bits = max(map(_bits_of_file, self._probes()), default=DEPTHS[0])
         self.bits = max(self.bits, bits_in_use(image))
         return to_eight_bits(image, self.bits)
 
@@ -80,12 +104,30 @@ def _bits_of_file(path: Path) -> int:
     return bits_in_use(image) if image.dtype == np.uint16 else DEPTHS[0]
 
 
+def _all_are_damaged(paths: Iterable[Path]) -> bool:
+    """Whether several of the files are JPEG, and no intact one is among them."""
+    jpegs = 0
+    for path in paths:
+        try:
+            content = _content(path)
+        except PictureError:
+            continue
+        if is_jpeg(content):
+            jpegs += 1
+            if find_damage(content) is None:
+                return False
+    return jpegs > 1
+
+
 def _decode(path: Path) -> NDArray[Any]:
+    return decode_picture(_content(path))
+
+
+def _content(path: Path) -> NDArray[np.uint8]:
     try:
-        content = np.fromfile(path, np.uint8)
+        return np.fromfile(path, np.uint8)
     except OSError as error:
         raise PictureError(error.strerror or "cannot be read") from error
-    return decode_picture(content)
 
 
 def decode_picture(content: NDArray[np.uint8]) -> NDArray[Any]:
@@ -99,6 +141,9 @@ def decode_picture(content: NDArray[np.uint8]) -> NDArray[Any]:
     advice = _advice_for_animation(content)
     if advice is not None:
         raise PictureError(f"it is an animation of several pictures; {advice}")
+    if has_several_pages(content):
+        raise PictureError("it has several pages; save each page as a file of its own")
+    content = with_plain_colours(content)
     image = _imdecode(content, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if image is not None and image.dtype in (np.uint8, np.uint16):
         return image

@@ -22,7 +22,7 @@ from svg_common.video.container import index_problem, is_joined, missing_bytes
 from svg_common.video.damage import DamageTracker
 from svg_common.video.file_end import FileEnd
 from svg_common.video.joins import JoinedPackets
-from svg_common.video.picture import PictureConverter
+from svg_common.video.picture import PictureConverter, conversion_not_supported
 from svg_common.video.stream import NoFilmError, count_pictures, film_stream
 from svg_common.video.timing import Clock, measure_timing
 
@@ -157,7 +157,8 @@ class VideoReader:
                 try:
                     image = converter.convert(frame)
                 except av.FFmpegError as error:
-                    damage.not_converted(str(error.strerror))
+                    note = damage.never_converted if conversion_not_supported(error) else damage.not_converted
+                    note(str(error.strerror))
                     continue
                 count += 1
                 yield VideoFrame(image, float(self._clock.time_of(frame)))
@@ -182,6 +183,9 @@ class VideoReader:
         if self._another_stream and self._read_to < _MOST * size:
             read = f"{self._read_to / size:.0%}"
             return f"from {read} of the file on, its film is another stream, which is not read; {could_be_read}"
+        if damage.not_supported:
+            left_out = f"{count_text(damage.left_out, 'frame')} left out"
+            return f"{damage.not_supported}: {left_out}; {could_be_read}; re-encode it in BT.709"
         if damage.reason:
             left_out = f"{count_text(damage.left_out, 'frame')} up to the next key frame left out"
             return f"part of it is damaged ({damage.reason}): {left_out}; {could_be_read}"

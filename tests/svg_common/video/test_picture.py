@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from svg_common.video.hdr import to_sdr
-from svg_common.video.reader import VideoReader
+from svg_common.video.reader import VideoError, VideoReader
 
 ODD = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "odd"
 WIDTH, HEIGHT = 96, 64
@@ -44,10 +44,13 @@ def write(
     bit_stream_filter: str | None = None,
     frame: Callable[[], av.VideoFrame] = lambda: av.VideoFrame.from_ndarray(quarters(), format="rgb24"),
     pictures: int = 8,
+    color_range: int | None = None,
 ) -> Path:
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=10, options=options or {})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, pixel_format
+        if color_range is not None:
+            stream.codec_context.color_range = color_range
         if aspect is not None:
             stream.codec_context.sample_aspect_ratio = aspect
         packets = [packet for _ in range(pictures) for packet in stream.encode(frame())] + list(stream.encode())
@@ -258,6 +261,38 @@ def _ramp(pixel_format: str, brightest: float) -> av.VideoFrame:
         row[: samples.size] = samples
         plane.update(np.tile(row, HEIGHT).tobytes())
     return frame
+
+
+@pytest.mark.parametrize("pixel_format", ["gray", "gray10le", "gray12le", "gray16le"])
+@pytest.mark.parametrize("limited", [True, False])
+def test_gray_of_limited_range_is_expanded(tmp_path, pixel_format, limited):
+    bits = {"gray": 8, "gray10le": 10, "gray12le": 12}.get(pixel_format, 16)
+    unit = 2 ** (bits - 8)
+    levels = np.array([0, 16, 125.5, 235, 2**bits / unit]) if limited else np.array([0, 64, 128, 192, 2**bits / unit])
+
+    def frame() -> av.VideoFrame:
+        gray = av.VideoFrame(WIDTH, HEIGHT, pixel_format)
+        row = np.zeros(gray.planes[0].line_size // (1 if bits == 8 else 2), np.uint8 if bits == 8 else np.uint16)
+        row[:WIDTH] = np.resize(np.minimum(levels * unit, 2**bits - 1), WIDTH)
+        gray.planes[0].update(np.tile(row, HEIGHT).tobytes())
+        return gray
+
+    path = write(tmp_path / "film.mkv", "ffv1", pixel_format, frame=frame, color_range=1 if limited else 2)
+    shown = images(path)[0][0, :5, 0]
+    np.testing.assert_allclose(shown, [0, 0, 127.5, 255, 255] if limited else [0, 64, 128, 192, 255], atol=1)
+
+
+def test_a_colour_space_that_cannot_be_converted_is_the_reason_not_damage(tmp_path):
+    def frame() -> av.VideoFrame:
+        picture = plain_yuv((200, 30, 30), 5, full_range=False)
+        picture.colorspace = 8
+        return picture
+
+    path = write(tmp_path / "film.mkv", options={"x264-params": "colormatrix=YCgCo:log-level=none"}, frame=frame)
+    expected = "its colour space, YCgCo, is not supported: 8 frames left out; 0 frames could be read; re-encode it in BT.709"
+    with pytest.raises(VideoError) as error:
+        images(path)
+    assert error.value.reason == expected
 
 
 @pytest.mark.skipif(not ODD.exists(), reason="the sample files are not here")

@@ -2,20 +2,84 @@
 
 from __future__ import annotations
 
+import struct
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from svg_common.video.picture_damage import find_damage
 from svg_common.video.picture_files import PictureError, PictureFiles
+from svg_common.video.tiff import has_several_pages
 
+FORMS = [("<", False), (">", False), ("<", True), (">", True)]  # of a TIFF: byte order, BigTIFF
 DEPTH12 = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "odd" / "depth12"
 
 
 def written(path: Path, image: np.ndarray) -> Path:
     assert cv2.imwrite(str(path), image)
     return path
+
+
+def texture(height: int = 240, width: int = 320) -> np.ndarray:
+    image = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8), (0, 0), 1.5)
+    return cv2.normalize(image, None, 0, 255, cv2.NORM_MINMAX)
+
+
+def encoded(suffix: str, image: np.ndarray, *options: int) -> bytes:
+    written, content = cv2.imencode(suffix, image, options)
+    assert written
+    return content.tobytes()
+
+
+def with_hole(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes(4096) + content[middle + 4096 :]
+
+
+def with_flipped_bytes(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes(value ^ 255 for value in content[middle : middle + 512]) + content[middle + 512 :]
+
+
+def too_early(content: bytes) -> bytes:
+    return content[:-200] + content[-2:]
+
+
+def saved(folder: Path, contents: list[bytes], suffix: str = ".jpg") -> list[Path]:
+    paths = [folder / f"{number:03}{suffix}" for number in range(len(contents))]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(content)
+    return paths
+
+
+def tiff(pages: list[dict[int, int]], order: str = "<", big: bool = False) -> bytes:
+    """A TIFF of pictures of one pixel, 200 200 200, with more tags per page."""
+    offset, count, size = ("Q", "Q", 8) if big else ("I", "H", 4)
+    start = b"II" if order == "<" else b"MM"
+    start += struct.pack(order + "HHHQ", 43, 8, 0, 16) if big else struct.pack(order + "HI", 42, 8)
+    content = start
+    for number, more in enumerate(pages):
+        samples = 4 if 338 in more else 3
+        tags = {256: 1, 257: 1, 258: 8, 259: 1, 262: 2, 273: 0, 277: samples, 278: 1, 279: samples, **more}
+        length = struct.calcsize("=" + count) + len(tags) * (4 + 2 * size) + size
+        data = len(content) + length
+        tags[258], tags[273] = data + 8, data
+        entries = b""
+        for tag, value in sorted(tags.items()):
+            values = samples if tag == 258 else 1
+            is_long = tag in (254, 273) or (tag == 258 and not (big and samples <= 4))
+            kind = 3 if tag == 258 or not is_long else 4
+            field = struct.pack(order + "4H", *[8] * samples, *[0] * (4 - samples)) if tag == 258 and big else b""
+            field = field or struct.pack(order + ("I" if is_long else "H"), value)
+            entries += struct.pack(order + "HH" + offset, tag, kind, values) + field.ljust(size, b"\0")
+        following = 0 if number == len(pages) - 1 else data + 16
+        content += struct.pack(order + count, len(tags)) + entries + struct.pack(order + offset, following)
+        content += bytes([200, 200, 200, 30] + [0] * 4) + struct.pack(order + "4H", 8, 8, 8, 8)
+    return content
 
 
 def ramp(brightest: float, dtype: type = np.uint16) -> np.ndarray:
@@ -119,3 +183,188 @@ def test_an_animation_is_refused_as_that_and_a_single_picture_of_its_kind_is_rea
     with pytest.raises(PictureError, match=f"it is an animation of several pictures; {advice}"):
         PictureFiles([animation]).read(animation)
     assert int(PictureFiles([single]).read(single).max()) == pytest.approx(60, abs=3)
+
+
+def test_a_damaged_jpeg_is_refused_and_the_others_of_its_folder_are_read(tmp_path):
+    whole = encoded(".jpg", texture())
+    contents = [whole, with_hole(whole), whole, with_flipped_bytes(whole), whole]
+    paths = saved(tmp_path, contents)
+    pictures = PictureFiles(paths)
+    for path in paths[::2]:
+        assert pictures.read(path).shape == (240, 320, 3)
+    with pytest.raises(PictureError, match="it is damaged: it has a hole of zeros"):
+        pictures.read(paths[1])
+    with pytest.raises(PictureError, match="it is damaged: it decodes with errors"):
+        pictures.read(paths[3])
+
+
+@pytest.mark.parametrize("kind", ["optimized", "progressive", "restart", "alone"])
+def test_a_damaged_jpeg_of_any_kind_is_refused(tmp_path, kind):
+    options = {
+        "optimized": (cv2.IMWRITE_JPEG_OPTIMIZE, 1), "progressive": (cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+        "restart": (cv2.IMWRITE_JPEG_RST_INTERVAL, 40),
+    }.get(kind, ())  # fmt: skip
+    whole = encoded(".jpg", texture(), *options)
+    paths = saved(tmp_path, [with_hole(whole)] if kind == "alone" else [with_hole(whole), whole])
+    with pytest.raises(PictureError, match="it is damaged"):  # also as the first one, before an intact one was read
+        PictureFiles(paths).read(paths[0])
+
+
+def test_jpegs_that_all_end_too_early_are_the_habit_of_their_camera(tmp_path):
+    paths = saved(tmp_path, [too_early(encoded(".jpg", texture()))] * 12)
+    pictures = PictureFiles(paths)
+    assert all(pictures.read(path).shape == (240, 320, 3) for path in paths)
+
+
+def test_damage_at_equal_distances_is_not_taken_for_a_habit(tmp_path):
+    whole = encoded(".jpg", texture())
+    paths = saved(tmp_path, [whole if number % 5 else with_hole(whole) for number in range(45)])
+    with pytest.raises(PictureError, match="it is damaged"):
+        PictureFiles(paths).read(paths[0])
+
+
+def test_a_tiff_whose_numbers_point_anywhere_ends_in_no_other_error(tmp_path):
+    rng = np.random.default_rng(0)
+    for order, big in FORMS:
+        whole = tiff([{338: 2}, {254: 1}], order, big)
+        for _ in range(40):
+            content = bytearray(whole)
+            start = int(rng.integers(4, len(content) - 8))
+            content[start : start + 8] = rng.bytes(8)
+            path = saved(tmp_path, [bytes(content)], ".tif")[0]
+            with suppress(PictureError):
+                PictureFiles([path]).read(path)
+
+
+PLAIN = np.zeros((1080, 1920, 3), np.uint8)
+WHOLE = {
+    "plain": lambda: encoded(".jpg", PLAIN),
+    "plain, optimized": lambda: encoded(".jpg", PLAIN, cv2.IMWRITE_JPEG_OPTIMIZE, 1),
+    "plain, progressive": lambda: encoded(".jpg", PLAIN, cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+    "gray": lambda: encoded(".jpg", texture()[..., 0]),
+    "gray, plain, optimized": lambda: encoded(".jpg", PLAIN[..., 0], cv2.IMWRITE_JPEG_OPTIMIZE, 1),
+    "4:4:4": lambda: encoded(".jpg", texture(), cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
+    "more after its end": lambda: encoded(".jpg", texture()) + bytes(5000),
+    "two pictures": lambda: 2 * encoded(".jpg", texture()),
+    "zeros in a note": lambda: b"\xff\xd8\xff\xed\x20\x00" + bytes(8190) + encoded(".jpg", texture())[2:],
+    "broken EXIF": lambda: b"\xff\xd8\xff\xe1\x00\x20Exif\0\0II*\0" + bytes(range(200, 220)) + encoded(".jpg", texture())[2:],
+    "zeros before its end": lambda: encoded(".jpg", texture())[:-2] + bytes(5000) + b"\xff\xd9",
+    "zeros for its end": lambda: encoded(".jpg", texture())[:-2] + bytes(5000),
+    "filled up": lambda: encoded(".jpg", texture()).replace(b"\xff\xdb", b"\xff\xff\xff\xdb"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_odd_jpegs_are_not_damaged(tmp_path, kind):
+    path = saved(tmp_path, [WHOLE[kind]()])[0]
+    assert PictureFiles([path]).read(path).ndim == 3
+
+
+@pytest.mark.parametrize("end", [b"\xff\xd9", b"\0\0"])
+def test_a_jpeg_whose_second_half_is_zeros_is_refused(tmp_path, end):
+    whole = encoded(".jpg", texture())  # so rich that the zeros are more blocks than were lost
+    half = len(whole) // 2
+    path = saved(tmp_path, [whole[:half] + bytes(len(whole) - half - 2) + end])[0]
+    with pytest.raises(PictureError, match="it is damaged"):
+        PictureFiles([path]).read(path)
+
+
+def test_a_jpeg_too_large_for_ffmpeg_is_not_damaged():
+    gray = encoded(".jpg", np.zeros((16, 16), np.uint8))
+    assert find_damage(np.frombuffer(gray.replace(b"\x08\0\x10\0\x10", struct.pack(">BHH", 8, 4200, 65000)), np.uint8)) is None
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "RGB"])
+@pytest.mark.parametrize("options", [{"progressive": True}, {"optimize": True}, {"keep_rgb": True}, {"restart_marker_rows": 1}])
+def test_jpegs_of_other_programs_are_not_damaged(tmp_path, mode, options):
+    image = pytest.importorskip("PIL.Image")
+    path = tmp_path / "picture.jpg"
+    image.fromarray(texture(117, 203)).convert(mode).save(path, **options)
+    assert PictureFiles([path]).read(path).shape == (117, 203, 3)
+
+
+def test_a_webp_with_a_hole_is_refused_and_a_plain_one_is_read(tmp_path):
+    lossy = (cv2.IMWRITE_WEBP_QUALITY, 90)
+    contents = [encoded(".webp", PLAIN, *lossy), encoded(".webp", PLAIN), encoded(".webp", texture(), *lossy)]
+    paths = saved(tmp_path, [*contents, with_hole(contents[-1])], ".webp")
+    pictures = PictureFiles(paths)
+    for path in paths[:3]:
+        assert pictures.read(path).ndim == 3
+    with pytest.raises(PictureError, match="it is damaged: it has a hole of zeros"):
+        pictures.read(paths[3])
+
+
+@pytest.mark.parametrize("area", ["night", "beside noise"])
+@pytest.mark.parametrize("method", [0, 2, 4])
+@pytest.mark.parametrize("quality", [60, 90, 100])
+def test_a_plain_webp_of_a_fast_encoder_is_read(tmp_path, area, method, quality):
+    image = pytest.importorskip("PIL.Image")
+    picture = np.zeros((480, 640, 3), np.uint8)
+    if area == "night":
+        cv2.putText(picture, "12:34:56", (20, 40), 0, 1, (255, 255, 255), 2)
+    else:
+        picture[:240] = np.random.default_rng(0).integers(0, 60, (240, 640, 3))
+    path = tmp_path / "picture.webp"
+    image.fromarray(picture).save(path, quality=quality, method=method)
+    assert PictureFiles([path]).read(path).shape == (480, 640, 3)
+
+
+def test_the_habit_of_jpegs_does_not_excuse_a_damaged_webp(tmp_path):
+    webp = with_hole(encoded(".webp", texture(), cv2.IMWRITE_WEBP_QUALITY, 90))
+    paths = saved(tmp_path, [*[too_early(encoded(".jpg", texture()))] * 3, webp])
+    pictures = PictureFiles(paths)
+    for path in paths[:3]:
+        assert pictures.read(path).shape == (240, 320, 3)
+    with pytest.raises(PictureError, match="it is damaged: it has a hole of zeros"):
+        pictures.read(paths[3])
+
+
+@pytest.mark.parametrize(("order", "big"), FORMS)
+def test_a_tiff_of_several_pages_is_refused_and_thumbnails_and_masks_are_not_pages(tmp_path, order, big):
+    pages, thumbnails = saved(
+        tmp_path, [tiff([{}, {}], order, big), tiff([{}, {254: 1}, {254: 4}, {255: 2}], order, big)], ".tif"
+    )
+    with pytest.raises(PictureError, match="it has several pages; save each page as a file of its own"):
+        PictureFiles([pages]).read(pages)
+    assert PictureFiles([thumbnails]).read(thumbnails).tolist() == [[[200, 200, 200]]]
+
+
+def test_a_tiff_of_opencv_with_several_pages_is_refused(tmp_path):
+    path = tmp_path / "stack.tif"
+    assert cv2.imwritemulti(str(path), [texture(16, 16)] * 3)
+    with pytest.raises(PictureError, match="it has several pages"):
+        PictureFiles([path]).read(path)
+
+
+@pytest.mark.parametrize("cut", [8, 12, 17, 60, 130])
+def test_a_broken_tiff_is_not_readable(tmp_path, cut):
+    path = saved(tmp_path, [tiff([{}])[:cut]], ".tif")[0]
+    with pytest.raises(PictureError, match="not a readable image"):
+        PictureFiles([path]).read(path)
+
+
+@pytest.mark.parametrize(("order", "big"), FORMS)
+@pytest.mark.parametrize("transparency", [0, 1, 2])
+def test_the_colours_of_a_tiff_are_not_darkened_by_its_transparency(tmp_path, order, big, transparency):
+    path = saved(tmp_path, [tiff([{338: transparency}], order, big)], ".tif")[0]
+    assert PictureFiles([path]).read(path).tolist() == [[[200, 200, 200]]]
+
+
+def test_a_tiff_whose_large_directories_overlap_is_soon_read():
+    entry = struct.pack("<HHIHH", 254, 4, 1, 1, 0xFFFF)  # reduced; the last field is the next directory's count of entries
+    content = b"II*\0" + struct.pack("<IH", 8, 0xFFFF) + 0xFFFF * entry
+    for number in range(1, 100):
+        content += struct.pack("<IIHH", 8 + 12 * number, 1, 1, 0xFFFF)
+    start = time.process_time()
+    assert not has_several_pages(np.frombuffer(content + bytes(12), np.uint8))
+    assert time.process_time() - start < 1
+
+
+def test_a_tiff_with_a_long_chain_of_directories_is_soon_read():
+    step = struct.Struct("<HHHIII")  # one entry: reduced
+    count = 300_000
+    content = b"II*\0" + struct.pack("<I", 8)
+    content += b"".join(step.pack(1, 254, 4, 1, 1, 8 + step.size * number) for number in range(1, count + 1))
+    start = time.process_time()
+    assert not has_several_pages(np.frombuffer(content, np.uint8))
+    assert time.process_time() - start < 0.2
