@@ -131,7 +131,8 @@ class MqttPublisher:
     def close(self) -> None:
         """Say that nobody watches any more."""
         with self._lock:
-            connected, self._connected = self._connected, False  # so that nothing says `online` again
+            connected = self._connected
+            self._connected = False  # so that nothing says `online` again
             goodbye = self._publish(self._topic("availability"), "offline") if connected else None
         if self._again is not None:
             self._again.cancel()
@@ -289,7 +290,8 @@ class MqttPublisher:
         """Set the protocol of the next attempt. Paho has no public way, but does the same itself, from 3.1.1 to 3.1."""
         from paho.mqtt.enums import MQTTProtocolVersion
 
-        self._step, self._next = self._next, 0
+        self._step = self._next
+        self._next = 0
         self._client._protocol = MQTTProtocolVersion(_LEVELS[self._step])
 
     def _why_lost(self, reason: Any, said: bool) -> str:
