@@ -27,6 +27,7 @@ from svg_runtime.live.alarms.mqtt import MqttPublisher, check_broker
 from svg_runtime.live.alarms.outlet import Outlet
 from svg_runtime.live.alarms.worker import NotDeliveredError
 from svg_runtime.live.events import EventLog
+from tests.command_runner import wait_until
 from tests.svg_common.test_folder_lock import held_by_another_process
 from tests.svg_runtime.live.alarms.test_archive import record
 
@@ -120,28 +121,21 @@ def listen(broker) -> Iterator[Callable[[], Listener]]:
         listener.close()
 
 
-def wait_for(condition: Callable[[], object], timeout_s: float = 15.0) -> None:
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.02)
-
-
 @needs_broker
 def test_an_alarm_is_retained_with_its_record_and_the_end_is_said(broker, listen):
     listener, events = listen(), EventLog()
     outlet = Outlet(MqttPublisher(broker.url, "gate camera", events), events)
-    wait_for(lambda: listener.values("home/gate/alarm") == ["OFF"])
+    wait_until(lambda: listener.values("home/gate/alarm") == ["OFF"])
     outlet.put(record(1, phase="started"))
-    wait_for(lambda: listener.values("home/gate/alarm") == ["OFF", "ON"])
+    wait_until(lambda: listener.values("home/gate/alarm") == ["OFF", "ON"])
     late = listen()  # such as Home Assistant after a restart
-    wait_for(lambda: len(late.messages) == 4)
+    wait_until(lambda: len(late.messages) == 4)
     assert late.values("home/gate/availability") == ["online"]
     assert late.values("home/gate/alarm") == ["ON"]
     assert late.values("home/gate/event") == [record(1, phase="started").to_json()]
     outlet.put(record(1))
     outlet.close(10)
-    wait_for(lambda: listener.values("home/gate/availability") == ["online", "offline"])
+    wait_until(lambda: listener.values("home/gate/availability") == ["online", "offline"])
     assert listener.values("home/gate/alarm") == ["OFF", "ON", "OFF"]
     assert outlet.summary() == {"sent": 2, "refused": 0, "stopped": 0, "dropped": 0}
     assert not events.counts
@@ -152,26 +146,26 @@ def test_the_alarm_stays_on_while_a_newer_one_goes_on(broker, listen):
     """The end of the first is told when its clip is complete; the second has begun meanwhile."""
     listener, events = listen(), EventLog()
     outlet = Outlet(MqttPublisher(broker.url, "gate camera", events), events)
-    wait_for(lambda: listener.values("home/gate/alarm") == ["OFF"])
+    wait_until(lambda: listener.values("home/gate/alarm") == ["OFF"])
     second = record(2, phase="started")
     for each in (record(1, phase="started"), second, record(1)):
         outlet.put(each)
-    wait_for(lambda: outlet.summary()["sent"] == 3)
-    wait_for(lambda: record(1).to_json() in listener.values("home/gate/event"))
+    wait_until(lambda: outlet.summary()["sent"] == 3)
+    wait_until(lambda: record(1).to_json() in listener.values("home/gate/event"))
     late = listen()
-    wait_for(lambda: len(late.messages) == 4)
+    wait_until(lambda: len(late.messages) == 4)
     assert late.values("home/gate/alarm") == ["ON"]
     assert late.values("home/gate/event") == [second.to_json()]
     assert listener.values("home/gate/alarm").count("OFF") == 1  # before any alarm
     broker.stop()
-    wait_for(lambda: events.counts["mqtt_lost"])
+    wait_until(lambda: events.counts["mqtt_lost"])
     broker.start()  # it has forgotten everything
     back = listen()
-    wait_for(lambda: back.values("home/gate/event") == [second.to_json()])
-    wait_for(lambda: back.values("home/gate/alarm") == ["ON"])
+    wait_until(lambda: back.values("home/gate/event") == [second.to_json()])
+    wait_until(lambda: back.values("home/gate/alarm") == ["ON"])
     outlet.put(record(2))
     outlet.close(10)
-    wait_for(lambda: back.values("home/gate/alarm")[-1] == "OFF")
+    wait_until(lambda: back.values("home/gate/alarm")[-1] == "OFF")
     assert back.values("home/gate/alarm").count("OFF") == 1
 
 
@@ -180,7 +174,7 @@ def test_home_assistant_finds_the_camera(broker, listen):
     events = EventLog()
     outlet = Outlet(MqttPublisher(broker.url, "gate camera", events), events)
     listener = listen()
-    wait_for(lambda: listener.values(DISCOVERY))
+    wait_until(lambda: listener.values(DISCOVERY))
     outlet.close(5)
     config = json.loads(listener.values(DISCOVERY)[0])
     assert config["unique_id"] == f"{NODE}_alarm"
@@ -227,18 +221,18 @@ def test_alarms_wait_for_a_broker_that_is_away(broker, listen):
     events = EventLog()
     outlet = Outlet(MqttPublisher(broker.url, "gate camera", events), events)
     outlet.put(record(1))
-    wait_for(lambda: outlet.summary()["sent"] == 1)
+    wait_until(lambda: outlet.summary()["sent"] == 1)
     broker.stop()
-    wait_for(lambda: events.counts["mqtt_lost"])
+    wait_until(lambda: events.counts["mqtt_lost"])
     start = time.monotonic()
     for sequence in (2, 3):
         outlet.put(record(sequence))
     assert time.monotonic() - start < 0.1  # no frame waits
-    wait_for(lambda: events.counts["mqtt_failed"])
+    wait_until(lambda: events.counts["mqtt_failed"])
     broker.start()
     listener = listen()
-    wait_for(lambda: outlet.summary()["sent"] == 3)
-    wait_for(lambda: record(3).to_json() in listener.values("home/gate/event"))
+    wait_until(lambda: outlet.summary()["sent"] == 3)
+    wait_until(lambda: record(3).to_json() in listener.values("home/gate/event"))
     assert record(2).to_json() in listener.values("home/gate/event")
     assert "online" in listener.values("home/gate/availability")
     outlet.close(5)
@@ -255,10 +249,10 @@ def test_a_second_run_that_is_refused_says_nothing_to_the_broker(broker, listen,
     listener, events = listen(), EventLog()
     place = tmp_path / "place"
     outlets = [Outlet(MqttPublisher(broker.url, "digits", events, name), events) for name in names]
-    wait_for(lambda: [payload for _, payload in listener.messages].count("OFF") == len(names))
+    wait_until(lambda: [payload for _, payload in listener.messages].count("OFF") == len(names))
     for outlet in outlets:
         outlet.put(record(1, phase="started"))
-    wait_for(lambda: [payload for _, payload in listener.messages].count("ON") == len(names))
+    wait_until(lambda: [payload for _, payload in listener.messages].count("ON") == len(names))
     held = place if names[-1] is None or option in ("--events", "--record") else place / names[-1]
     held.parent.mkdir(exist_ok=True)
     named = held
@@ -289,10 +283,10 @@ def test_the_last_will_tells_that_the_process_was_killed(broker, listen):
         "time.sleep(60)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code, broker.url])
-    wait_for(lambda: listener.values("home/gate/availability") == ["online"], 60)
+    wait_until(lambda: listener.values("home/gate/availability") == ["online"], 60)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    wait_for(lambda: listener.values("home/gate/availability") == ["online", "offline"])
+    wait_until(lambda: listener.values("home/gate/availability") == ["online", "offline"])
 
 
 @needs_broker
@@ -300,7 +294,7 @@ def test_a_wrong_password_is_reported_without_it(broker):
     events = EventLog()
     outlet = Outlet(MqttPublisher(broker.url.replace("pass%2Fword", "wrong"), "gate", events), events)
     outlet.put(record(1))
-    wait_for(lambda: events.counts["mqtt_refused"])
+    wait_until(lambda: events.counts["mqtt_refused"])
     outlet.close(0.2)
     assert outlet.summary() == {"sent": 0, "refused": 0, "stopped": 0, "dropped": 1}
     assert events.counts["mqtt_dropped"] == 1
@@ -327,7 +321,7 @@ def test_a_broker_that_is_away_is_said_once_and_so_is_its_return(broker, monkeyp
     publisher = MqttPublisher(broker.url, "gate", events)
     time.sleep(1)  # several attempts
     broker.start()
-    wait_for(lambda: events.counts["mqtt_connected"])
+    wait_until(lambda: events.counts["mqtt_connected"])
     publisher.close()
     shown = f"mqtt://127.0.0.1:{broker.port}"
     assert events.messages == [f"mqtt: cannot connect to {shown}: Connection refused", f"mqtt: connected to {shown}"]
@@ -337,9 +331,9 @@ def test_a_broker_that_is_away_is_said_once_and_so_is_its_return(broker, monkeyp
 def test_a_broker_that_closes_the_connection_is_said_to(broker, listen):
     listener, events = listen(), EventLog()
     publisher = MqttPublisher(broker.url, "gate", events)
-    wait_for(lambda: listener.values("home/gate/availability") == ["online"])
+    wait_until(lambda: listener.values("home/gate/availability") == ["online"])
     broker.stop()
-    wait_for(lambda: events.counts["mqtt_lost"])
+    wait_until(lambda: events.counts["mqtt_lost"])
     publisher.close()
     lost = f"mqtt: the connection to mqtt://127.0.0.1:{broker.port} was lost: the broker closed it"
     assert events.messages[0] == lost
@@ -382,10 +376,10 @@ class CutLine:
 def test_the_will_of_a_connection_that_the_broker_still_holds_does_not_come_after_the_next(broker, listen):
     listener, line, events = listen(), CutLine(broker), EventLog()
     publisher = MqttPublisher(line.url, "gate", events)
-    wait_for(lambda: listener.values("home/gate/availability") == ["online"])
+    wait_until(lambda: listener.values("home/gate/availability") == ["online"])
     line.cut()
-    wait_for(lambda: events.counts["mqtt_connected"])
-    wait_for(lambda: listener.values("home/gate/availability")[:3] == ["online", "offline", "online"])
+    wait_until(lambda: events.counts["mqtt_connected"])
+    wait_until(lambda: listener.values("home/gate/availability")[:3] == ["online", "offline", "online"])
     publisher.close()
     line.close()
 
@@ -396,9 +390,9 @@ def test_what_a_killed_run_left_is_cleared_before_it_is_valid_again(broker, list
     listener = listen()
     for name, payload in (("alarm", "ON"), ("availability", "offline")):  # the last will
         listener.publish(f"home/gate/{name}", payload)
-    wait_for(lambda: len(listener.messages) == 2)
+    wait_until(lambda: len(listener.messages) == 2)
     publisher = MqttPublisher(broker.url, "gate", EventLog())
-    wait_for(lambda: "online" in listener.values("home/gate/availability"))
+    wait_until(lambda: "online" in listener.values("home/gate/availability"))
     started = [message for message in listener.messages[2:] if not message[0].startswith("homeassistant/")]
     assert started == [("home/gate/alarm", "OFF"), ("home/gate/availability", "online")]
     assert listener.messages[2][0] == DISCOVERY
@@ -415,15 +409,15 @@ def test_a_broker_with_an_access_list_refuses_alarms_and_they_count_as_refused(t
     events = EventLog()
     outlet = Outlet(MqttPublisher(broker.url, "gate", events), events)
     shown = f"mqtt://127.0.0.1:{broker.port} refuses messages to"
-    wait_for(lambda: events.counts["mqtt_refused"] == 2)
+    wait_until(lambda: events.counts["mqtt_refused"] == 2)
     outlet.put(record(1))
-    wait_for(lambda: outlet.summary()["refused"] == 1)
+    wait_until(lambda: outlet.summary()["refused"] == 1)
     broker.stop()
-    wait_for(lambda: events.counts["mqtt_lost"])
+    wait_until(lambda: events.counts["mqtt_lost"])
     broker.start()
-    wait_for(lambda: events.counts["mqtt_connected"])
+    wait_until(lambda: events.counts["mqtt_connected"])
     outlet.put(record(2))
-    wait_for(lambda: outlet.summary()["refused"] == 2)
+    wait_until(lambda: outlet.summary()["refused"] == 2)
     outlet.close(5)
     broker.stop()
     assert outlet.summary() == {"sent": 0, "refused": 2, "stopped": 0, "dropped": 0}
@@ -444,247 +438,17 @@ def test_an_access_list_that_allows_the_alarms_alone_costs_none(tmp_path):
     events = EventLog()
     outlet = Outlet(MqttPublisher(broker.url, "gate", events), events)
     outlet.put(record(1))
-    wait_for(lambda: outlet.summary()["sent"] == 1)
+    wait_until(lambda: outlet.summary()["sent"] == 1)
     outlet.close(5)
     broker.stop()
     refused = f"mqtt: mqtt://127.0.0.1:{broker.port} refuses messages to homeassistant/#: Not authorized"
     assert [message for message in events.messages if "refuses" in message] == [refused]
 
 
-class FakeBroker:
-    """Acknowledges what is published with `reasons`, one after another, then with success, or as 3.1.1 does.
-
-    Args:
-        level: the highest protocol level.
-        refusal: answer to a higher one.
-        reasons: of MQTT 5, of messages to `refused`.
-        refused: what the topic ends with.
-        closes: connections that are closed at first.
-        limit: bytes of a message, of MQTT 5.
-    """
-
-    def __init__(
-        self,
-        level: int,
-        refusal: bytes = b"",
-        reasons: tuple[int, ...] = (),
-        refused: bytes = b"/alarm",
-        closes: int = 0,
-        limit: int | None = None,
-    ) -> None:
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self._level = level
-        self._refusal = refusal
-        self._reasons = list(reasons)
-        self._refused = refused
-        self._closes = closes
-        self._properties = b"" if limit is None else b"\x27" + limit.to_bytes(4, "big")
-        self.url = f"mqtt://127.0.0.1:{self._server.getsockname()[1]}/gate"
-        self.connects: list[int] = []  # protocol level of each
-        self.topics: list[bytes] = []  # of what was published
-        self.payloads: list[bytes] = []  # of the same
-        self.silent = False  # acknowledges nothing
-        self.connection: socket.socket | None = None
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.close()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                self.connection, _ = self._server.accept()
-            except OSError:  # the end of the test
-                return
-            with self.connection, suppress(OSError):
-                self._converse(self.connection)
-
-    def _converse(self, connection: socket.socket) -> None:
-        stream = connection.makefile("rb")
-        while header := stream.read(1):
-            length = shift = 0
-            while (byte := stream.read(1)[0]) & 128:
-                length += (byte & 127) << shift
-                shift += 7
-            body = stream.read(length + (byte << shift))
-            if header[0] == 0x10:
-                self.connects.append(body[6])
-                if len(self.connects) <= self._closes:
-                    return
-                if body[6] > self._level:
-                    connection.sendall(self._refusal)
-                    return
-                connack = bytes([0, 0, len(self._properties)]) + self._properties if body[6] == 5 else bytes(2)
-                connection.sendall(bytes([0x20, len(connack)]) + connack)
-            elif header[0] >> 4 == 3:
-                size = int.from_bytes(body[:2], "big")
-                topic, number = body[2 : 2 + size], body[2 + size : 4 + size]
-                self.topics.append(topic)
-                self.payloads.append(body[4 + size + (self.connects[-1] == 5) :])
-                if self.silent:
-                    continue
-                reason = self._reasons.pop(0) if topic.endswith(self._refused) and self._reasons else 0
-                connection.sendall(b"\x40\x03" + number + bytes([reason]) if self.connects[-1] == 5 else b"\x40\x02" + number)
-            elif header[0] >> 4 == 14:
-                return
-
-
-@pytest.mark.parametrize(
-    ("refusal", "levels"),
-    [
-        (b"\x20\x02\x00\x01", [5, 4]),
-        (b"\x20\x03\x00\x84\x00", [5, 4]),
-        (b"", [5, 4, 5, 4]),  # it could be a proxy whose broker is starting
-        (b"\x20\x02\x00\x00", [5, 4, 5, 4]),  # a broker that takes no notice of the level
-        (b"\x20\x02\x00\x02", [5, 4, 5, 4]),
-        (b"\x20\x02\x00\x05", [5, 4, 5, 4]),
-    ],
-)
-def test_a_broker_without_mqtt_5_is_spoken_to_in_3_1_1(refusal, levels, monkeypatch):
-    monkeypatch.setattr(mqtt_module, "_RECONNECT_S", (0.05, 0.05))
-    broker, events = FakeBroker(4, refusal), EventLog()
-    outlet = Outlet(MqttPublisher(broker.url, "gate", events), events)
-    outlet.put(record(1))
-    wait_for(lambda: outlet.summary()["sent"] == 1)
-    assert broker.connects == levels
-    assert set(events.counts) <= {"mqtt_failed", "mqtt_back"}  # the alarm waited for the second attempt
-    broker.connection.shutdown(socket.SHUT_RDWR)
-    wait_for(lambda: events.counts["mqtt_connected"])
-    assert broker.connects == levels * 2  # it may have been replaced
-    outlet.put(record(2))
-    wait_for(lambda: outlet.summary()["sent"] == 2)
-    outlet.close(5)
-    broker.close()
-
-
-@pytest.mark.parametrize("closes", [1, 2, 3, 4, 5])
-def test_a_broker_that_is_starting_behind_a_proxy_is_not_taken_for_an_old_one(closes, monkeypatch):
-    monkeypatch.setattr(mqtt_module, "_RECONNECT_S", (0.05, 0.05))
-    broker, events = FakeBroker(5, closes=closes), EventLog()
-    publisher = MqttPublisher(broker.url, "gate", events)
-    wait_for(lambda: b"gate/availability" in broker.topics)
-    publisher.close()
-    broker.close()
-    assert broker.connects[-1] == 5
-    assert len(broker.connects) <= closes + 2
-    assert "mqtt_lost" not in events.counts
-
-
-def test_a_refusal_at_a_level_that_was_guessed_does_not_keep_it(monkeypatch):
-    monkeypatch.setattr(mqtt_module, "_RECONNECT_S", (0.05, 0.05))
-    broker, events = FakeBroker(3, b"\x20\x02\x00\x03", closes=1), EventLog()  # server unavailable
-    publisher = MqttPublisher(broker.url, "gate", events)
-    wait_for(lambda: len(broker.connects) >= 2)
-    broker._level = 5
-    wait_for(lambda: b"gate/availability" in broker.topics)
-    publisher.close()
-    broker.close()
-    assert broker.connects[:2] == [5, 4]
-    assert broker.connects[-1] == 5
-
-
-@pytest.mark.parametrize(
-    ("code", "reason"), [(0x8B, "Server shutting down"), (0, "Normal disconnection"), (0x80, "Unspecified error")]
-)
-def test_why_a_broker_ends_the_connection_is_said(code, reason):
-    broker, events = FakeBroker(5), EventLog()
-    publisher = MqttPublisher(broker.url, "gate", events)
-    wait_for(publisher._client.is_connected)
-    broker.connection.sendall(bytes([0xE0, 6, code, 4, 0x1F, 0, 1]) + b"x")  # DISCONNECT with a text
-    wait_for(lambda: events.counts["mqtt_lost"])
-    publisher.close()
-    broker.close()
-    assert events.messages[0].endswith(f"was lost: {reason}")
-
-
-def test_a_message_that_is_refused_for_now_is_sent_again():
-    broker, events = FakeBroker(5, reasons=(0, 0x97)), EventLog()
-    outlet = Outlet(MqttPublisher(broker.url, "gate", events), events)
-    wait_for(lambda: b"gate/availability" in broker.topics)
-    outlet.put(record(1))
-    wait_for(lambda: outlet.summary()["sent"] == 1)
-    outlet.close(5)
-    broker.close()
-    assert outlet.summary()["refused"] == 0
-    assert any("refuses messages to PREFIX/alarm: Quota exceeded; alarms wait" in message for message in events.messages)
-
-
-def test_an_error_in_a_callback_is_not_taken_for_one_of_the_connection():
-    publisher = MqttPublisher("mqtt://127.0.0.1:1", "gate", EventLog())
-    publisher.close()
-    for text, noted in (("Caught exception in on_connect: full", False), ("failed to receive on socket: full", True)):
-        publisher._error = None
-        try:
-            raise OSError("full")
-        except OSError:  # where paho logs
-            publisher._on_log(None, None, 0, text)
-        assert (publisher._error is not None) == noted
-
-
-def test_what_of_the_greeting_is_refused_for_now_is_said_again_and_reported_once(monkeypatch):
-    monkeypatch.setattr(mqtt_module, "_AGAIN_S", 0.3)
-    broker, events = FakeBroker(5, reasons=(0x97, 0x97, 0, 0x97), refused=b"/availability"), EventLog()
-    publisher = MqttPublisher(broker.url, "gate", events)
-    wait_for(lambda: broker.topics.count(b"gate/availability") == 2)
-    publisher.send(record(1, phase="started"))
-    wait_for(lambda: broker.topics.count(b"gate/availability") == 3)
-    assert broker.payloads[-2:] == [b"ON", b"online"]  # what is so now
-    time.sleep(0.5)
-    assert broker.topics.count(b"gate/availability") == 3  # it was accepted
-    assert events.counts["mqtt_refused"] == 1
-    broker.connection.shutdown(socket.SHUT_RDWR)
-    wait_for(lambda: events.counts["mqtt_refused"] == 2)  # hours later, say
-    publisher.close()
-    broker.close()
-
-
-def test_a_message_larger_than_the_broker_takes_is_refused_and_does_not_end_the_connection():
-    limit = len(record(1).to_json()) + 200
-    broker, events = FakeBroker(5, limit=limit), EventLog()
-    outlet = Outlet(MqttPublisher(broker.url, "gate", events), events)
-    wait_for(lambda: b"gate/availability" in broker.topics)
-    outlet.put(record(1).model_copy(update={"source": "x" * 1000}))
-    outlet.put(record(2))
-    wait_for(lambda: outlet.summary() == {"sent": 1, "refused": 1, "stopped": 0, "dropped": 0})
-    assert broker.payloads[-1] == b"OFF"
-    assert broker.topics.count(b"gate/event") == 1
-    outlet.put(record(3).model_copy(update={"source": "x" * 1000}))
-    wait_for(lambda: outlet.summary()["refused"] == 2)
-    broker.connection.shutdown(socket.SHUT_RDWR)
-    wait_for(lambda: broker.topics.count(b"gate/availability") == 2)
-    assert broker.topics.count(b"gate/event") == 1
-    outlet.close(5)
-    broker.close()
-    said = f"refuses messages to PREFIX/event: larger than its limit of {limit} bytes"
-    assert sum(said in message for message in events.messages) == 3  # two alarms and the greeting
-
-
-def test_what_a_lost_connection_left_unacknowledged_is_not_sent_after_the_next_greeting(monkeypatch):
-    """It would fill the queue of paho, whose end is what says that the camera is there, and say what is no longer so."""
-    monkeypatch.setattr(mqtt_module, "_ACKNOWLEDGE_S", 0.02)
-    broker, events = FakeBroker(5), EventLog()
-    publisher = MqttPublisher(broker.url, "gate", events)
-    wait_for(lambda: b"gate/availability" in broker.topics)
-    broker.silent = True
-    for sequence in range(1, 10):
-        with pytest.raises(NotDeliveredError):
-            publisher.send(record(sequence, phase="started"))
-    wait_for(lambda: len(broker.topics) == 3 + 18)
-    broker.silent = False
-    broker.topics.clear()
-    broker.connection.shutdown(socket.SHUT_RDWR)
-    wait_for(lambda: b"gate/availability" in broker.topics)
-    time.sleep(0.3)
-    assert [topic.rpartition(b"/")[2] for topic in broker.topics] == [b"config", b"event", b"alarm", b"availability"]
-    assert json.loads(broker.payloads[-3])["sequence"] == 9
-    publisher.close()
-    broker.close()
-
-
 def why_it_cannot_connect(url: str) -> str:
     events = EventLog()
     publisher = MqttPublisher(url, "gate", events)
-    wait_for(lambda: events.counts["mqtt_unreachable"])
+    wait_until(lambda: events.counts["mqtt_unreachable"])
     publisher.close()
     return events.messages[0]
 
@@ -798,7 +562,7 @@ def test_a_broker_that_acknowledges_nothing_does_not_break_the_end(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=_accept_and_be_silent, args=(server,), daemon=True).start()
         publisher = MqttPublisher(f"mqtt://127.0.0.1:{server.getsockname()[1]}", "gate", events)
-        wait_for(publisher._client.is_connected)
+        wait_until(publisher._client.is_connected)
         for sequence in range(1, 15):  # until the queue of paho is full
             with pytest.raises(NotDeliveredError):
                 publisher.send(record(sequence))
