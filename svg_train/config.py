@@ -40,6 +40,7 @@ DATA_OF_OPTION: dict[str, tuple[str, ...]] = {
     "flip": ("video",),
     "brightness": ("video",),
     "playback": ("video",),
+    "camera_motion": ("video",),
     "moving": ("video",),
     "balanced": ("video",),
     "cache": ("smmnist", "video", "kth", "bair"),
@@ -97,6 +98,9 @@ class DataConfig(Frozen):
     )
     playback: tuple[float, float] = Field(
         (1.0, 1.0), description="Slowest and fastest random playback of training sequences; 2: twice as fast (video)."
+    )
+    camera_motion: float = Field(
+        0.0, ge=0, le=1, description="Share of training sequences that are shown as by a camera that pans or zooms (video)."
     )
     moving: int = Field(
         1,

@@ -16,7 +16,8 @@ from svg_train.data import SequenceDataset, open_data
 from svg_train.data.as_trained import settings_as_trained
 
 _USER_SETTINGS = ("root", "cache")  # where the files are; a protocol fixes all others
-_TRAINING_ONLY = ("flip", "brightness", "playback", "moving", "balanced")  # held-out sequences stay as they are
+# Held-out sequences stay as they are.
+_TRAINING_ONLY = ("flip", "brightness", "playback", "camera_motion", "moving", "balanced")
 
 
 def open_held_out(info: ModelInfo, given: Mapping[str, Any], protocol: Protocol | None, horizon: int) -> SequenceDataset:

@@ -1,4 +1,4 @@
-"""Random views of training sequences: crops at several scales, mirrored, lighter or darker, faster or slower."""
+"""Random views of training sequences: which are drawn, and how fast they play."""
 
 from __future__ import annotations
 
@@ -11,49 +11,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from svg_common.frames import fit_frame
 from svg_train.config import DataConfig
 from svg_train.data import Frames, Split
 from svg_train.data.frame_cache import FrameShape
 from svg_train.data.video_clips import Clip, ClipSequences
 from svg_train.data.video_sampling import Indices
+from svg_train.data.view import CameraPath, View
 
 _SEQUENCES = 1_000_000  # each index is a different view, as in the built-in digits
 _STREAM, _NUMBER_STREAM = 3, 4
-
-
-@dataclass(frozen=True)
-class View:
-    """One way to look at a sequence, the same for all of its frames.
-
-    Attributes:
-        share: side of the crop, relative to the largest crop of the model's shape. No crop is smaller than the model's frame.
-        top: place of the crop, from 0 (top) to 1 (bottom).
-        left: place of the crop, from 0 (left) to 1 (right).
-        mirrored: left to right.
-        gain: factor of all values.
-    """
-
-    share: float = 1.0
-    top: float = 0.5
-    left: float = 0.5
-    mirrored: bool = False
-    gain: float = 1.0
-
-    def show(self, frames: Sequence[NDArray[np.uint8]], shape: FrameShape) -> Frames:
-        """T times (H, W, C) of any size -> (T, height, width, C) of the model's `shape`."""
-        height, width = frames[0].shape[:2]
-        rows, columns = self._crop(height, width, shape)
-        fitted = [fit_frame(frame[rows, columns], shape.height, shape.width, shape.channels) for frame in frames]
-        shown = np.stack(fitted)
-        if self.mirrored:
-            shown = np.ascontiguousarray(shown[:, :, ::-1])
-        return shown if self.gain == 1 else _gain_table(self.gain)[shown]
-
-    def _crop(self, height: int, width: int, shape: FrameShape) -> tuple[slice, slice]:
-        pixels = min(height / shape.height, width / shape.width)  # of the largest crop, per pixel of the model's frame
-        scale = min(pixels, max(1.0, self.share * pixels))
-        return _slice(height, scale * shape.height, self.top), _slice(width, scale * shape.width, self.left)
+# Of a camera that moves, per frame: how far it pans, in sides of the crop, and by which factor it zooms, as a logarithm.
+_PAN = (0.002, 0.02)
+_ZOOM = (0.001, 0.02)
 
 
 @dataclass(frozen=True)
@@ -72,7 +41,7 @@ class Augmentation:
     def random(self) -> bool:
         """Whether every reading of a sequence is another view."""
         plain = DataConfig()
-        settings = ("crop", "flip", "brightness", "playback", "moving", "balanced")
+        settings = ("crop", "flip", "brightness", "playback", "camera_motion", "moving", "balanced")
         return self.split == "train" and any(getattr(self.data, name) != getattr(plain, name) for name in settings)
 
     @property
@@ -80,11 +49,18 @@ class Augmentation:
         """Of the crops; 1 if all are as large as possible."""
         return self.data.crop[0 if self.split == "train" else 1]
 
-    def views(self, rng: np.random.Generator) -> list[View]:
-        """Draw views of a sequence, of which the one that has changed most when a forecast starts is to be shown."""
-        return [self._view(rng) for _ in range(self.data.moving)] if self.random else [View(share=self.data.crop[1])]
+    def views(self, length: int, rng: np.random.Generator) -> list[View]:
+        """Draw views of a sequence of `length`, of which the one that has changed most when a forecast starts is to be shown.
 
-    def _view(self, rng: np.random.Generator) -> View:
+        The camera moves in all of them or in none: else those in which it moves would be shown most of the time.
+        """
+        if not self.random:
+            return [View(share=self.data.crop[1])]
+        moves = self.data.camera_motion and rng.random() < self.data.camera_motion
+        path = _camera_path(length - 1, rng) if moves else None
+        return [self._view(path, rng) for _ in range(self.data.moving)]
+
+    def _view(self, path: CameraPath | None, rng: np.random.Generator) -> View:
         """Draw a view. Shares are uniform in their logarithm: as many doublings of size everywhere."""
         small, large = self.data.crop
         share, top, left, gain = rng.random(4)
@@ -94,6 +70,7 @@ class Augmentation:
             left=left,
             mirrored=self.data.flip and bool(rng.integers(2)),
             gain=1 + self.data.brightness * (2 * gain - 1),
+            path=path,
         )
 
     def step(self, clip: Clip, ticks: int, length: int, rng: np.random.Generator) -> int:
@@ -145,14 +122,14 @@ class AugmentedSequences:
         frames = clip.video.frames()
         # One by one: the crop alone is read from the file.
         sequence = [frames[number] for number in _ticks(run, start, step, self._length)]
-        views = self._augmentation.views(rng)
+        views = self._augmentation.views(self._length, rng)
         view = max(views, key=lambda view: self._change(view, sequence)) if len(views) > 1 else views[0]
         return view.show(sequence, self._shape)
 
     def history(self, index: int, most: int) -> Frames:
         """As `HistoryDataset`, of held-out sequences."""
         assert not self._augmentation.random
-        (view,) = self._augmentation.views(np.random.default_rng(0))
+        (view,) = self._augmentation.views(self._length, np.random.default_rng(0))
         frames = self._sequences.window(index)[0].video.frames()
         before = self._sequences.before(index, most)
         if not len(before):
@@ -183,8 +160,24 @@ class AugmentedSequences:
 
         A choice that knew the frames to be forecast would teach that more moves than does.
         """
-        first, last = view.show([sequence[0], sequence[self._n_past - 1]], self._shape)
+        observed = 0, self._n_past - 1
+        moments = [number / max(1, len(sequence) - 1) for number in observed]
+        first, last = view.show([sequence[number] for number in observed], self._shape, moments)
         return float(cv2.absdiff(first, last).mean())
+
+
+def _camera_path(steps: int, rng: np.random.Generator) -> CameraPath:
+    """Draw how a camera moves over so many steps: it pans in any direction, zooms in or out, or both, slow or fast."""
+    kind = rng.choice(["pan", "zoom", "both"])
+    pan = 0.0 if kind == "zoom" else steps * _uniform_in_logarithm(_PAN, rng)
+    zoom = 0.0 if kind == "pan" else steps * _uniform_in_logarithm(_ZOOM, rng)
+    direction = 2 * math.pi * rng.random()
+    return CameraPath(down=pan * math.sin(direction), right=pan * math.cos(direction), zoom=zoom if rng.integers(2) else -zoom)
+
+
+def _uniform_in_logarithm(bounds: tuple[float, float], rng: np.random.Generator) -> float:
+    least, most = map(math.log, bounds)
+    return math.exp(rng.uniform(least, most))
 
 
 def _ticks(run: Indices, start: int, step: int, length: int) -> Indices:
@@ -192,14 +185,3 @@ def _ticks(run: Indices, start: int, step: int, length: int) -> Indices:
     span = (length - 1) * step + 1
     start = min(start, len(run) - span)
     return run[start : start + span : step]
-
-
-def _slice(room: int, wanted: float, place: float) -> slice:
-    size = max(1, min(room, round(wanted)))
-    start = round(place * (room - size))
-    return slice(start, start + size)
-
-
-def _gain_table(gain: float) -> Frames:
-    table: Frames = np.clip(np.arange(256) * gain + 0.5, 0, 255).astype(np.uint8)
-    return table

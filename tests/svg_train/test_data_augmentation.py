@@ -13,8 +13,8 @@ from svg_common.errors import UsageError
 from svg_common.frames import fit_frame
 from svg_train.config import build_config
 from svg_train.data import open_data
-from svg_train.data.augmentation import View
 from svg_train.data.frame_cache import FrameShape
+from svg_train.data.view import CameraPath, View
 
 LENGTH, HEIGHT, WIDTH = 6, 128, 192
 GRAY = FrameShape(64, 64, 1)
@@ -178,7 +178,8 @@ def test_views_depend_on_seed_and_index_alone(root):
 
 def test_held_out_sequences_are_the_central_crop_of_the_largest_share(root):
     plain = open_split(root, "test", test_fraction=0.3)
-    augmented = open_split(root, "test", test_fraction=0.3, crop=(0.5, 1.0), flip=True, brightness=0.2, playback=(0.5, 2.0))
+    varied = {"crop": (0.5, 1.0), "flip": True, "brightness": 0.2, "playback": (0.5, 2.0), "camera_motion": 1.0}
+    augmented = open_split(root, "test", test_fraction=0.3, **varied)
     assert len(augmented) == len(plain)
     for index in range(len(plain)):
         np.testing.assert_array_equal(augmented[index], plain[index])
@@ -199,9 +200,77 @@ def test_frames_that_are_not_square_are_cropped_in_their_shape():
     np.testing.assert_array_equal(shown[0], expected)
 
 
+RGB = FrameShape(64, 64, 3)
+
+
+def seen_by(path, share=0.5, top=0.5, left=0.5, count=5, **options):
+    return View(share=share, top=top, left=left, path=path).show([picture(0)] * count, RGB, **options).astype(float)
+
+
+def test_a_camera_that_stands_still_sees_what_a_crop_has():
+    np.testing.assert_allclose(seen_by(CameraPath()), seen_by(None), atol=1)
+    np.testing.assert_allclose(seen_by(CameraPath(), share=0.8), seen_by(None, share=0.8), atol=1)
+
+
+def test_a_camera_pans_evenly():
+    moved = seen_by(CameraPath(down=0.25, right=-0.5)) - seen_by(CameraPath())
+    np.testing.assert_allclose(moved[:, 5:-5, 5:-5, 0].mean((1, 2)), 64 * np.array([0.25, 0.125, 0, -0.125, -0.25]), atol=0.5)
+    np.testing.assert_allclose(
+        moved[:, 5:-5, 5:-5, 1].mean((1, 2)), 64 * np.array([-0.125, -0.0625, 0, 0.0625, 0.125]), atol=0.5
+    )
+
+
+def test_a_camera_zooms_evenly_about_its_centre():
+    shown = seen_by(CameraPath(zoom=np.log(1.5)), share=0.7)
+    spans = shown[:, 0, -1, 0] - shown[:, 0, 0, 0]
+    np.testing.assert_allclose(spans[1:] / spans[:-1], 1.5**-0.25, rtol=0.02)
+    np.testing.assert_allclose(shown[..., :2].mean((1, 2)), shown[..., :2].mean((0, 1, 2))[None].repeat(5, 0), atol=0.6)
+
+
+@pytest.mark.parametrize("path", [CameraPath(down=9, right=-9), CameraPath(down=-9, zoom=2), CameraPath(right=9, zoom=-1)])
+def test_a_camera_stays_within_the_picture(path):
+    for share, top, left in ((0.5, 0.0, 1.0), (1.0, 0.5, 0.5), (0.8, 1.0, 0.0)):
+        shown = seen_by(path, share, top, left)
+        for values, most in ((shown[..., 0], WIDTH - 1), (shown[..., 1], HEIGHT - 1)):
+            steps = np.concatenate([np.diff(values[..., 1:-1], axis=axis).ravel() for axis in (1, 2)])
+            assert steps.min() >= -1  # rounded
+            assert values.min() >= 0
+            assert values.max() <= most
+        across = np.diff(shown[..., 0], axis=2)
+        assert across[:, :, 1:-1].mean() > 0.2  # no edge is repeated
+        assert (across.mean((1, 2)) > 0.15).all()
+
+
+def test_some_frames_are_seen_from_where_the_camera_is_then():
+    path = CameraPath(down=0.1, right=0.3, zoom=0.2)
+    whole = View(share=0.5, path=path).show([picture(number) for number in range(5)], RGB)
+    some_frames = View(share=0.5, path=path).show([picture(0), picture(3)], RGB, moments=[0, 0.75])
+    np.testing.assert_array_equal(some_frames, whole[[0, 3]])
+
+
+def pans(sequence) -> bool:
+    """Whether the view moves. The clip's own frames differ in blue alone."""
+    return bool(
+        np.ptp(sequence[..., :2].astype(float).mean((1, 2)), axis=0).max() > 0.3 or columns(sequence) != columns(sequence[-1:])
+    )
+
+
+def test_the_camera_moves_in_as_many_sequences_as_asked_for(root):
+    options = {"crop": (0.5, 1.0), "moving": 3}
+    for share, least, most in ((0.0, 0, 0), (0.25, 25, 75), (1.0, 185, 200)):  # some hardly move
+        assert least <= sum(map(pans, some(open_split(root, camera_motion=share, **options), 200))) <= most
+
+
+def test_without_a_moving_camera_views_are_those_of_earlier_versions(root):
+    data = open_split(root, crop=(0.5, 1.0), moving=2)
+    assert [int(data[index].sum()) for index in range(3)] == [3723264, 3379200, 4657152]
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
+        ({"camera_motion": 1.1}, "camera_motion"),
+        ({"name": "kth", "camera_motion": 0.5}, "camera_motion does not apply to data 'kth', only to video"),
         ({"crop": (0.0, 1.0)}, "crop must be two shares in ascending order"),
         ({"crop": (0.6, 0.5)}, "crop must be two shares in ascending order"),
         ({"crop": (0.5, 1.1)}, "crop must be two shares in ascending order"),
