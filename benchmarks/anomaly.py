@@ -15,6 +15,8 @@ normal clips that the model was not trained on, in which one place runs at doubl
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -35,6 +37,7 @@ from anomaly_forecasts import (
 from anomaly_report import Comparison, Group, as_json, lines
 
 from svg_common.files import write_json
+from svg_runtime.bundle.reader import Bundle, find_model
 from svg_runtime.forecast.forecaster import Forecaster
 from svg_train.data.video_sampling import files_of_split
 from svg_train.reference.checkpoint import load_any_checkpoint
@@ -56,10 +59,14 @@ def main() -> None:
     parser.add_argument("--backend", default="cpu", help="of a bundle; default: cpu")
     parser.add_argument("--leads", type=int, default=2, help="forecasts of each frame; default: 2")
     parser.add_argument("--normal", type=int, default=4, help="normal clips that say what is usual; default: 4")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the errors there, and take those that are there")
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="keep errors there, and take those of the same model and options"
+    )
     parser.add_argument("--json", type=Path, help="write all areas to this file")
     options = parser.parse_args()
     clips = Clips.read(options.data, options.normal)
+    if options.keep:
+        options.keep /= _kept_of(options)
     with ExitStack() as stack:
         forecaster = _open(options, clips.picture_hw, stack)
         results = {
@@ -124,6 +131,16 @@ def _open(options: argparse.Namespace, picture_hw: tuple[int, int], stack: ExitS
         return CheckpointForecaster(checkpoint, options.leads, options.bf16)
     opened = Forecaster.open(options.model, options.backend, samples=1, horizon=options.leads, context="window")
     return BundleForecaster(stack.enter_context(opened))
+
+
+def _kept_of(options: argparse.Namespace) -> str:
+    """Folder of a model's errors. Those of another one, or measured in another way, are others."""
+    if Path(options.model).is_file():
+        model = hashlib.sha256(Path(options.model).read_bytes()).hexdigest()
+    else:
+        model = REPEAT if options.model == REPEAT else Bundle.open(find_model(options.model)).manifest.bundle_id
+    way = [model, options.tile, options.whole, options.bf16, options.leads, options.backend]
+    return hashlib.sha256(json.dumps(way).encode()).hexdigest()[:16]
 
 
 def _measure_all(

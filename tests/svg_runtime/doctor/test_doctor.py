@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import typer
@@ -137,6 +138,13 @@ def test_installed_lists_versions():
     found = {finding.name: finding.detail for finding in installed.check()}
     assert found["Python"].startswith(f"{sys.version_info.major}.{sys.version_info.minor}")
     assert {"svg-edge", "numpy", "av", "onnxruntime"} <= set(found)
+
+
+def test_installed_finds_packages_however_they_are_written(monkeypatch):
+    named = [SimpleNamespace(metadata={"Name": name}, version="1.2") for name in ("huggingface_hub", "Paho.MQTT", "typer")]
+    monkeypatch.setattr(installed, "distributions", lambda: named)
+    found = {finding.name: finding.detail for finding in installed.check()}
+    assert (found["huggingface-hub"], found["paho-mqtt"], found["typer"]) == ("1.2", "1.2", "1.2")
 
 
 def test_packages_that_overwrite_each_other_are_a_problem():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import sys
 from importlib.metadata import distributions
 
@@ -16,7 +17,7 @@ _ONNXRUNTIME = ("onnxruntime", "onnxruntime-gpu")
 
 def check() -> list[Finding]:
     """List what is there; packages that hide each other are a problem."""
-    names = {str(found.metadata["Name"]).lower(): found.version for found in distributions()}
+    names = {_normal(str(found.metadata["Name"])): found.version for found in distributions()}
     known = versions()
     python = f"{known.pop('python')} on {this_platform()}, kernel {platform.release()}"
     packages = known | {name: names[name] for name in (*_OTHERS, *_OPENCV) if name in names}
@@ -27,6 +28,11 @@ def check() -> list[Finding]:
         *_conflict("OpenCV", [name for name in _OPENCV if name in names], "opencv-python"),
         *_conflict("ONNX Runtime", [name for name in _ONNXRUNTIME if name in names], "'svg-edge[gpu]'"),
     ]
+
+
+def _normal(name: str) -> str:
+    """As packages are compared: huggingface_hub is huggingface-hub."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _conflict(library: str, installed: list[str], keep: str) -> list[Finding]:
