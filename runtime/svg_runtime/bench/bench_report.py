@@ -17,7 +17,7 @@ from svg_runtime.bench.bench_run import BenchOptions, Findings, Row
 from svg_runtime.bench.operations import forecast_operations
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.calibration.ways import reference_way
-from svg_runtime.machine.hardware import hardware, versions
+from svg_runtime.machine.hardware import hardware, load_share, versions
 
 _LABELS = ("backend", "weights", "graphs")
 _ABSENT = "-"
@@ -180,7 +180,7 @@ def _notes(bundle: Bundle, options: BenchOptions, findings: Findings) -> list[st
     results = [row.result for row in findings.rows if row.result is not None]
     machine, interval = hardware(), bundle.manifest.generation.frame_interval_s
     notes = ["interrupted: only the rows measured so far"] if findings.interrupted else []
-    if findings.load is not None and findings.load > machine["cores_usable"] / 2:
+    if load_share(findings.load) > 1 / 2:
         notes.append(
             f"busy: load average {findings.load} before the benchmark; measure on an idle machine for reliable results"
         )

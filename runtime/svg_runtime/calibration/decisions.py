@@ -18,11 +18,11 @@ from svg_common.cache import cache_folder
 from svg_common.errors import SvgError
 from svg_common.files import write_json
 from svg_runtime.calibration.ways import Way
-from svg_runtime.machine.hardware import cpu_limits, load_average, system_cpu, this_platform, usable_cores, versions
+from svg_runtime.machine.hardware import cpu_limits, load_average, load_share, system_cpu, this_platform, usable_cores, versions
 
 _LOG = logging.getLogger(__name__)
 SCHEMA = 2
-_BUSY = 0.75  # load average per usable core, beyond which timings are doubtful
+_BUSY = 0.75  # load average per core of the machine, beyond which timings are doubtful
 _DOUBTFUL_FOR_S = 3600.0
 _WAY = [field.name for field in fields(Way)]
 DAMAGED = (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError)  # what reading a damaged one raises
@@ -64,6 +64,8 @@ class Decision:
             ValueError, TypeError, KeyError, OverflowError: the values are something else.
         """
         rows = [dict(row) for row in about["rows"]]
+        if not rows:
+            raise ValueError("there are no rows")
         decision = cls(Way.from_json(about["way"]), rows, bool(about["busy"]), float(about["measured_s"]))
         _ = decision.summary  # its rows are complete
         return decision
@@ -80,8 +82,7 @@ def way_of(row: Mapping[str, Any]) -> Way:
 
 def is_busy() -> bool:
     """Whether other programs use the machine."""
-    load = load_average()
-    return load is not None and load / usable_cores() > _BUSY
+    return load_share(load_average()) > _BUSY
 
 
 def decision_key(circumstances: Mapping[str, Any], machine: Mapping[str, Any]) -> str:

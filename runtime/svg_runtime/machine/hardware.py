@@ -74,8 +74,13 @@ def cpu_limits() -> dict[str, str]:
 
 
 def load_average() -> float | None:
-    """Load average over the last minute; None if the system does not report it."""
+    """Load average of the whole machine over the last minute; None if the system does not report it."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def load_share(load: float | None) -> float:
+    """`load` per core of the whole machine, 0 if it is not known: in a container, too, it is that of all cores."""
+    return (load or 0.0) / (os.cpu_count() or 1)
 
 
 def system_cpu(cpuinfo: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from svg_runtime.machine.hardware import board, hardware, simd_flags, system_cpu, versions
+from svg_runtime.machine.hardware import board, hardware, load_share, simd_flags, system_cpu, versions
 
 
 def test_simd_flags_and_board_are_recognized(tmp_path):
@@ -31,3 +31,11 @@ def test_hardware_uses_the_output_of_py_cpuinfo():
     assert hardware()["cpu"]
     assert hardware()["cores_usable"] >= 1
     assert versions()["numpy"] == np.__version__
+
+
+def test_a_load_is_shared_by_all_cores_of_the_machine(monkeypatch):
+    """In a container with few of them, too."""
+    monkeypatch.setattr("os.cpu_count", lambda: 32)
+    monkeypatch.setattr("svg_runtime.machine.hardware.cpu_quota", lambda: 2.0)
+    assert load_share(24.0) == 0.75
+    assert load_share(None) == 0
