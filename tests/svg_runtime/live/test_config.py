@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -49,6 +50,7 @@ class Recorder:
         size: Annotated[tuple[int, int] | None, typer.Option()] = None,
         quiet: Annotated[bool, typer.Option("--quiet")] = False,
         graph: Annotated[bool | None, typer.Option("--graph/--no-graph")] = None,
+        run: Annotated[str | None, typer.Option(metavar="COMMAND")] = None,
     ) -> None:
         self.values = {key: value for key, value in locals().items() if key not in ("self", "context")}
 
@@ -109,9 +111,11 @@ def test_the_file_can_say_all_that_the_command_line_can():
 def test_values_reach_the_command_as_the_command_line_gives_them(tmp_path):
     lines = ["number = 4", "rate = 2", 'shade = "blue"', "mode = 90", 'source = "rtsp://host/x"', 'model = "camera"']
     lines += ['out = "o/x.mp4"', 'name = ["p", "q"]', "size = [3, 4]", "quiet = true", "graph = false", "camera = 1"]
+    lines += ['run = "notify x/y"']
     config = write(tmp_path / "live.toml", *lines)
     expected = dict(number=4, rate=2.0, shade="blue", mode="90", source="rtsp://host/x", model="camera", camera=1)  # noqa: C408
     expected |= dict(out=tmp_path / "o/x.mp4", names=["p", "q"], size=(3, 4), quiet=True, graph=False)  # noqa: C408
+    expected["run"] = "notify x/y"
     values = Recorder().run("--config", config)
     assert values == expected
     assert [type(value) for value in values.values()] == [type(expected[key]) for key in values]
@@ -144,6 +148,32 @@ def test_paths_are_relative_to_the_file_and_names_and_addresses_stay(tmp_path, m
     for written, expected in {"camera": "camera", "own.svgb": tmp_path / "own.svgb"}.items():
         config = write(tmp_path / "live.toml", f'model = "{written}"')
         assert Recorder().run("--config", config)["model"] == str(expected)
+
+
+@pytest.mark.parametrize(
+    ("written", "program", "arguments"),
+    [
+        ("./notify.sh --urgent x/y", "./notify.sh", ["--urgent", "x/y"]),
+        (" bin/notify", "bin/notify", []),
+        ("'./my script.sh' 'a b'", "./my script.sh", ["a b"]),
+        ("./${NAME}.sh ${ARGUMENTS}", "./notify.sh", ["-a", "-b"]),
+    ],
+)
+def test_a_program_with_a_folder_is_relative_to_the_file(written, program, arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("NAME", "notify")
+    monkeypatch.setenv("ARGUMENTS", "-a -b")
+    folder = tmp_path / "of the gate"
+    config = write(folder / "live.toml", f'run = "{written}"')
+    expected = [f"{folder}/{program}", *arguments]
+    assert shlex.split(Recorder().run("--config", config)["run"]) == expected
+    Recorder().run("--config", config, "--print-config")
+    moved = write(tmp_path / "moved" / "live.toml", capsys.readouterr().out)
+    assert shlex.split(Recorder().run("--config", moved)["run"]) == expected
+
+
+@pytest.mark.parametrize("command", ["notify --to ./x", "/opt/notify x", "~/notify", "it's ./notify", ""])
+def test_other_programs_stay_as_they_are(command, tmp_path):
+    assert SETTINGS["on_alarm"].place(command, tmp_path) == command
 
 
 @pytest.mark.parametrize("model", ["a.svgb", "models/a", "./camera"])

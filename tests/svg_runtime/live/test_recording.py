@@ -456,6 +456,7 @@ def test_numbered_pictures_are_read_back_with_their_gaps(svg_live, tmp_path):
     assert cv2.imread(str(tmp_path / "frames" / "0003.png")).shape == (720, 1280, 3)
     code, stderr, _ = svg_live("--source", "clip.mp4", "--headless", "--output", "frames/%04d.png")
     assert (code, "would be mixed" in stderr) == (ExitCode.USAGE, True)
+    assert "--record DIR goes on in the same folder" in stderr
     code, stderr, _ = svg_live("--source", "clip.mp4", "--headless", "--output", "frames/%d.jpg")
     assert code == 0, stderr
     assert (tmp_path / "frames" / "5.jpg").read_bytes()[:3] == b"\xff\xd8\xff"

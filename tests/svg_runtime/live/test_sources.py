@@ -8,6 +8,7 @@ import threading
 import time
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -26,6 +27,7 @@ from svg_runtime.live.sources.files import FileSource, require_clips
 from svg_runtime.live.sources.local_cameras import LocalCamera
 from svg_runtime.live.sources.pacing import Ticker
 from svg_runtime.live.stop import StopRequest
+from tests.command_runner import wait_until
 from tests.svg_runtime.live.live_helpers import Delivering, frame_numbers, write_video
 
 PNG = cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (9, 9, 3), np.uint8))[1].tobytes()
@@ -404,6 +406,65 @@ class TestCamera:
         with pytest.raises(SourceLostError, match=r"within 0\.3 s: it can be opened, but delivers no frames"):
             camera._thread.latest(newer_than=1, max_age_s=1, timeout_s=0, stop=stop)
         assert events.counts == {"camera_lost": 1}
+
+    def test_a_camera_that_stalls_is_opened_anew_after_the_first_read_that_its_driver_has_given_up(self, monkeypatch):
+        """V4L2 gives up after ten seconds. A read that fails at once may be of a damaged picture."""
+        clock = FakeClock()
+        monkeypatch.setattr("svg_runtime.live.sources.capture.time", SimpleNamespace(monotonic=lambda: clock.now_s))
+
+        class Stalling(Delivering):
+            def read(self):
+                success, image = super().read()
+                clock.sleep(0.0 if success else 10.0)
+                return success, image
+
+        devices = iter([Stalling(100.0), Stalling(110.0)])
+
+        def open_device() -> Delivering:
+            device = next(devices, None)
+            if device is None:
+                thread._closing.set()
+            return device or Delivering()
+
+        events = EventLog()
+        thread = CaptureThread("camera 3", open_device(), open_device, events, retry_s=10)
+        thread.run()
+        assert events.counts == {"camera_lost": 2, "camera_back": 1}
+        assert clock.now_s == 120.0
+
+    def test_a_camera_that_takes_long_to_say_no_is_retried_for_as_long_as_it_should_be(self, monkeypatch):
+        """The longest wait is for a device that says nothing, and not for all of its attempts together."""
+        clock, stop = FakeClock(), StopRequest()
+        monkeypatch.setattr("svg_runtime.live.sources.capture.time", SimpleNamespace(monotonic=lambda: clock.now_s))
+        looks: list[float] = []
+        stop.add_check(lambda: looks.append(clock.now_s))
+
+        def take(seconds: float) -> None:
+            for passed_s in (0.0, seconds):
+                clock.sleep(passed_s)
+                enough = len(looks) + 2  # the first of them may have read the clock before
+                wait_until(lambda enough=enough: len(looks) >= enough)
+
+        class Stalled:
+            def read(self):
+                take(10)
+                return False, None
+
+            def release(self) -> None:
+                pass
+
+        def open_device() -> Stalled:
+            take(11)
+            raise NoPictureError("no response")
+
+        events = EventLog()
+        thread = CaptureThread("camera 3", Stalled(), open_device, events, retry_s=60)
+        thread._closing.wait = lambda pause_s: False  # type: ignore[assignment]
+        thread.start()
+        with pytest.raises(SourceLostError, match=r"did not come back within 60 s: no response"):
+            thread.latest(newer_than=0, max_age_s=1, timeout_s=60 + 12, stop=stop)
+        assert events.counts == {"camera_lost": 1}
+        assert clock.now_s == 100 + 10 + 6 * 11
 
     def test_connections_that_break_at_once_flood_no_camera_however_short_it_is_waited_for(self):
         waited_s: list[float] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from svg_runtime.live.sources.base import Picture
 
 _QUALITY = 92  # of JPEG: a tenth of the raw size, without visible loss in the clip
 _WAITING_PICTURES = 15  # raw; more wait only where compression is slower than the camera
+MOST_BUFFERS = 8  # times `limit_bytes`: of all pictures, with those of clips in progress and of clips that are not written yet
 
 
 @dataclass(frozen=True)
@@ -43,22 +45,32 @@ class _Request:
 class ClipBuffer:
     """Ring buffer of pictures, bounded in time and in bytes, which compresses in a thread of its own.
 
+    Clips hold their pictures until whoever gets them lets go of them. When all pictures take more than `MOST_BUFFERS` times
+    the limit, clips end early, and new ones have no pictures.
+
     Args:
         before_ticks: how many model intervals before an alarm are kept.
         limit_bytes: of compressed pictures; the oldest go first.
         at_end: called in the thread of this buffer when it has handed over the last clip.
+        on_cut: called in the thread of this buffer for each clip that ends early because of its bytes.
 
     Attributes:
         dropped: pictures that are missing, because compression was slower than the camera.
     """
 
-    def __init__(self, before_ticks: int, limit_bytes: int, at_end: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, before_ticks: int, limit_bytes: int, at_end: Callable[[], None] | None = None,
+        on_cut: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
         self._before_ticks = before_ticks
         self._limit_bytes = limit_bytes
         self._ring: deque[StoredPicture] = deque()
         self._bytes = 0
+        self._held_bytes = 0  # of the ring, and of all clips
+        self._freed: deque[int] = deque()  # bytes of pictures that nobody holds any more, by whichever thread let go of them
         self._requests: list[_Request] = []
         self._at_end = at_end
+        self._on_cut = on_cut
         self._worker: Worker[Callable[[], None]] = Worker(
             "alarm-pictures", lambda task: task(), _WAITING_PICTURES, at_end=self._finish
         )
@@ -92,29 +104,49 @@ class ClipBuffer:
     def _store(self, picture: Picture, tick: int) -> None:
         bgr = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
         encoded, jpeg = cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, _QUALITY))
-        stored = StoredPicture(tick, np.asarray(jpeg, np.uint8))
         self._complete(tick)
         if not encoded:  # wider or higher than JPEG can be
             return
+        stored = StoredPicture(tick, np.asarray(jpeg, np.uint8))
+        self._held_bytes += stored.jpeg.nbytes
+        weakref.finalize(stored, self._freed.append, stored.jpeg.nbytes)
         for request in self._requests:
             request.pictures.append(stored)
         self._ring.append(stored)
         self._bytes += stored.jpeg.nbytes
         while self._ring and (self._bytes > self._limit_bytes or self._ring[0].tick < tick - self._before_ticks):
             self._bytes -= self._ring.popleft().jpeg.nbytes
+        if self._is_full():
+            self._cut()
 
     def _start(self, request: _Request) -> None:
-        request.pictures = [stored for stored in self._ring if stored.tick >= request.first_tick]
         self._requests.append(request)
+        if self._is_full():
+            self._cut()
+        else:
+            request.pictures = [stored for stored in self._ring if stored.tick >= request.first_tick]
+
+    def _is_full(self) -> bool:
+        while self._freed:
+            self._held_bytes -= self._freed.popleft()
+        return self._held_bytes > MOST_BUFFERS * self._limit_bytes
+
+    def _cut(self) -> None:
+        for _ in self._requests:
+            self._on_cut()
+        self._hand_over()
 
     def _complete(self, tick: int) -> None:
         for request in [request for request in self._requests if tick > request.last_tick]:
             self._requests.remove(request)
             request.done(request.pictures)
 
-    def _finish(self) -> None:
+    def _hand_over(self) -> None:
         for request in self._requests:
             request.done(request.pictures)
         self._requests = []
+
+    def _finish(self) -> None:
+        self._hand_over()
         if self._at_end is not None:
             self._at_end()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from svg_runtime.forecast.forecaster import Observation
 from svg_runtime.live.alarms.archive import OWN_NAME, Archive
-from svg_runtime.live.alarms.clip_buffer import ClipBuffer, StoredPicture
+from svg_runtime.live.alarms.clip_buffer import MOST_BUFFERS, ClipBuffer, StoredPicture
 from svg_runtime.live.alarms.comparison import compare_frames
 from svg_runtime.live.alarms.numbers import AlarmNumbers
 from svg_runtime.live.alarms.options import AlarmOptions
@@ -138,7 +138,9 @@ class AlarmMonitor:
         if options.enabled:
             self._writer = Worker("alarm-writer", lambda task: task(), _QUEUE, at_end=self._end_outlets)
             if options.folder is not None:
-                self._clips = ClipBuffer(self._ticks(options.before_s), options.buffer_bytes, at_end=self._writer.end)
+                self._clips = ClipBuffer(
+                    self._ticks(options.before_s), options.buffer_bytes, at_end=self._writer.end, on_cut=self._note_cut
+                )
 
     @property
     def active(self) -> bool:
@@ -331,6 +333,13 @@ class AlarmMonitor:
         alarm.end = alarm.start + timedelta(seconds=elapsed_s)
         duration_s = elapsed_s if alarm.of_camera else alarm.high_s - alarm.position_s + self._trigger.value_s
         self._write(lambda: self._finish(alarm, duration_s))
+
+    def _note_cut(self) -> None:
+        self._events.add(
+            "alarm_clip_cut",
+            f"the clip of an alarm ends early or is left out: its pictures take {MOST_BUFFERS} times --alarm-buffer of memory; "
+            "raise it, or lower --alarm-after",
+        )
 
     def _save(self, alarm: _Alarm, pictures: list[StoredPicture]) -> None:
         """In the writer's thread, when the clip is complete."""

@@ -35,7 +35,7 @@ class AlarmOptions:
         folder: where clips and pictures are saved; None: nowhere.
         before_s: of the clip before the start of the alarm.
         after_s: of the clip after it.
-        buffer_bytes: of compressed pictures in memory.
+        buffer_bytes: of compressed pictures in memory; see `ClipBuffer` for what clips may take besides.
         limit_bytes: of the files of alarms in the folder.
         events_file: gets a line per alarm.
         mqtt: address of a broker.

@@ -105,6 +105,7 @@ class Worker(Generic[_Item]):
                 if self._busy:  # else `close` has given it up
                     self.dropped += not handled
                 self._busy = False
+            del item  # it may hold all pictures of a clip, and the next one may be hours away
         if self._at_end is not None:
             self._at_end()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import os
+import shlex
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,9 +52,14 @@ class Setting:
         return self.annotation is Path or bool({"FILE", "DIR"} & self._forms)
 
     def place(self, path: str, folder: Path) -> str:
-        """Return a path that a file in `folder` gives as the working folder sees it; addresses and names of models stay."""
+        """Return a path that a file in `folder` gives as the working folder sees it; addresses and names of models stay.
+
+        So does a program that is found in PATH, and all arguments of a program.
+        """
         from svg_runtime.live.sources.addresses import is_stream_address  # numpy, which --help does without
 
+        if "COMMAND" in self._forms:
+            return _placed_command(path, folder)
         if not self.is_path or is_stream_address(path):
             return path
         home = Path(path).expanduser() if path.startswith("~/") else Path(path)
@@ -129,6 +135,17 @@ def shown(value: Any) -> str:
         return "a table"
     text = str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def _placed_command(command: str, folder: Path) -> str:
+    """Put `folder` before a program that is named with its path; `shlex` joins the two, whichever of them is quoted."""
+    try:
+        program = next(iter(shlex.split(command)), "")
+    except ValueError:
+        return command  # `AlarmCommand` says what is wrong with its quotes
+    if "/" not in program or program.startswith(("/", "~")):
+        return command
+    return shlex.quote(f"{folder}/") + command.lstrip()
 
 
 def _key(parameter: str, option: OptionInfo) -> str:

@@ -73,5 +73,5 @@ def check_image_pattern(pattern: Path) -> None:
     if pattern.parent.is_dir() and any(taken.fullmatch(path.name) for path in pattern.parent.iterdir()):
         raise UsageError(
             f"'{pattern.parent}' has pictures named as --output '{pattern.name}' already, which would be mixed\n"
-            "  remove them, or choose another folder"
+            "  remove them, or choose another folder; --record DIR goes on in the same folder, as a service needs it"
         )

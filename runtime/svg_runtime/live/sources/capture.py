@@ -23,6 +23,7 @@ from svg_runtime.live.stop import StopRequest
 
 HANG_ADVICE = "unplug it and plug it in again, then restart"  # for a camera at this machine
 _FAILED_READS = 3  # in a row; one bad MJPEG picture is not a reason to reconnect
+_STALLED_S = 5.0  # but one read that fails after so long is: nothing came. V4L2 waits for 10 s, GStreamer for 30 s
 _BACK_OFF_S = (0.1, 2.0)  # first and longest pause between two attempts to reconnect
 _STEADY_S = 5.0  # a connection that has delivered pictures for so long has not broken at once: pauses begin at the first again
 _POLL_S = 0.02  # the reader polls the stop flag, because a signal handler must not take the lock; windows show pictures then
@@ -182,6 +183,7 @@ class CaptureThread(threading.Thread):
         self._connected_anew = False
         self._first_s: float | None = None  # when the first picture of this connection was taken
         self._lost_s: float | None = None  # when the camera was lost; None: it delivers pictures
+        self._answered_s = 0.0  # when the device last said that it has no picture, or whether it can be opened
         self._back_off_s = _BACK_OFF_S[0]
         self.captured = 0
 
@@ -191,19 +193,23 @@ class CaptureThread(threading.Thread):
         Args:
             newer_than: number of the caller's previous picture; the same picture is never returned twice.
             max_age_s: older pictures are skipped, and a newer one is waited for.
-            timeout_s: longest wait.
+            timeout_s: longest wait for a device that does not respond. One that says that it has no picture is retried.
             stop: ends the wait; the result is then None.
 
         Raises:
-            SourceLostError: the camera is lost, or no picture came within `timeout_s` (a driver that hangs).
+            SourceLostError: the camera is lost, or it did not respond within `timeout_s` (a driver that hangs).
             BaseException: whatever else ended the capture thread.
         """
-        frame = self.newer(newer_than, max_age_s, time.monotonic() + timeout_s, stop)
-        if frame is None and not stop:
-            raise SourceLostError(
-                f"{self._camera} delivered no frame for {timeout_s:g} s and does not respond.\n  {self._hang_advice}"
-            )
-        return frame
+        silent_since_s = time.monotonic()
+        while True:
+            frame = self.newer(newer_than, max_age_s, silent_since_s + timeout_s, stop)
+            if frame is not None or stop:
+                return frame
+            if self._answered_s <= silent_since_s:
+                raise SourceLostError(
+                    f"{self._camera} delivered no frame for {timeout_s:g} s and does not respond.\n  {self._hang_advice}"
+                )
+            silent_since_s = self._answered_s
 
     def newer(self, newer_than: int, max_age_s: float, until_s: float, stop: StopRequest) -> CapturedFrame | None:
         """Return the newest picture, or None if none comes until `until_s` of `time.monotonic()`.
@@ -263,13 +269,15 @@ class CaptureThread(threading.Thread):
     def _capture(self) -> None:
         failed = 0
         while not self._closing.is_set():
+            start_s = time.monotonic()
             success, image = self._device.read()
             if success:
                 failed = 0
                 self._publish(image)
                 continue
+            self._answered_s = time.monotonic()
             failed += 1
-            if failed == _FAILED_READS:
+            if failed == _FAILED_READS or self._answered_s - start_s >= _STALLED_S:
                 self._reconnect()
                 failed = 0
 
@@ -366,6 +374,8 @@ class CaptureThread(threading.Thread):
                 self._first_s = None
                 self._connected_anew = self._newest is not None
                 return
+            finally:
+                self._answered_s = time.monotonic()
             self._require_time(reason)
             pause_s = self._cut(self._back_off_s)
 

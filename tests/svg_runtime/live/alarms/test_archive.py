@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import threading
-import time
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -16,11 +15,12 @@ import pytest
 from pydantic import ValidationError
 
 from svg_runtime.live.alarms.archive import OWN_NAME, Archive, _append_line
-from svg_runtime.live.alarms.clip_buffer import _WAITING_PICTURES, ClipBuffer, StoredPicture
+from svg_runtime.live.alarms.clip_buffer import _WAITING_PICTURES, MOST_BUFFERS, ClipBuffer, StoredPicture
 from svg_runtime.live.alarms.comparison import compare_frames
 from svg_runtime.live.alarms.record import AlarmRecord, Peak
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.outputs.bounded_folder import LimitedFiles
+from tests.command_runner import wait_until
 from tests.svg_common.test_folder_lock import held_by_another_process
 
 NAME = "alarm-20260102T030405.678Z-000001"
@@ -103,16 +103,53 @@ def test_a_clip_is_recorded_even_if_pictures_come_faster_than_they_are_compresse
 
 
 def wait_until_idle_queue(buffer: ClipBuffer) -> None:
-    end = time.monotonic() + 5
-    while buffer._worker._queue:
-        assert time.monotonic() < end
-        time.sleep(0.005)
+    wait_until(lambda: not buffer._worker._queue)
 
 
 def test_memory_is_bounded_by_bytes_too():
     size = stored(0, picture(0)).jpeg.nbytes
     clip = clip_of(ClipBuffer(before_ticks=100, limit_bytes=4 * size + 100), range(40), tick=30, last_tick=31)
     assert 3 <= len([each for each in clip if each.tick <= 30]) <= 5
+
+
+def see(buffer: ClipBuffer, ticks: range) -> None:
+    """Add the same picture at each of `ticks`, as fast as the buffer takes them."""
+    for tick in ticks:
+        buffer.add(picture(0), tick)
+        wait_until_idle_queue(buffer)
+
+
+def test_a_clip_of_any_length_takes_limited_memory_and_so_do_clips_that_are_not_written_yet():
+    size = stored(0, picture(0)).jpeg.nbytes
+    clips: list[list[StoredPicture]] = []
+    cut: list[int] = []
+    buffer = ClipBuffer(before_ticks=2, limit_bytes=4 * size, on_cut=lambda: cut.append(len(clips)))
+    see(buffer, range(5))
+    buffer.request(5, 100_000, clips.append)
+    see(buffer, range(5, 100))
+    most = 4 * MOST_BUFFERS
+    assert [each.tick for each in clips[0]] == list(range(3, 3 + most + 1))
+    buffer.request(100, 102, clips.append)
+    see(buffer, range(100, 110))
+    assert (clips[1], cut) == ([], [0, 1])
+    clips.clear()  # they are written
+    buffer.request(110, 112, clips.append)
+    see(buffer, range(110, 120))
+    buffer.close(5)
+    assert [each.tick for each in clips[0]] == list(range(108, 113))
+    assert cut == [0, 1]
+
+
+def test_clips_that_overlap_share_their_pictures():
+    size = stored(0, picture(0)).jpeg.nbytes
+    clips: list[list[StoredPicture]] = []
+    buffer = ClipBuffer(before_ticks=2, limit_bytes=4 * size)
+    for tick in range(20):
+        buffer.request(tick, tick + 20, clips.append)
+        see(buffer, range(tick, tick + 1))
+    buffer.close(5)
+    assert len(clips) == 20
+    assert max(map(len, clips)) == 20
 
 
 def test_files_are_saved_and_the_clip_plays(tmp_path):

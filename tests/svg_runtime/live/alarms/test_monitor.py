@@ -26,6 +26,7 @@ from svg_runtime.live.alarms.trigger import TriggerOptions
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.outputs.mp4 import Mp4Writer
 from svg_runtime.live.sources.base import SourceFrame
+from tests.command_runner import wait_until
 from tests.svg_runtime.live.alarms.test_numbers import last_number, refuse
 
 STEP_S = 0.1
@@ -209,6 +210,23 @@ def test_a_pause_inside_a_file_counts_for_the_position_and_the_cool_down_of_alar
     one, two = (AlarmRecord.model_validate_json(line) for line in file.read_text().splitlines())
     assert (one.position_s, two.position_s) == pytest.approx((20, 51))
     assert (one.duration_s, two.duration_s) == pytest.approx((1, 1), abs=0.25)
+
+
+def test_a_clip_that_would_take_too_much_memory_ends_early_and_the_next_one_has_room_again(watch, tmp_path):
+    file = tmp_path / "events.jsonl"
+    wall = watch(folder=tmp_path / "alarms", before_s=1.0, after_s=1000.0, events_file=file, buffer_bytes=10_000)
+    wall.see(20)
+    clips = wall.monitor._clips
+    for count in (1, 2):
+        wall.see(1, ANOMALY)
+        wall.see(20)
+        assert wall.events.counts["alarm_clip_cut"] == count
+        wait_until(lambda: clips._held_bytes - sum(clips._freed) <= 10_000)  # what was cut is written
+    wall.monitor.close()
+    assert "raise it, or lower --alarm-after" in wall.events.messages[1]
+    for line in file.read_text().splitlines():
+        with av.open(json.loads(line)["files"]["clip"]) as container:
+            assert 10 < len(list(container.decode(video=0))) < 220
 
 
 def level_in(picture: str | None) -> float:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 
 import pytest
 
 from svg_runtime.live.alarms import worker as worker_module
 from svg_runtime.live.alarms.worker import NotDeliveredError, Worker
+from tests.command_runner import wait_until
 
 
 @pytest.fixture
@@ -27,6 +29,17 @@ def test_items_are_handled_in_order_and_all_of_them_before_the_end():
     worker.close(5)
     assert handled == [0, 1, 2, 3, 4]
     assert worker.dropped == 0
+
+
+def test_an_item_that_was_handled_is_let_go_of_before_the_next_one_comes():
+    """It may hold a clip."""
+    worker: Worker[threading.Event] = Worker("test", lambda item: item.set(), size=5)
+    item = threading.Event()
+    held = weakref.ref(item)
+    worker.put(item)
+    del item
+    wait_until(lambda: held() is None)
+    worker.close(5)
 
 
 def test_a_full_queue_drops_the_oldest_or_refuses_the_newest(gate):
