@@ -24,6 +24,7 @@ ARGUMENTS = {  # of the constructors that take more than a message
     "OutputError": (Path("a.mp4"), OSError(28, "No space left on device")),
     "PeerError": ("a peer failed", ExitCode.USAGE),
     "SourceError": (Path("a.mp4"), "it is empty"),
+    "UnreadableError": ("cannot read it now", "it may not be read"),
     "VideoError": ("cannot read it", "it is empty"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -31,6 +32,7 @@ from svg_train.data.notes import log_once
 from svg_train.data.video_cache import DecodedVideo
 from svg_train.data.video_clips import at_one_interval, describe_cuts
 from svg_train.data.video_sampling import regular_runs
+from tests.refused import failing_disk, refused
 
 PEDESTRIANS = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "video" / "pedestrians.avi"
 LENGTH = 6
@@ -453,6 +455,17 @@ def test_a_video_that_lies_wholly_in_the_other_part_is_not_listed(options, logge
     assert "not used" not in logged.text
 
 
+def test_the_end_of_a_recording_is_that_of_its_highest_numbers(options):
+    """Not of its last names: rec9 comes after rec12 by name."""
+    for number in range(1, 13):
+        write_video(Path(options["root"]) / f"rec{number}.avi", 10, first=10 * number)
+    train, test = open_both(options, split_by="end", test_fraction=2 / 12)
+    assert [{Path(data.clip_source(i)).stem for i in range(len(data))} for data in (train, test)] == [
+        {f"rec{number}" for number in range(1, 11)},
+        {"rec11", "rec12"},
+    ]
+
+
 def test_parts_of_a_recording_that_are_too_short_are_listed_once_in_their_part(options, logged):
     """The end of the recording is 000004, and the last two frames of 000003."""
     for number, frames in enumerate((60, 4, 30, 10), start=1):
@@ -489,6 +502,29 @@ def test_links_to_nothing_and_pipes_are_listed(options, logged):
     open_both(options, test_fraction=0.4)
     assert "3 videos are not used" in logged.text
     assert all(reason in logged.text for reason in reasons)
+
+
+def test_a_folder_that_may_not_be_read_is_listed(options, logged):
+    root = Path(options["root"])
+    (root / "private").mkdir()
+    write_video(root / "whole.avi")
+    write_video(root / "private" / "other.avi")
+    with refused(root / "private"):
+        train, _ = open_both(options, test_fraction=0.4)
+    assert train.description.startswith("video: 1 file ")
+    assert f"{root}/private: a folder that cannot be read: Permission denied" in logged.text
+    with refused(root), pytest.raises(SvgError, match=rf"cannot read the folder '{root}': Permission denied"):
+        open_both(options)
+
+
+def test_decoding_that_the_disk_ended_is_not_kept(options, logged):
+    root = Path(options["root"])
+    for name in ("a.avi", "b.avi"):
+        write_video(root / name)
+    with failing_disk("b.avi", errno.ESTALE, packets=40):
+        assert open_both(options, test_fraction=0.4)[0].description.startswith("video: 1 file ")
+    assert f"b.avi: {os.strerror(errno.ESTALE)}" in logged.text
+    assert open_both(options, test_fraction=0.4)[0].description.startswith("video: 2 files ")
 
 
 def test_a_line_break_in_a_name_begins_no_line_of_the_list(options, logged):

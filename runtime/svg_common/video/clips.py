@@ -5,6 +5,7 @@ The numbers in the names of picture files are their time: a missing number is a 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -17,14 +18,21 @@ from pathlib import Path
 from statistics import median_low
 from typing import Any
 
-from svg_common.errors import UsageError
+from svg_common.errors import SvgError, UsageError
 from svg_common.files import refuse_pipe
+from svg_common.printable import one_line
 from svg_common.video.picture_clock import clock_numbers, read_clock
 from svg_common.video.reader import VIDEO_SUFFIXES
 
 IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"))
 _NUMBER = re.compile(r"(\d+)", re.ASCII)
+_LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # of a link
+_OF_ROOT = "lost+found"  # of every disk with ext4; it has no videos
 _Identity = Path | tuple[int, int]
+
+
+class FolderError(SvgError):
+    """A folder cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ def find_clips(path: Path, nested: bool = True) -> list[Clip]:
 
     A clip whose every file is reachable under another name, too, by a link of any kind, counts once. Within a sequence, a link
     is a picture like any other: it may stand for one that is shown again. The list is empty when a folder holds neither videos
-    nor pictures.
+    nor pictures. `no_files` names what cannot be read in it.
 
     Args:
         path: the file or folder.
@@ -60,31 +68,61 @@ def find_clips(path: Path, nested: bool = True) -> list[Clip]:
 
     Raises:
         UsageError: it does not exist, or is a pipe or a device.
+        FolderError: it is a folder that cannot be read.
     """
     if not path.exists():
         raise UsageError(f"'{path}' does not exist\n  expected a video, a picture, or a folder of these")
     refuse_pipe(path)
     if path.is_dir():
-        return _clips_of_folder(path, nested, seen={path.resolve()})
+        try:
+            return _clips_of_folder(path, nested, seen={path.resolve()})
+        except OSError as error:
+            raise FolderError(
+                f"cannot read the folder '{one_line(path)}': {error.strerror}\n"
+                "  check the rights to it, and the disk or network that it is on"
+            ) from error
     if not path.is_file():
         raise UsageError(f"'{path}' is a device, not a file\n  expected a video, a picture, or a folder of these")
     return [Clip((path,), is_video=path.suffix.lower() not in IMAGE_SUFFIXES)]
 
 
 def no_files(folder: Path) -> list[tuple[Path, str]]:
-    """List what `find_clips` leaves out of a folder though it has a video's name, and why: broken links, pipes, devices."""
+    """List what `find_clips` leaves out of a folder, and why: folders that cannot be read, and those of `not_readable`.
+
+    Of the folders, only lost+found is not named, which root alone may read.
+    """
+    if not folder.is_dir():
+        return []
     named: list[Path] = []
+    folders_not_read: list[tuple[Path, str]] = []
+
+    def note(error: OSError) -> None:
+        if os.path.basename(error.filename) != _OF_ROOT:
+            folders_not_read.append((Path(error.filename), f"a folder that cannot be read: {error.strerror}"))
+
     seen: set[_Identity] = {folder.resolve()}
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for place, folders, names in os.walk(folder, onerror=note, followlinks=True):
         folders[:] = [name for name in sorted(folders) if not name.startswith(".") and _is_new(Path(place, name), seen)]
         named += [Path(place, name) for name in sorted(names) if not name.startswith(".")]
-    return not_readable(named)
+    return not_readable(named) + folders_not_read
 
 
 def not_readable(paths: Iterable[Path]) -> list[tuple[Path, str]]:
-    """List those of `paths` that have a video's name but are no files and no folders, and why: broken links, pipes, devices."""
-    named = [path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_file() and not path.is_dir()]
-    return [(path, "a pipe or a device, not a file" if path.exists() else "a link that leads to no file") for path in named]
+    """List those of `paths` that have a video's name but are no files and no folders, and why.
+
+    They are broken links, pipes and devices, or have gone, or lie in a folder that may not be searched.
+    """
+    named = [path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES]
+    return [(path, reason) for path in named if (reason := _why_not_readable(path)) is not None]
+
+
+def _why_not_readable(path: Path) -> str | None:
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        leads_nowhere = error.errno in _LEADS_NOWHERE and os.path.islink(path)
+        return "a link that leads to no file" if leads_nowhere else str(error.strerror)
+    return None if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else "a pipe or a device, not a file"
 
 
 def split_into_sequences(files: Sequence[Path]) -> list[Clip]:
@@ -163,20 +201,23 @@ def _in_order(files: Sequence[Path]) -> Clip:
 
 
 def _clips_of_folder(folder: Path, nested: bool, seen: set[_Identity]) -> list[Clip]:
-    """The clips of one folder and then those of the folders in it. `seen`: what was found before, by its `_identity`."""
-    try:
-        entries = sorted((entry for entry in folder.iterdir() if not entry.name.startswith(".")), key=_name_order)
-    except PermissionError:  # such as lost+found
-        return []
-    files = [entry for entry in entries if _is_picture_file(entry) and entry.is_file()]
+    """The clips of one folder and then those of the folders in it. `seen`: what was found before, by its `_identity`.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    entries = sorted((entry for entry in folder.iterdir() if not entry.name.startswith(".")), key=_name_order)
+    # Not Path.is_file and is_dir, which raise an error of a link into a folder that may not be searched.
+    files = [entry for entry in entries if _is_picture_file(entry) and os.path.isfile(entry)]
     clips: list[Clip] = []
     for is_video, group in groupby(files, key=lambda file: file.suffix.lower() in VIDEO_SUFFIXES):
         members = list(group)
         clips += [Clip((member,), True) for member in members] if is_video else split_into_sequences(members)
     clips = _without_copies(clips, seen)
     for entry in entries if nested else ():
-        if entry.is_dir() and _is_new(entry, seen):
-            clips += _clips_of_folder(entry, nested, seen)
+        if os.path.isdir(entry) and _is_new(entry, seen):
+            with suppress(OSError):  # `no_files` names it
+                clips += _clips_of_folder(entry, nested, seen)
     return clips
 
 

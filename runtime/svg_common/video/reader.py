@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -45,7 +44,11 @@ _JOINED = (
     "ffmpeg -f concat"
 )
 
-_MACHINE = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)  # they say nothing about the file
+# Errors that say nothing about the file: of this machine, and of the disk or network that holds it or the rights to it.
+_MACHINE = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+_DISK = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
+_ALSO_DAMAGE = (errno.EPERM, errno.EIO)  # -1, and what some of FFmpeg's formats return where a file ends or is damaged
+_PIECE = 1 << 20  # bytes
 
 
 class VideoError(SvgError):
@@ -57,6 +60,10 @@ class VideoError(SvgError):
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class UnreadableError(VideoError):
+    """A file cannot be read now, and may well be whole: it may not be read, or its disk or network fails."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,7 @@ class VideoReader:
 
     Raises:
         VideoError: the file is unreadable, is not a video, or has no frame that decodes.
+        UnreadableError: it cannot be read now; also raised by the iteration, where its disk or network fails.
         UsageError: it is a pipe, which can be read only once.
         SvgError: this machine has no threads, memory or open files left for it.
     """
@@ -197,7 +205,7 @@ class VideoReader:
 
         stream.thread_type = "AUTO"
         damage.reports_damage(stream.codec_context, strict)
-        joined = JoinedPackets(self._container.demux(stream), self.path, 1 / self.fps)
+        joined = JoinedPackets(self._packets(stream), self.path, 1 / self.fps)
         packets = iter(joined)
         ended = False
         while not ended:
@@ -222,6 +230,22 @@ class VideoReader:
                 damage.failed(str(error.strerror))
             yield from frames
         self._end = joined.end
+
+    def _packets(self, stream: Any) -> Iterator[Any]:
+        """The packets of a stream.
+
+        Raises:
+            UnreadableError: the file cannot be read further now.
+            av.FFmpegError: it is damaged.
+        """
+        import av
+
+        try:
+            yield from self._container.demux(stream)
+        except av.FFmpegError as error:
+            if _disk_failed(self.path, error):
+                raise _unreadable(self.path, error) from error
+            raise
 
 
 def _last_pictures(stream: Any, damage: DamageTracker) -> list[Any]:
@@ -260,6 +284,8 @@ def _open_container(path: Path) -> Any:
         reason = str(error.strerror or error)
         if error.errno in _MACHINE:
             raise _machine_is_short(path, reason) from error
+        if _disk_failed(path, error):
+            raise _unreadable(path, error) from error
         raise _not_a_video(path, reason) from error
 
 
@@ -268,6 +294,27 @@ def _machine_is_short(path: Path, reason: str) -> SvgError:
     return SvgError(
         f"cannot open '{one_line(path)}' now: {reason}\n"
         "  this machine is short of threads, memory or open files; close other programs, then run this again"
+    )
+
+
+def _disk_failed(path: Path, error: Any) -> bool:
+    """Whether it was not the content of a file that ended its reading with an error of FFmpeg or the system."""
+    if error.errno not in _ALSO_DAMAGE:
+        return error.errno in _DISK
+    try:  # of the two, only reading tells
+        with path.open("rb") as file:
+            while file.read(_PIECE):
+                pass
+    except OSError:
+        return True
+    return False
+
+
+def _unreadable(path: Path, error: Any) -> UnreadableError:
+    return UnreadableError(
+        f"cannot read '{one_line(path)}' now: {error.strerror}\n"
+        "  check the rights to it, and the disk or network that it is on, then run this again",
+        reason=str(error.strerror),
     )
 
 
@@ -280,8 +327,11 @@ def _video_stream(container: Any, path: Path, pictures: Mapping[int, int]) -> An
 
 def _not_a_video(path: Path, reason: str) -> VideoError:
     """The error that says why; if the index of an MP4 file is not all there, FFmpeg's reason is one of many that come of it."""
-    with suppress(OSError):
+    try:
         index = index_problem(path) if path.is_file() else None
         reason = reason if index is None else f"{_UNFINISHED}: {index}; {_WHOLE}"
+    except OSError as error:
+        if error.errno in _DISK:  # FFmpeg does not say that it could not read the index
+            return _unreadable(path, error)
     message = f"cannot read '{one_line(path)}' as a video: {reason}\n  expected a video file that FFmpeg can play"
     return VideoError(message, reason)

@@ -20,8 +20,9 @@ from urllib.parse import unquote
 from svg_common.errors import UsageError
 from svg_common.path_advice import path_of_file_url
 from svg_common.text_files import EncodingError, decode_text
-from svg_common.video.clips import find_clips, no_files, not_readable
+from svg_common.video.clips import FolderError, find_clips, no_files, not_readable
 from svg_common.video.reader import VIDEO_SUFFIXES
+from svg_runtime.live.stop import StopRequest
 from svg_runtime.offline.addresses import shown, without_password, without_query
 from svg_runtime.offline.stores import (
     CONTENT_KEYS,
@@ -204,10 +205,11 @@ def _local_path(source: str) -> str:
 
 
 @contextmanager
-def local_copy(video: Video, folder: Path) -> Iterator[Path]:
+def local_copy(video: Video, folder: Path, stop: StopRequest) -> Iterator[Path]:
     """Yield the path of a video, which for an address is downloaded into `folder` and removed afterwards.
 
     Raises:
+        StoppedError: a stop was requested during the download.
         UnreachableError: it cannot be read, or is no longer what was listed, at the start or at the end.
         StoreAwayError: its store does not answer, or its folder is gone.
     """
@@ -220,8 +222,8 @@ def local_copy(video: Video, folder: Path) -> Iterator[Path]:
     own = Path(tempfile.mkdtemp(dir=folder))
     try:
         path = own / f"video{os.path.splitext(without_query(video.address))[1][:16]}"
-        download(video.address, path)
-        if video.size not in (_UNKNOWN_SIZE, path.stat().st_size):
+        same_version = download(video.address, path, stop, video.version)
+        if not same_version or video.size not in (_UNKNOWN_SIZE, path.stat().st_size):
             raise UnreachableError(f"'{video.name}' has changed since it was listed")
         yield path
     finally:
@@ -291,10 +293,21 @@ def _videos_in(source: str) -> Listing:
 
 def _local_videos(path: Path) -> Listing:
     listing = Listing()
-    files, left_out = _local_files(path)
+    try:
+        files, left_out = _local_files(path)
+    except FolderError as error:
+        raise UnreachableError(str(error)) from error
+    except OSError as error:  # a folder above it may not be searched
+        raise UnreachableError(
+            f"cannot read '{shown(str(path))}': {error.strerror}\n  check the path and the rights to it"
+        ) from error
     for file in files:
         real = file.resolve()
-        status = real.stat()
+        try:
+            status = real.stat()
+        except OSError as error:  # it has gone meanwhile, as the oldest do under `svg-live --record-limit`
+            left_out.append((file, str(error.strerror)))
+            continue
         listing.videos.append(Video(str(real), status.st_size, f"mtime {status.st_mtime_ns}"))
     for file, reason in left_out:
         listing.missing[os.path.abspath(file)] = reason
@@ -309,7 +322,7 @@ def _local_files(path: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
                 f"'{shown(str(path))}' does not exist\n  expected a video, a folder of videos, or a list of these (.txt)"
             )
         matches = sorted(Path(match) for match in glob.iglob(str(path), recursive=True))
-        files = [match for match in matches if match.suffix.lower() in VIDEO_SUFFIXES and match.is_file()]
+        files = [match for match in matches if match.suffix.lower() in VIDEO_SUFFIXES and os.path.isfile(match)]
         left_out = not_readable(matches)
         clips = []
     else:
@@ -347,9 +360,13 @@ def _stored_videos(store: Any, place: str, source: str) -> Listing:
 def _require_unchanged(video: Video) -> None:
     try:
         status = os.stat(video.address)
+        changed = (status.st_size, f"mtime {status.st_mtime_ns}") != (video.size, video.version)
+        if not changed:
+            with open(video.address, "rb") as file:
+                file.read(1)  # whoever may see that it is there need not have the right to read it
     except OSError as error:
         # Where others make room, those beside a file that is gone may still be there.
         kind = UnreachableError if os.path.isdir(video.store) else StoreAwayError
         raise kind(f"cannot read '{video.name}': {error.strerror}") from error
-    if (status.st_size, f"mtime {status.st_mtime_ns}") != (video.size, video.version):
+    if changed:
         raise UnreachableError(f"'{video.name}' has changed since it was listed: is it still being written?")

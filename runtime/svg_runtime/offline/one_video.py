@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from svg_common.errors import first_line
 from svg_common.printable import one_line
-from svg_common.video.reader import VideoError
+from svg_common.video.reader import UnreadableError, VideoError
 from svg_runtime.errors import ForecastError
 from svg_runtime.forecast.forecaster import Forecaster, Observation
 from svg_runtime.forecast.scores import ForecastScore
@@ -30,6 +30,7 @@ from svg_runtime.live.stop import StopRequest
 from svg_runtime.offline.alarm_rows import AlarmRows
 from svg_runtime.offline.listing import Video
 from svg_runtime.offline.schema import EVENTS, FRAMES
+from svg_runtime.offline.stores import UnreachableError
 
 _Frame = NDArray[np.float32]
 _SCORES = ("mse_best", "mse_mean", "mse_repeat")
@@ -89,6 +90,7 @@ def forecast_video(
         Its rows, also of a video that cannot be read; None if a stop was requested before its end.
 
     Raises:
+        UnreachableError: it cannot be read now, which says nothing about what is in it.
         BackendError: the engine failed.
         OSError: raised by `each`.
     """
@@ -108,6 +110,8 @@ def forecast_video(
             source.close()
         damage = [row["message"].removeprefix(local) for row in source_events.rows if row["kind"] == "damaged_file"]
         reason = "; ".join([*damage, *watch.problems]) or None
+    except UnreadableError as error:
+        raise UnreachableError(f"cannot read '{video.name}': {error.reason}") from error
     except VideoError as error:
         reason = error.reason
     except (ForecastError, RegionOutsideError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ from svg_common.command import require_modules
 from svg_common.errors import FULL_DISK, BackendMissingError, OutputError, SvgError, UsageError, first_line
 from svg_common.printable import one_line, without_logins
 from svg_common.video.reader import VIDEO_SUFFIXES
+from svg_runtime.live.stop import StopRequest
 from svg_runtime.offline.addresses import is_web, shortened, shown, without_query
+from svg_runtime.offline.stoppable import StoppedError, until_stopped
 from svg_runtime.offline.web_server import (
     TIMEOUTS,
     ask_server,
@@ -181,18 +183,35 @@ def read_list(address: str, limit: int) -> bytes:
     return content
 
 
-def download(address: str, path: Path) -> None:
+def download(address: str, path: Path, stop: StopRequest, version: str = "") -> bool:
     """Copy a video to `path`.
 
+    Args:
+        address: of the video.
+        path: of the copy.
+        stop: ends it early.
+        version: that it should have, as of `version_of`.
+
+    Returns:
+        Whether it has this version, as far as its store says.
+
     Raises:
+        StoppedError: a stop was requested.
         UsageError, BackendMissingError: as for `open_store`.
         UnreachableError: it is gone, may not be read, or is a page: a login may have expired since the video was listed.
         StoreAwayError: its store does not answer.
         OutputError: `path` cannot be written.
     """
     store, place = open_store(address)
-    try:
+
+    def fetch() -> bool:
         store.get_file(place, str(path))
+        return not version or _is_still(store, place, version)
+
+    try:
+        same = until_stopped(stop, fetch)
+    except StoppedError:
+        raise
     except Exception as error:  # of the driver's own kinds
         if isinstance(error, OSError) and error.errno in _OWN_DISK:
             raise OutputError(path, error, f"free some space for a copy of '{shown(address)}'") from error
@@ -201,6 +220,7 @@ def download(address: str, path: Path) -> None:
     with path.open("rb") as file:
         if is_page(file.read(_HEAD)):
             raise UnreachableError(page_error(shown(address), "a video"))
+    return same
 
 
 def reason_of(error: BaseException, address: str = "") -> str:
@@ -211,6 +231,31 @@ def reason_of(error: BaseException, address: str = "") -> str:
     if not said and isinstance(error, TIMEOUTS):
         said = "no answer in time"
     return shown(said or type(error).__name__)[:_REASON_LIMIT]
+
+
+def _is_still(store: Any, place: str, version: str) -> bool:
+    """Whether a store that is asked anew says no other version; it may say nothing, as after a signature has expired."""
+    kind = version.partition(" ")[0]
+    differs = False
+    try:
+        for info in _infos_now(store, place):
+            now = version_of(store, place, info)
+            if now == version:
+                return True
+            differs |= now.partition(" ")[0] == kind  # others cannot be compared
+    except Exception:  # of the driver's own kinds
+        return True
+    return not differs
+
+
+def _infos_now(store: Any, place: str) -> Iterator[Mapping[str, Any]]:
+    """What a store says of one object alone, and then in a list, where drivers may write the same in another way."""
+    if is_web(place):
+        yield _required_video(place, ask_server(store, place))
+        return
+    store.invalidate_cache()
+    yield store.info(place)
+    yield from (info for info in store.ls(store._parent(place), detail=True) if info["name"] == place)
 
 
 def _is_answer(error: BaseException) -> bool:

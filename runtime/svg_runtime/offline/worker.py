@@ -21,6 +21,7 @@ from svg_runtime.offline.dataset import Dataset, Forecasts, Part
 from svg_runtime.offline.listing import Video, local_copy
 from svg_runtime.offline.one_video import VideoRows, forecast_video
 from svg_runtime.offline.options import ForecastOptions, kept_arrays, kept_shapes
+from svg_runtime.offline.stoppable import StoppedError
 from svg_runtime.offline.stores import StoreAwayError, UnreachableError
 from svg_runtime.offline.tally import Tally
 
@@ -101,8 +102,10 @@ class Worker:
             self._tally.unreachable(video.name, _not_tried(video))
             return None
         try:
-            with self._kept(part, video) as kept, local_copy(video, self._dataset.scratch) as path:
+            with self._kept(part, video) as kept, local_copy(video, self._dataset.scratch, self._stop) as path:
                 rows = self._forecast(kept, video, path)
+        except StoppedError:
+            return None
         except StoreAwayError as error:
             self._away[video.store] += 1
             self._tally.unreachable(video.name, first_line(error))

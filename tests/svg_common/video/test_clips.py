@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
 
-from svg_common.errors import UsageError
-from svg_common.video.clips import find_clips, no_files
+from svg_common.errors import ExitCode, UsageError
+from svg_common.video.clips import FolderError, find_clips, no_files
 from svg_common.video.reader import VideoReader
+from tests.refused import refused
 
 
 def touch(folder, *names):
@@ -169,6 +171,42 @@ def test_broken_links_are_named_in_all_folders_that_are_searched(tmp_path):
     found = tmp_path / "a" / "linked"
     assert [clip.name for clip in find_clips(tmp_path / "a")] == [found / "fine.mp4"]
     assert no_files(tmp_path / "a") == [(found / "gone.mp4", "a link that leads to no file")]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ESTALE])
+def test_a_folder_that_cannot_be_read_is_named_and_the_others_are_read(tmp_path, number):
+    touch(tmp_path, "a/a.mp4", "b/b.mp4", "b/deep/c.mp4", "d.mp4")
+    with refused(tmp_path / "b", number):
+        assert [names for names, _ in described(tmp_path)] == [["d.mp4"], ["a/a.mp4"]]
+        assert no_files(tmp_path) == [(tmp_path / "b", f"a folder that cannot be read: {os.strerror(number)}")]
+        with pytest.raises(
+            FolderError, match=rf"cannot read the folder '{tmp_path}/b': {os.strerror(number)}\n  check"
+        ) as caught:
+            find_clips(tmp_path / "b")
+    assert caught.value.exit_code == ExitCode.ERROR
+    assert no_files(tmp_path / "d.mp4") == []
+
+
+def test_the_folder_of_a_disk_that_root_alone_may_read_is_not_missed(tmp_path):
+    touch(tmp_path, "d.mp4")
+    (tmp_path / "lost+found").mkdir()
+    with refused(tmp_path / "lost+found"):
+        assert described(tmp_path) == [(["d.mp4"], (0.0,))]
+        assert no_files(tmp_path) == []
+
+
+def test_a_link_into_a_folder_that_may_not_be_searched_is_named_and_the_others_are_read(tmp_path, monkeypatch):
+    touch(tmp_path, "b/b.mp4", "b/b.txt", "b/c.mp4")
+    plain = os.stat
+
+    def refusing(path, **options):
+        if str(path).startswith(f"{tmp_path}/b/b."):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return plain(path, **options)
+
+    monkeypatch.setattr(os, "stat", refusing)
+    assert described(tmp_path) == [(["b/c.mp4"], (0.0,))]
+    assert no_files(tmp_path) == [(tmp_path / "b" / "b.mp4", "Permission denied")]
 
 
 def test_videos_go_by_suffix_and_name_once_each(tmp_path):

@@ -15,7 +15,8 @@ import pytest
 
 from svg_common.errors import ExitCode, SvgError
 from svg_common.video.container import missing_bytes
-from svg_common.video.reader import VideoError, VideoReader
+from svg_common.video.reader import UnreadableError, VideoError, VideoReader
+from tests.refused import failing_disk, refused
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 PEDESTRIANS = SHARED / "video" / "pedestrians.avi"
@@ -250,6 +251,52 @@ def test_a_machine_that_is_short_is_not_the_file_s_fault(tmp_path, monkeypatch, 
         VideoReader(clip)
     assert not isinstance(caught.value, VideoError)
     assert caught.value.exit_code == ExitCode.ERROR
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ESTALE, errno.ETIMEDOUT])
+def test_a_file_that_may_not_be_read_now_is_not_called_broken(tmp_path, monkeypatch, number):
+    clip = write_video(tmp_path / "clip.mp4", 3)
+
+    def failing(*args, **options):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(av, "open", failing)
+    message = rf"cannot read '.*clip.mp4' now: {os.strerror(number)}\n  check the rights.*run this again"
+    with pytest.raises(UnreadableError, match=message) as caught:
+        VideoReader(clip)
+    assert caught.value.reason == os.strerror(number)
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.ETIMEDOUT, errno.EACCES])
+@pytest.mark.parametrize("name", ["a.avi", "b.mp4", "c.mkv"])
+def test_a_disk_that_fails_in_the_middle_is_not_damage(tmp_path, name, number):
+    clip = write_video(tmp_path / name)
+    with failing_disk(name, number), VideoReader(clip) as reader, pytest.raises(UnreadableError, match=os.strerror(number)):
+        list(reader)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EPERM])
+def test_an_error_that_damage_has_too_is_of_the_disk_if_the_file_cannot_be_read(tmp_path, number):
+    clip = write_video(tmp_path / "clip.avi")
+    with failing_disk("clip.avi", number), VideoReader(clip) as reader:
+        read = len(list(reader))
+    assert 0 < read < 40
+    with (
+        failing_disk("clip.avi", number),
+        refused(clip, errno.EIO),
+        VideoReader(clip) as reader,
+        pytest.raises(UnreadableError),
+    ):
+        list(reader)
+
+
+def test_an_index_that_the_disk_does_not_give_is_not_a_broken_one(tmp_path):
+    (tmp_path / "cut.mp4").write_bytes(write_video(tmp_path / "whole.mp4").read_bytes()[:4000])  # as FFmpeg then sees it
+    with refused(tmp_path / "cut.mp4", errno.EIO), pytest.raises(UnreadableError, match="Input/output error"):
+        VideoReader(tmp_path / "cut.mp4")
+    with pytest.raises(VideoError, match="the recording was not finished") as caught:
+        VideoReader(tmp_path / "cut.mp4")
+    assert not isinstance(caught.value, UnreadableError)
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can become a user without threads")

@@ -9,10 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from svg_runtime.live.stop import StopRequest
 from svg_runtime.offline.schema import EVENTS, FRAMES, VIDEOS
 from tests.svg_runtime.live.live_helpers import write_video
 
 OPTIONS = ("--model", "digits", "--samples", "2", "--horizon", "3", "--backend", "cpu", "--threads", "1")
+NEVER = StopRequest()  # a stop that is not requested
 
 
 def rows_of(out: Path) -> dict[str, pa.Table]:

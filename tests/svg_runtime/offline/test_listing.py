@@ -23,7 +23,7 @@ from svg_runtime.offline.addresses import shown
 from svg_runtime.offline.listing import Video, list_videos, local_copy
 from svg_runtime.offline.stores import StoreAwayError, UnreachableError, version_of
 from tests.hub_server import serving
-from tests.svg_runtime.offline.conftest import rows_of
+from tests.svg_runtime.offline.conftest import NEVER, rows_of
 
 
 @pytest.fixture
@@ -221,7 +221,7 @@ def test_objects_of_a_store(bucket, tmp_path):
     assert names(["memory://clips/*.mp4"]) == ["a.mp4"]
     assert names(["memory://clips/notes.txt", "memory://clips/a.mp4"]) == ["a.mp4"]  # a list, of what does not exist
     (video,) = list_videos(["memory://clips/a.mp4"]).videos
-    with local_copy(video, tmp_path / "scratch") as path:
+    with local_copy(video, tmp_path / "scratch", NEVER) as path:
         assert path.read_bytes() == b"not a video: a.mp4"
         assert path.suffix == ".mp4"
     assert list((tmp_path / "scratch").iterdir()) == []
@@ -232,7 +232,7 @@ def test_an_object_that_exists_is_no_pattern(bucket, tmp_path, name):
     for each in (name, "b2.mp4", "c2.mp4"):
         bucket.pipe_file(f"/clips/{each}", each.encode())
     (video,) = list_videos([f"memory://clips/{name}"]).videos
-    with local_copy(video, tmp_path / "scratch") as path:
+    with local_copy(video, tmp_path / "scratch", NEVER) as path:
         assert path.read_bytes() == name.encode()
     bucket.pipe_file("/clips/list.txt", name.encode())
     assert list_videos(["memory://clips/list.txt"]).videos == [video]
@@ -292,10 +292,10 @@ def test_a_named_object_that_is_gone_ends_the_command_with_1_and_is_tried_again(
 def test_an_object_that_has_gone_or_changed_is_unreachable_and_its_store_is_there(bucket, tmp_path):
     (video,) = list_videos(["memory://clips/a.mp4"]).videos
     bucket.pipe_file("/clips/a.mp4", b"longer than it was before")
-    with pytest.raises(UnreachableError, match="has changed") as changed, local_copy(video, tmp_path):
+    with pytest.raises(UnreachableError, match="has changed") as changed, local_copy(video, tmp_path, NEVER):
         pass
     bucket.rm("/clips/a.mp4")
-    with pytest.raises(UnreachableError, match="cannot download") as gone, local_copy(video, tmp_path):
+    with pytest.raises(UnreachableError, match="cannot download") as gone, local_copy(video, tmp_path, NEVER):
         pass
     assert not isinstance(changed.value, StoreAwayError)
     assert not isinstance(gone.value, StoreAwayError)
@@ -392,7 +392,7 @@ def test_no_name_and_no_message_shows_what_is_secret_in_an_address(address, tmp_
 def test_messages_about_a_signed_address_keep_the_signature(web_server, tmp_path):
     web_server.RequestHandlerClass.cut = True
     (video,) = list_videos([f"http://127.0.0.1:{web_server.server_port}/a.mp4?signature=secret"]).videos
-    with pytest.raises(UnreachableError, match=r"a\.mp4\?\.\.\.") as raised, local_copy(video, tmp_path):
+    with pytest.raises(UnreachableError, match=r"a\.mp4\?\.\.\.") as raised, local_copy(video, tmp_path, NEVER):
         pass
     assert "secret" not in str(raised.value)
 
@@ -407,7 +407,7 @@ def test_what_a_web_server_cuts_off_is_unreachable(web_server, tmp_path):
     web_server.RequestHandlerClass.content = bytes(10000)
     web_server.RequestHandlerClass.cut = True
     (video,) = list_videos([f"http://127.0.0.1:{web_server.server_port}/a.mp4"]).videos
-    with pytest.raises(UnreachableError, match="cannot download"), local_copy(video, tmp_path):
+    with pytest.raises(UnreachableError, match="cannot download"), local_copy(video, tmp_path, NEVER):
         pass
     assert list(tmp_path.iterdir()) == []
 
@@ -449,20 +449,20 @@ def test_a_driver_that_passes_an_answer_on_is_not_away(error, kind, tmp_path, mo
 
     monkeypatch.setattr(stores, "open_store", lambda address: (SimpleNamespace(get_file=get_file), "a.mp4"))
     with pytest.raises(UnreachableError) as raised:
-        stores.download("gs://cameras/a.mp4", tmp_path / "a.mp4")
+        stores.download("gs://cameras/a.mp4", tmp_path / "a.mp4", NEVER)
     assert type(raised.value) is kind
 
 
 def test_a_full_disk_here_is_not_the_stores_fault(bucket):
     with pytest.raises(OutputError, match=r"(?s)cannot write '/dev/full': No space left on device.*for a copy of 'memory:"):
-        stores.download("memory://clips/a.mp4", Path("/dev/full"))
+        stores.download("memory://clips/a.mp4", Path("/dev/full"), NEVER)
 
 
 def test_a_file_that_is_still_written_is_unreachable(videos, tmp_path):
     path = tmp_path / "a.mp4"
     path.write_bytes(b"1")
     (video,) = list_videos([str(path)]).videos
-    with pytest.raises(UnreachableError, match="still being written"), local_copy(video, tmp_path):
+    with pytest.raises(UnreachableError, match="still being written"), local_copy(video, tmp_path, NEVER):
         path.write_bytes(b"12")
 
 
@@ -542,7 +542,7 @@ def test_a_driver_that_keeps_the_host_apart_is_opened_with_it_again(hosts, tmp_p
     for number, host in enumerate(("one", "one:2121", "two")):
         (video,) = list_videos([f"hosts://{host}{place}"]).videos
         assert video.address == f"hosts://{host}/clips/a.mp4"
-        with local_copy(video, tmp_path) as path:
+        with local_copy(video, tmp_path, NEVER) as path:
             assert path.read_bytes() == b"server %d" % number
 
 
@@ -555,7 +555,7 @@ def test_names_with_signs_of_addresses_are_names_on_a_host(hosts, tmp_path, name
     _Hosts("two").pipe_file(f"/odd/{name}", b"odd")
     for source in ("hosts://two/odd", f"hosts://two/odd/{name}"):
         (video,) = list_videos([source]).videos
-        with local_copy(video, tmp_path) as path:
+        with local_copy(video, tmp_path, NEVER) as path:
             assert path.read_bytes() == b"odd"
 
 
@@ -567,11 +567,11 @@ def test_a_password_opens_the_store_and_is_in_no_name_message_or_id(hosts, tmp_p
     assert video.name == "hosts://...@one/clips/a.mp4"
     _Hosts.clear_instance_cache()
     _Hosts.logins.clear()
-    with local_copy(video, tmp_path):
+    with local_copy(video, tmp_path, NEVER):
         pass
     assert _Hosts.logins == [("one", "ann", "secret")]
     CONTENT["one", 21].clear()
-    for failing in (lambda: list_videos(["hosts://ann:secret@one/x"]), lambda: local_copy(video, tmp_path).__enter__()):
+    for failing in (lambda: list_videos(["hosts://ann:secret@one/x"]), lambda: local_copy(video, tmp_path, NEVER).__enter__()):
         with pytest.raises(SvgError) as raised:
             failing()
         assert "secret" not in str(raised.value)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import socket
 import threading
 import time
@@ -13,13 +16,14 @@ from pathlib import Path
 import pytest
 
 from svg_common.errors import SvgError, UsageError
-from svg_runtime.offline import web_server
+from svg_runtime.offline import stores, web_server
 from svg_runtime.offline.listing import list_videos, local_copy
 from svg_runtime.offline.stores import StoreAwayError, UnreachableError, download
 from svg_runtime.offline.worker import Worker
+from tests.command_runner import start, wait_until
 from tests.hub_server import serving
 from tests.svg_runtime.live.live_helpers import write_video
-from tests.svg_runtime.offline.conftest import rows_of
+from tests.svg_runtime.offline.conftest import NEVER, OPTIONS, rows_of
 
 pytest.importorskip("aiohttp")
 AWAY = "http://127.0.0.1:1"  # nobody listens there
@@ -32,7 +36,9 @@ class _Site(BaseHTTPRequestHandler):
     video = b""
     pause_s = 0.0  # between the pieces of a slow video
     end: threading.Event  # of the test, for what would wait forever
+    held: threading.Event  # set once a video is held back in its middle
     logged_in = True
+    tag = ""  # ETag
 
     def log_message(self, *arguments: object) -> None:
         pass
@@ -67,12 +73,19 @@ class _Site(BaseHTTPRequestHandler):
     def _send(self, content: bytes, kind: str) -> None:
         self.send_response(200)
         self.send_header("Content-Type", kind)
+        if self.tag:
+            self.send_header("ETag", self.tag)
         if not self.path.startswith("/expires"):  # its answers have no length, so that nothing but the content tells
             self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if self.command == "HEAD":
             return
         pieces = 8 if self.path.startswith(("/slow", "/stalls")) else 1
+        if self.path.startswith("/held"):
+            self.wfile.write(content[: len(content) // 2])
+            self.held.set()
+            self.end.wait(100)
+            return
         size = -(-len(content) // pieces)
         for number in range(pieces):
             self.wfile.write(content[number * size : (number + 1) * size])
@@ -85,6 +98,7 @@ class _Site(BaseHTTPRequestHandler):
 def site(videos) -> Iterator[type[_Site]]:
     """The server's handler, with its `url`."""
     handler = type("Handler", (_Site,), {"video": (videos / "yard0.mp4").read_bytes(), "end": threading.Event()})
+    handler.held = threading.Event()
     with serving(ThreadingHTTPServer(("127.0.0.1", 0), handler)) as server:
         handler.url = f"http://127.0.0.1:{server.server_port}"
         try:
@@ -103,7 +117,7 @@ def test_the_limit_is_on_silence_and_not_on_the_whole(site, short_silence, tmp_p
     site.pause_s = short_silence / 2
     (video,) = list_videos([f"{site.url}/slow/a.mp4"]).videos
     start = time.monotonic()
-    with local_copy(video, tmp_path) as path:
+    with local_copy(video, tmp_path, NEVER) as path:
         assert path.read_bytes() == site.video
     assert time.monotonic() - start > 3 * short_silence
 
@@ -133,7 +147,7 @@ def test_a_download_that_stalls_is_given_up(site, short_silence, tmp_path, mode)
     start = time.monotonic()
     with (
         pytest.raises(UnreachableError, match=r"cannot download '.*/a\.mp4': nothing came from the server for 0\.3 s"),
-        local_copy(video, tmp_path),
+        local_copy(video, tmp_path, NEVER),
     ):
         pass
     assert time.monotonic() - start < 5
@@ -175,7 +189,7 @@ def test_what_cannot_be_reached_is_said_with_the_reason_and_exit_code_1(svg_fore
 )
 def test_a_server_that_answers_is_not_away(site, tmp_path, address, kind):
     with pytest.raises(UnreachableError) as raised:
-        download(address.replace("SITE", site.url), tmp_path / "a.mp4")
+        download(address.replace("SITE", site.url), tmp_path / "a.mp4", NEVER)
     assert type(raised.value) is kind
 
 
@@ -228,6 +242,34 @@ def test_a_login_that_has_expired_since_the_listing_leaves_no_row(svg_forecast, 
     assert (code, summary["videos"]) == (0, {"listed": 1, "done_before": 0, "ok": 1})
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_does_not_wait_for_a_download(site, videos, tmp_path, number):
+    """The video is dropped: a server that is waited for would count as one that fell silent."""
+    command = ["svg-forecast", str(videos / "yard1.mp4"), f"{site.url}/held/a.mp4", "--out", "out", "--json", "run.json"]
+    run = start([*command, *OPTIONS], tmp_path)
+    wait_until(site.held.is_set)
+    os.kill(run.process.pid, number)
+    run.assert_one_message(130)
+    assert json.loads((tmp_path / "run.json").read_text())["videos"] == {"listed": 2, "done_before": 0, "ok": 1}
+    assert rows_of(tmp_path / "out")["videos"].num_rows == 1
+    assert list((tmp_path / "out").glob(".part-*")) == []
+
+
+def test_a_video_that_was_replaced_since_the_listing_is_not_what_was_listed(site, tmp_path, monkeypatch):
+    site.tag = '"1"'
+    (video,) = list_videos([f"{site.url}/clips/a.mp4"]).videos
+    with local_copy(video, tmp_path, NEVER):
+        pass
+    site.tag = '"2"'
+    with pytest.raises(UnreachableError, match="has changed since it was listed"), local_copy(video, tmp_path, NEVER):
+        pass
+    (video,) = list_videos([f"{site.url}/clips/a.mp4"]).videos
+    login = {"page": "text/html", "url": f"{site.url}/login/form", "ETag": '"3"'}  # which expired during the download
+    monkeypatch.setattr(stores, "ask_server", lambda store, place: login)
+    with local_copy(video, tmp_path, NEVER) as path:
+        assert path.read_bytes() == site.video
+
+
 def test_the_brackets_of_a_host_are_no_pattern(videos):
     class Six(ThreadingHTTPServer):
         address_family = socket.AF_INET6
@@ -246,7 +288,7 @@ def test_the_brackets_of_a_host_are_no_pattern(videos):
 def test_a_name_that_the_server_has_is_no_pattern(site, tmp_path, name):
     (video,) = list_videos([f"{site.url}/clips/{name}"]).videos
     assert video.address == f"{site.url}/clips/{name}"
-    with local_copy(video, tmp_path) as path:
+    with local_copy(video, tmp_path, NEVER) as path:
         assert path.read_bytes() == site.video
 
 

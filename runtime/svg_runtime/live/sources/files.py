@@ -10,7 +10,7 @@ from svg_common.errors import UsageError
 from svg_common.printable import one_line
 from svg_common.video.clips import Clip, find_clips
 from svg_common.video.picture_files import PictureError, PictureFiles
-from svg_common.video.reader import VideoError, VideoReader
+from svg_common.video.reader import UnreadableError, VideoError, VideoReader
 from svg_common.video.sampling import Picked, pick_at_interval, step_of_video
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.sources.base import Picture, SourceFrame
@@ -123,16 +123,16 @@ class FileSource:
 
     def _of_video(self, path: Path) -> Iterator[tuple[Picked[Picture], float]]:
         try:
-            reader = VideoReader(path)
+            with VideoReader(path) as reader:
+                fps = video_fps(reader, self._source_fps)
+                self._note_time_base(path, reader)
+                yield from self._at_interval(path, self._timed(reader, reader.fps / fps), fps)
+                if reader.problem is not None:
+                    self._events.add("damaged_file", f"{one_line(path)}: {reader.problem}")
         except VideoError as error:
+            if isinstance(error, UnreadableError) and len(self._clips) == 1 and not self._loop:
+                raise  # its disk or network fails: nothing else is left to read
             self._note_unreadable(str(error))
-            return
-        with reader:
-            fps = video_fps(reader, self._source_fps)
-            self._note_time_base(path, reader)
-            yield from self._at_interval(path, self._timed(reader, reader.fps / fps), fps)
-            if reader.problem is not None:
-                self._events.add("damaged_file", f"{one_line(path)}: {reader.problem}")
 
     def _of_images(self, clip: Clip) -> Iterator[tuple[Picked[Picture], float]]:
         fps = self._source_fps or 1 / self._interval_s
