@@ -128,6 +128,8 @@ class DataConfig(Frozen):
             raise ValueError(
                 f"playback must be a rate up to 1 and one of at least 1, at most {MOST_AT_ONCE}, not {list(self.playback)}"
             )
+        if self.camera_motion and self.crop[0] == 1:
+            raise ValueError("camera_motion needs smaller crops: the largest ones leave no room to move in; add crop 0.5 1")
         return self
 
 
@@ -148,10 +150,10 @@ class TrainConfig(Frozen):
     )
     beta: float = Field(1e-4, ge=0, le=MAX_WEIGHT, description="Weight of KL(posterior || prior).")
     beta_start: float | None = Field(
-        None, ge=0, le=MAX_WEIGHT, description="Weight of the KL term before beta_ramp. Default: beta."
+        None, ge=0, le=MAX_WEIGHT, description="Weight of the KL term before beta_ramp, without which it has no effect."
     )
     beta_ramp: tuple[int, int] = Field(
-        (0, 0), description="Steps between which the weight goes linearly from beta_start to beta."
+        (0, 0), description="Steps between which the weight goes linearly from beta_start to beta; needs beta_start."
     )
     gradient_clip: float = Field(1.0, ge=_LEAST_RATE, allow_inf_nan=True, description="Maximum gradient norm; inf: no limit.")
     ema_decay: float = Field(0.0, ge=0, lt=1, description="Decay of the averaged weights that are evaluated and saved; 0: off.")
@@ -174,6 +176,16 @@ class TrainConfig(Frozen):
     def _ramp_in_order(self) -> TrainConfig:
         if not 0 <= self.beta_ramp[0] <= self.beta_ramp[1]:
             raise ValueError(f"beta_ramp must be two steps in ascending order, not {list(self.beta_ramp)}")
+        return self
+
+    @model_validator(mode="after")
+    def _annealing_is_complete(self) -> TrainConfig:
+        """One has no effect without the other. A checkpoint has both by name, so that older ones stay readable."""
+        given = self.model_fields_set
+        if self.beta_start is not None and "beta_ramp" not in given:
+            raise ValueError("beta_start has no effect without beta_ramp; add --beta-ramp FROM TO, or remove it")
+        if self.beta_ramp != (0, 0) and "beta_start" not in given:
+            raise ValueError("beta_ramp has no effect without beta_start; add --beta-start, or remove it")
         return self
 
     def beta_at(self, step: int) -> float:

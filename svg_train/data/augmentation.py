@@ -23,6 +23,7 @@ _STREAM, _NUMBER_STREAM = 3, 4
 # Of a camera that moves, per frame: how far it pans, in sides of the crop, and by which factor it zooms, as a logarithm.
 _PAN = (0.002, 0.02)
 _ZOOM = (0.001, 0.02)
+_MOST_ZOOM = 0.3  # of a whole sequence: more would enlarge what it ends or begins with
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def _camera_path(steps: int, rng: np.random.Generator) -> CameraPath:
     """Draw how a camera moves over so many steps: it pans in any direction, zooms in or out, or both, slow or fast."""
     kind = rng.choice(["pan", "zoom", "both"])
     pan = 0.0 if kind == "zoom" else steps * _uniform_in_logarithm(_PAN, rng)
-    zoom = 0.0 if kind == "pan" else steps * _uniform_in_logarithm(_ZOOM, rng)
+    zoom = 0.0 if kind == "pan" else min(_MOST_ZOOM, steps * _uniform_in_logarithm(_ZOOM, rng))
     direction = 2 * math.pi * rng.random()
     return CameraPath(down=pan * math.sin(direction), right=pan * math.cos(direction), zoom=zoom if rng.integers(2) else -zoom)
 

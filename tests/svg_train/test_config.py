@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from svg_common.errors import UsageError
-from svg_train.config import build_config
+from svg_train.config import Config, build_config
 from svg_train.data import open_data
 from tests.families import TINY_MODELS
 
@@ -43,7 +43,17 @@ def test_a_configuration_survives_a_round_trip():
         ({"variant": ["lp"]}, "variant"),
         ({"image_size": 96}, "image_size"),
         ({"latent": "spatial", "image_size": 100}, "image_size is 100; latent 'spatial' needs a multiple of 8"),
-        ({"latent": "spatial", "image_size": 1024, "z_dim": 5}, "81920 values of a latent; expected at most 65536"),
+        ({"latent": "spatial", "image_size": 1024, "z_dim": 5}, "z_dim is 5, .*: 81920 values; a bundle has at most 65536"),
+        ({"latent": "spatial", "rnn_size": 1024, "predictor_layers": 33}, "rnn_size is 1024, .*: 67584 x 8 x 8 values"),
+        ({"family": "ensemble", "image_size": 1024}, "noise_maps is 4, .*: 65544 values; a bundle has at most 65536"),
+        ({"family": "ensemble", "image_size": 512, "noise_maps": 16}, "65544 values"),
+        ({"family": "ensemble", "noise_maps": 2000}, "128008 values"),
+        (
+            {"family": "ensemble", "image_size": 1024, "noise_maps": 1, "n_past": 90},
+            "n_past is 90, .*: 90 x 3 x 1024 x 1024 values; .* 268435456 in all",
+        ),
+        ({"family": "frames", "cell": "e3d-lstm", "image_size": 1024}, "history is 14, .*: 14 x 131072 x 64 values"),
+        ({"family": "frames", "image_size": 1024, "patch_size": 1, "hidden": "300,300"}, "hidden is 300,300, .* values"),
         ({"backbone": "resnet"}, "backbone"),
         ({"latent": "spatial", "backbone": "dcgan"}, "backbone is 'dcgan'; latent 'spatial' has a shallow VGG"),
         ({"latent": "maps"}, "latent"),
@@ -52,6 +62,37 @@ def test_a_configuration_survives_a_round_trip():
 def test_contradictions_are_refused(given, message):
     with pytest.raises(UsageError, match=message):
         model(**given)
+
+
+def test_sizes_at_the_limits_of_a_bundle_are_taken():
+    assert model(family="ensemble", channels=1, image_size=1024, noise_maps=4, noise_vector=0).noise_dim == 65536
+    assert model(family="frames", cell="e3d-lstm", image_size=1024, patch_size=8).plane == (128, 128)
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ({"beta_start": 1e-3}, "beta_start has no effect without beta_ramp"),
+        ({"beta_ramp": [0, 100]}, "beta_ramp has no effect without beta_start"),
+    ],
+)
+def test_half_of_the_annealing_of_beta_is_refused(train, message):
+    with pytest.raises(UsageError, match=message):
+        build_config({"train": train})
+
+
+def test_the_annealing_of_a_recipe_can_be_switched_off():
+    recipe = {"train": {"beta": 5e-4, "beta_start": 1e-4, "beta_ramp": [10, 20]}}
+    assert build_config(recipe, {"train": {"beta_ramp": (0, 0)}}).train.beta_at(0) == 5e-4
+
+
+@pytest.mark.parametrize("half", [{"beta_start": 1e-3}, {"beta_ramp": [0, 100]}])
+def test_an_older_checkpoint_with_half_of_the_annealing_stays_readable(half):
+    stored = build_config().model_dump(mode="json")
+    stored["train"] |= half
+    loaded = Config.model_validate(stored)
+    for config in (loaded, build_config(loaded.model_dump())):  # of a checkpoint, and of a run that is resumed
+        assert config.train.beta_at(50) == config.train.beta
 
 
 @pytest.mark.parametrize(("variant", "prior"), [("lp", "learned"), ("fp", "fixed"), ("det", "none")])
@@ -92,7 +133,7 @@ def test_a_value_of_another_type_is_refused_and_not_guessed(table, setting, valu
 
 
 def test_whole_numbers_of_files_are_read_as_floats_and_floats_without_a_fraction_as_whole_numbers():
-    train = build_config({"train": {"lr": 1, "steps": 2e4, "duration_s": "2m", "beta_ramp": [0, 1e3]}}).train
+    train = build_config({"train": {"lr": 1, "steps": 2e4, "duration_s": "2m", "beta_start": 0, "beta_ramp": [0, 1e3]}}).train
     assert [repr(value) for value in (train.lr, train.steps, train.duration_s, train.beta_ramp)] == [
         "1.0", "20000", "120.0", "(0, 1000)",
     ]  # fmt: skip

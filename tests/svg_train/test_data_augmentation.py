@@ -11,8 +11,9 @@ import pytest
 
 from svg_common.errors import UsageError
 from svg_common.frames import fit_frame
-from svg_train.config import build_config
+from svg_train.config import DataConfig, build_config
 from svg_train.data import open_data
+from svg_train.data.augmentation import Augmentation
 from svg_train.data.frame_cache import FrameShape
 from svg_train.data.view import CameraPath, View
 
@@ -261,6 +262,14 @@ def test_the_camera_moves_in_as_many_sequences_as_asked_for(root):
         assert least <= sum(map(pans, some(open_split(root, camera_motion=share, **options), 200))) <= most
 
 
+def test_a_long_sequence_zooms_no_farther_than_a_short_one():
+    augmentation = Augmentation(DataConfig(name="video", crop=(0.5, 1.0), camera_motion=1.0), "train")
+    for length, least in ((15, 0.2), (1000, 0.3)):
+        zooms = [abs(augmentation.views(length, np.random.default_rng(seed))[0].path.zoom) for seed in range(200)]
+        assert least <= max(zooms) <= 0.3
+        assert min(zooms) == 0
+
+
 def test_without_a_moving_camera_views_are_those_of_earlier_versions(root):
     data = open_split(root, crop=(0.5, 1.0), moving=2)
     assert [int(data[index].sum()) for index in range(3)] == [3723264, 3379200, 4657152]
@@ -270,6 +279,7 @@ def test_without_a_moving_camera_views_are_those_of_earlier_versions(root):
     ("data", "message"),
     [
         ({"camera_motion": 1.1}, "camera_motion"),
+        ({"camera_motion": 0.1}, "camera_motion needs smaller crops: .* add crop 0.5 1"),
         ({"name": "kth", "camera_motion": 0.5}, "camera_motion does not apply to data 'kth', only to video"),
         ({"crop": (0.0, 1.0)}, "crop must be two shares in ascending order"),
         ({"crop": (0.6, 0.5)}, "crop must be two shares in ascending order"),
