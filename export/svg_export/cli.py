@@ -207,6 +207,7 @@ def export(
     served.check(target)
     loaded, sha256 = load_with_sha256(checkpoint, model_config)
     _check_graphs(loaded, fused, shuffled)
+    unrolled = _unrolled_steps(loaded, server_horizon or triton_horizon) if server else None
     if euler_steps is not None:
         loaded = _with_euler_steps(loaded, euler_steps)
     held_out = load_held_out(
@@ -225,7 +226,7 @@ def export(
             bf16=bf16,
             held_out=held_out,
             shuffled=shuffled,
-            server_horizon=(server_horizon or triton_horizon or loaded.config.train.n_future) if server else None,
+            server_horizon=unrolled,
             progress=display,
         )
         summary = {"bundle": str(target), "batch_norm": batch_norm, **_summary(manifest)}
@@ -335,6 +336,17 @@ def _check_graphs(checkpoint: Checkpoint, fused: bool, shuffled: bool) -> None:
         raise UsageError(
             f"--no-shuffled has no effect on models of the family '{family}', which have no graph decoder\n  remove it"
         )
+
+
+def _unrolled_steps(checkpoint: Checkpoint, asked: int | None) -> int:
+    """Frames of the graph forecast: what was asked for, else those of training, if these are not too many."""
+    steps = checkpoint.config.train.n_future if asked is None else asked
+    if steps > _MAX_UNROLLED:
+        raise UsageError(
+            f"the graph forecast would have the {steps} frames of training\n"
+            f"  expected at most {_MAX_UNROLLED}: add --server-horizon, such as --server-horizon 10"
+        )
+    return steps
 
 
 def _with_euler_steps(checkpoint: Checkpoint, steps: int) -> Checkpoint:

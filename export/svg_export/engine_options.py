@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from svg_runtime.backends.tensorrt.local import LocalEngines
 from svg_runtime.backends.tensorrt.nvidia_library import Library, load_library
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendMissingError, EngineError
+from svg_runtime.forecast.sampled_context import largest_batch
 
 _LOG = logging.getLogger(__name__)
 ANYWHERE = "tensorrt-rtx"  # builds engines without the GPU that runs them
@@ -44,14 +45,15 @@ class EngineRequest:
         from svg_export.engines import add_engines
 
         cache = EngineCache(self.cache_dir, self.nvidia_library.name)
+        options = replace(self.options, max_batch=largest_batch(Bundle.open(bundle).manifest, self.options.max_batch))
         try:
-            engines = add_engines(bundle, self.nvidia_library, self.options, cache)
+            engines = add_engines(bundle, self.nvidia_library, options, cache)
         except EngineError as error:
             raise _without_engines(error, bundle) from error
         targets = list(self.options.compute_capabilities)
         title = _title(self.nvidia_library)
         _LOG.info("%d engines of %s for %s: built, not run", len(engines), title, ", ".join(targets))
-        return _summary(self.nvidia_library, targets, self.options.max_batch, engines)
+        return _summary(self.nvidia_library, targets, options.max_batch, engines)
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,14 @@ class LocalRequest:
 
         opened = Bundle.open(bundle)
         precision = nvidia_precision(opened.manifest)
+        max_batch = largest_batch(opened.manifest, self.max_batch)
         capability = self.gpu.compute_capability
         local = LocalEngines(
             library=self.nvidia_library,
             bundle=opened,
             precision=precision,
             gpu=self.gpu,
-            max_batch=self.max_batch,
+            max_batch=max_batch,
             gpu_options=self.choices,
             progress=progress,
         )
@@ -91,7 +94,7 @@ class LocalRequest:
         title = _title(self.nvidia_library)
         _LOG.info("%d %s engines of %s for %s (%s)", len(engines), precision, title, self.gpu.name, capability)
         return {
-            **_summary(self.nvidia_library, [capability], self.max_batch, engines),
+            **_summary(self.nvidia_library, [capability], max_batch, engines),
             "gpu": self.gpu.name,
             "precision": precision,
         }

@@ -16,6 +16,7 @@ from rich.console import Console
 from svg_common.errors import UsageError
 from svg_common.log_messages import ConsoleHandler, log_messages_to
 from svg_common.progress import NullListener
+from svg_export import engines
 from svg_export.engine_options import EngineRequest, engine_request
 from svg_export.engines import add_engines, target_groups
 from svg_export.turing import convolve_matrix_products
@@ -107,6 +108,17 @@ def test_engines_come_from_the_cache_the_second_time(built, fused_bundle, tmp_pa
     assert len(files) == 32
     for file in files:
         assert (other / file).read_bytes() == (bundle / file).read_bytes()
+
+
+@pytest.mark.parametrize(("name", "largest"), [("ensemble", 4), ("srvp", 2)])
+def test_engines_of_an_ensemble_take_the_samples_that_predict_the_next_frame(
+    family_bundle, tmp_path, monkeypatch, name, largest
+):
+    asked = []
+    monkeypatch.setattr(engines, "add_engines", lambda bundle, library, options, cache: asked.append(options) or [])
+    request = EngineRequest(rtx(), BuildOptions(("sm86",), max_batch=2), str(tmp_path))
+    assert request.build(family_bundle(name), NullListener())["max_samples"] == largest
+    assert asked == [BuildOptions(("sm86",), max_batch=largest)]
 
 
 def damaged_decoder(bundle: Path, operator: str) -> bytes:

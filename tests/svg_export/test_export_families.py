@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,11 @@ from typer.testing import CliRunner, Result
 from svg_common.errors import ExitCode
 from svg_export.cli import app
 from svg_runtime import Forecaster
+from svg_runtime.bundle.contract import ROLES
+from svg_runtime.bundle.manifest import TensorSpec
 from svg_runtime.bundle.reader import Bundle
 from svg_train.checkpoint import load_checkpoint, save_checkpoint
+from svg_train.families.base import MAX_ELEMENTS, MAX_SIZE, check_tensor
 from tests.families import save_tiny
 from tests.svg_runtime.bundle_helpers import draw, generated
 
@@ -94,3 +98,65 @@ def test_prime_reads_one_context_for_all_samples_or_one_for_each(name, tmp_path)
         alone = session.run(None, {"h_seq": contexts[:, row : row + 1], "eps": eps[:, row : row + 1]})
         for output, value in zip(names, alone, strict=True):
             np.testing.assert_allclose(together[output][row : row + 1], value, atol=1e-5, err_msg=output)
+
+
+PAGE = Path(__file__).parents[2] / "docs/export.md"
+Sides = list[set[str]]  # names of the inputs, and of the outputs
+
+
+def as_documented(name: str) -> str:
+    """Of several that are numbered, and of both Gaussians of prime, the page gives one."""
+    return re.sub(r"^(posterior|prior)_(?=mu|logvar)", "", re.sub(r"\d+$", "*", name))
+
+
+def documented() -> dict[str, dict[str, Sides]]:
+    """Family -> graph -> sides, as the tables of the page give them."""
+    found: dict[str, dict[str, Sides]] = {}
+    family = "svg"
+    for line in PAGE.read_text(encoding="utf-8").splitlines():
+        *first, graph_names, inputs, outputs = ["", "", "", *(cell.strip() for cell in line.strip("|").split("|"))]
+        if not {*graph_names.split(", ")} <= {*ROLES}:
+            continue
+        family = first[-1].strip("`") or family
+        for graph_name in graph_names.split(", "):
+            sides = [inputs, outputs]
+            for side, cell in enumerate(sides):
+                if cell.startswith("as "):
+                    like = cell.removeprefix("as ").replace("above", graph_name)
+                    sides[side] = ", ".join(found["svg"][like][side])
+            found.setdefault(family, {})[graph_name] = [names_in(cell) for cell in sides]
+    return found
+
+
+def names_in(cell: str) -> set[str]:
+    """Of the tensors in a cell of the tables, without shapes and remarks."""
+    listed = re.split(r"[,;]| and ", re.sub(r"\([^)]*\)|\[[^]]*\]", "", cell))
+    return {as_documented(name.split()[0]) for name in listed}
+
+
+@pytest.mark.parametrize(
+    ("family", "name"), [("svg", "fused"), ("srvp", "srvp-skips"), ("ensemble", "ensemble"), ("frames", "predrnn")]
+)
+def test_the_page_has_the_graphs_as_they_are(family, name, fused_bundle, family_bundle):
+    graphs = Bundle.open(fused_bundle if name == "fused" else family_bundle(name)).manifest.variants["fp32"].graphs
+    tables = documented()[family]
+    assert tables.keys() == graphs.keys()
+    for graph_name, spec in graphs.items():
+        states = [{as_documented(getattr(state, side)) for state in spec.states} for side in ("input", "output")]
+        for side, tensors, together in zip(tables[graph_name], (spec.inputs, spec.outputs), states, strict=True):
+            names = {as_documented(tensor.name) for tensor in tensors}
+            if side & {"states", "states_out"}:  # of all that have no name of their own there
+                assert names - side <= together
+                names = (names & side) | (side & {"states", "states_out"})
+            assert side == names, graph_name
+
+
+@pytest.mark.parametrize("shape", [(MAX_SIZE,), (MAX_SIZE, MAX_ELEMENTS // MAX_SIZE)])
+def test_what_is_refused_before_training_is_what_a_bundle_cannot_hold(shape):
+    *others, last = shape
+    check_tensor("a test", shape)
+    assert TensorSpec(name="eps", dtype="float32", shape=("batch", *shape)).elements == np.prod(shape)
+    with pytest.raises(ValueError, match="a test: "):
+        check_tensor("a test", (*others, last + 1))
+    with pytest.raises(ValueError, match="TensorSpec"):
+        TensorSpec(name="eps", dtype="float32", shape=("batch", *others, last + 1))

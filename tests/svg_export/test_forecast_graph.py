@@ -339,6 +339,16 @@ def test_the_horizon_is_that_of_training_unless_given(tiny_checkpoint, tmp_path)
         assert spec.tensor("futures").shape[2] == horizon
 
 
+@pytest.mark.parametrize("option", ["--server", "--triton"])
+def test_a_training_of_more_frames_than_the_graph_can_have_is_no_horizon(tiny_model, tmp_path, option):
+    checkpoint = save_model(tmp_path / "long.pt", tiny_model, train={"n_future": 257})
+    given = [option] if option == "--server" else [option, str(tmp_path / "models")]
+    result = run_cli(str(checkpoint), "--out", str(tmp_path / "out.svgb"), *given)
+    assert result.exception.exit_code == ExitCode.USAGE
+    assert "the 257 frames of training\n  expected at most 256: add --server-horizon" in str(result.exception)
+    assert not (tmp_path / "out.svgb").exists()
+
+
 def test_a_graph_that_computes_something_else_is_not_published(tiny_checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(forecast_graph._Composer, "_lag", 0)  # the model's is 1
     result = run_cli(str(tiny_checkpoint), "--out", str(tmp_path / "out.svgb"), "--server")

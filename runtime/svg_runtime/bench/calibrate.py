@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from svg_runtime.calibration.decisions import DAMAGED, Decision, way_of
 from svg_runtime.calibration.ways import Request
 from svg_runtime.errors import BackendMissingError
 from svg_runtime.forecast.forecaster import Forecaster
+from svg_runtime.forecast.sampled_context import largest_batch
 from svg_runtime.machine.hardware import hardware, versions
 
 
@@ -55,6 +56,7 @@ class Calibration:
             BackendMissingError, MissingExtraError, BundleError, BackendError: it does not open here.
         """
         decision, made_for = read_decision(file)
+        decision = replace(decision, busy=False)  # it was asked for by name: it stays in force
         different = [name for name, value in self._made_for().items() if made_for.get(name) != value]
         if different:
             raise UsageError(
@@ -66,6 +68,7 @@ class Calibration:
         choice = Choice(
             bundle=self.bundle,
             samples=self.samples,
+            max_batch=largest_batch(self.bundle.manifest, self.samples),
             horizon=self.horizon,
             threads=None,
             request=Request(precision=self.precision),

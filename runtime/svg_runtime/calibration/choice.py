@@ -59,6 +59,7 @@ class Choice:
     Attributes:
         bundle: the opened bundle.
         samples, horizon: of the forecasts.
+        max_batch: the largest batch that will be bound, which engines must take.
         threads: CPU threads; None means one per usable core, or fewer if that is faster.
         request: what the user has fixed.
         machine: as it was before measuring took memory: the next opening finds it so.
@@ -66,6 +67,7 @@ class Choice:
 
     bundle: Bundle
     samples: int
+    max_batch: int
     horizon: int
     threads: int | None
     request: Request
@@ -111,7 +113,7 @@ class Choice:
             "graphs": graphs_of(self.bundle.manifest), "variants": sorted(self.bundle.manifest.variants),
             "samples": self.samples, "horizon": self.horizon, "threads": self.threads,
             # Not whether it was allowed to build them: what they won holds for every later opening.
-            "engines": engine_stamps(self.bundle, self.samples),
+            "engines": engine_stamps(self.bundle, self.max_batch),
             "request": [self.request.device, self.request.precision, self.request.fused, self.request.shuffled],
         }  # fmt: skip
         return decision_key(depends, self.machine)

@@ -166,8 +166,9 @@ class BatchForecaster(EngineOwner):
             raise UsageError("post_process=True learns from scored forecasts\n  expected scored=True with it")
         rows, count = int(cameras * samples), int(cameras)
         options = OpenOptions(
-            backend=backend, device=device, precision=precision, samples=rows, horizon=horizon, fused=None,
-            shuffled=None, threads=threads, gpu=gpu, progress=progress, calibrate=calibrate, lanes=count,
+            backend=backend, device=device, precision=precision, samples=rows, horizon=horizon, context=context,
+            fused=None, shuffled=None, threads=threads, gpu=gpu, progress=progress, calibrate=calibrate, cameras=count,
+            lanes=count,
         )  # fmt: skip
         return open_model(
             path,
@@ -495,7 +496,7 @@ class BatchForecaster(EngineOwner):
         return checked
 
     def _check_stream(self, samples: int, context_noise: Mapping[int, ArrayLike] | None) -> None:
-        if self._first.streams_samples and (context_noise or samples != self.samples):
+        if self._first.streams_samples and (context_noise is not None or samples != self.samples):
             raise StreamContextError(
                 f"the stream context has already been read with {self.samples} samples\n"
                 f"  expected samples={self.samples} and no context_noise; or open it with context='window'",

@@ -158,11 +158,12 @@ class Forecaster(EngineOwner):
             BackendError: the device is out of memory.
             UsageError: an invalid value.
         """
+        NoiseSource(seed)  # refuses what is not a seed, before anything is measured or built
         check_counts(samples, horizon)
         check_flag("post_process", post_process)
         options = OpenOptions(
-            backend=backend, device=device, precision=precision, samples=samples, horizon=horizon, fused=fused,
-            shuffled=shuffled, threads=threads, gpu=gpu, progress=progress, calibrate=calibrate,
+            backend=backend, device=device, precision=precision, samples=samples, horizon=horizon, context=context,
+            fused=fused, shuffled=shuffled, threads=threads, gpu=gpu, progress=progress, calibrate=calibrate,
         )  # fmt: skip
         return open_model(
             path,

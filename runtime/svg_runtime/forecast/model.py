@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -14,7 +14,7 @@ from svg_runtime.forecast.context import Context, ContextReader
 from svg_runtime.forecast.fused_rollout import FusedRollout
 from svg_runtime.forecast.primed_context import PrimedContext
 from svg_runtime.forecast.rollout import Rollout
-from svg_runtime.forecast.sampled_context import SampledContext
+from svg_runtime.forecast.sampled_context import SampledContext, predicts_by_samples
 from svg_runtime.forecast.separate_rollout import SeparateRollout
 from svg_runtime.forecast.stepped_context import SteppedContext
 
@@ -44,18 +44,16 @@ class LoadedModel:
         """Decide what was left open.
 
         Raises:
-            BackendMissingError: the bundle does not have the requested set of graphs.
-            UsageError: unknown context.
+            BackendMissingError, UsageError: as `check_choices`.
         """
-        if context not in (None, "window", "stream"):
-            raise UsageError(f"unknown context '{context}'\n  expected window or stream")
+        asked = False if shuffled else fused  # `step` contains the plain decoder
+        check_choices(manifest.model.family, [variant], context, asked)
         return cls(
             manifest=manifest,
             variant=variant,
             backend=backend,
             context=context or manifest.generation.context,
-            # `step` contains the plain decoder.
-            fused=_use_fused(variant, False if shuffled else fused, backend.prefers_fused),
+            fused=_use_fused(variant, backend.prefers_fused) if asked is None else asked,
         )
 
     def in_lane(self, number: int) -> LoadedModel:
@@ -67,11 +65,7 @@ class LoadedModel:
         return samples if self.manifest.model.z_dim else 1
 
     def open_context(self, camera_count: int = 1) -> Context:
-        """What reads the observed frames of some cameras, by the roles that the bundle has.
-
-        Raises:
-            StreamContextError: the stream context, for a model that can read windows of frames alone.
-        """
+        """What reads the observed frames of some cameras, by the roles that the bundle has."""
         graphs, streams = self.variant.graphs, self.context == "stream"
         if not graphs.keys() & {"encoder", "prime"}:
             return SteppedContext(self.backend, self.variant, streams, camera_count)
@@ -85,14 +79,9 @@ class LoadedModel:
                 streams=streams,
                 camera_count=camera_count,
             )
-        if streams:
-            raise StreamContextError(
-                f"models of the family '{self.manifest.model.family}' read windows of frames, and have no stream context\n"
-                "  open it with context='window', or --context window"
-            )
-        if "encoder" in graphs:
-            return PrimedContext(self.backend, self.manifest, self.variant, camera_count)
-        return SampledContext(self.backend, self.manifest, self.variant, camera_count)
+        if predicts_by_samples(self.variant):
+            return SampledContext(self.backend, self.manifest, self.variant, camera_count)
+        return PrimedContext(self.backend, self.manifest, self.variant, camera_count)
 
     def make_rollout(
         self, condition: Mapping[str, Buffer] | None, samples: int, horizon: int, fused: bool, camera_count: int = 1
@@ -120,18 +109,34 @@ class LoadedModel:
             ) from error
 
 
-def _use_fused(variant: PrecisionVariant, requested: bool | None, preferred: bool) -> bool:
-    """Decide whether to run the fused graphs: as requested, else as the backend prefers if the bundle has both sets.
+def check_choices(family: str, variants: Collection[PrecisionVariant], context: ContextMode | None, fused: bool | None) -> None:
+    """Refuse a context mode and a set of graphs that no variant has. It takes no backend: engines may be built for minutes.
 
     Raises:
-        BackendMissingError: the bundle does not have the requested set.
+        UsageError: unknown context.
+        StreamContextError: the stream context, for a model that can read windows of frames alone.
+        BackendMissingError: the bundle does not have the requested set of graphs.
     """
-    if requested and not has_step(variant):
+    if context not in (None, "window", "stream"):
+        raise UsageError(f"unknown context '{context}'\n  expected window or stream")
+    if context == "stream" and not any(_can_stream(variant) for variant in variants):
+        raise StreamContextError(
+            f"models of the family '{family}' read windows of frames, and have no stream context\n"
+            "  open it with context='window', or --context window"
+        )
+    if fused and not any(has_step(variant) for variant in variants):
         raise BackendMissingError(
             "the bundle has no fused graphs\n  export it again with: svg-export ckpt.pt, or open it with fused=False"
         )
-    if requested is False and not has_separate(variant):
+    if fused is False and not any(has_separate(variant) for variant in variants):
         raise BackendMissingError("models of this family have fused graphs only\n  open the bundle without fused=False")
-    if requested is None:
-        return has_step(variant) and (preferred or not has_separate(variant))
-    return requested
+
+
+def _can_stream(variant: PrecisionVariant) -> bool:
+    """Whether a state can be carried along: by the separate graphs, or by a `step` from frame to frame."""
+    return has_separate(variant) or "prime" not in variant.graphs
+
+
+def _use_fused(variant: PrecisionVariant, preferred: bool) -> bool:
+    """Whether to run the fused graphs where nobody has chosen: as the backend prefers, if the bundle has both sets."""
+    return has_step(variant) and (preferred or not has_separate(variant))

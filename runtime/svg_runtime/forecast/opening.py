@@ -13,7 +13,7 @@ from svg_common.progress import NullListener, ProgressListener
 from svg_runtime.backends import check_options, open_backend
 from svg_runtime.backends.base import Backend
 from svg_runtime.backends.gpu_options import GpuOptions
-from svg_runtime.bundle.manifest import Precision
+from svg_runtime.bundle.manifest import Manifest, Precision
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.calibration.choice import Choice, wanted
 from svg_runtime.calibration.decisions import Decision
@@ -28,6 +28,8 @@ from svg_runtime.errors import (
     MissingExtraError,
     UsageError,
 )
+from svg_runtime.forecast.model import ContextMode, check_choices
+from svg_runtime.forecast.sampled_context import largest_batch
 from svg_runtime.forecast_options import Calibrate
 
 _MadeT = TypeVar("_MadeT")
@@ -35,20 +37,26 @@ _MadeT = TypeVar("_MadeT")
 
 @dataclass(frozen=True)
 class OpenOptions:
-    """What `Forecaster.open` describes; `samples` is the batch of a forecast."""
+    """What `Forecaster.open` describes; `samples` is the batch of a forecast, of all cameras together."""
 
     backend: str
     device: str | None
     precision: Precision | None
     samples: int
     horizon: int
+    context: ContextMode | None
     fused: bool | None
     shuffled: bool | None
     threads: int | None
     gpu: GpuOptions | None
     progress: ProgressListener | None
     calibrate: Calibrate | None
+    cameras: int = 1  # that are observed together
     lanes: int = 1  # see `open_backend`; what is timed has one, with as many threads as are fastest for it
+
+    def max_batch(self, manifest: Manifest) -> int:
+        """The largest batch that a bundle's graphs are bound for, see `largest_batch`."""
+        return largest_batch(manifest, self.samples, self.cameras)
 
     def check(self) -> None:
         """Refuse what no backend can do.
@@ -90,13 +98,16 @@ def open_model(
     """
     options.check()
     bundle = Bundle.open(path)
+    manifest = bundle.manifest
+    check_choices(manifest.model.family, manifest.variants.values(), options.context, options.fused)
     rule_of_thumb = partial(_open, bundle, options, make)
     mode = wanted(options.calibrate)
     gpu = options.gpu or GpuOptions()
     if options.backend != "auto" or mode == "no" or options.device not in (None, "auto", "cpu") or gpu.given:
         return rule_of_thumb()
     choice = Choice(
-        bundle=bundle, samples=options.samples, horizon=options.horizon, threads=options.threads,
+        bundle=bundle, samples=options.samples, max_batch=options.max_batch(manifest), horizon=options.horizon,
+        threads=options.threads,
         request=Request(
             device=options.device, precision=options.precision, fused=options.fused, shuffled=options.shuffled
         ),
@@ -132,7 +143,7 @@ def _open(bundle: Bundle, options: OpenOptions, make: Callable[[Opened], _MadeT]
             device=options.device,
             precision=options.precision,
             threads=options.threads,
-            samples=options.samples,
+            samples=options.max_batch(bundle.manifest),
             gpu=options.gpu,
             progress=options.progress,
             shuffled=options.shuffled,

@@ -19,6 +19,23 @@ from svg_runtime.forecast.states import RecurrentGraph
 SAMPLES = 4  # whose mean is the prediction
 
 
+def predicts_by_samples(variant: PrecisionVariant) -> bool:
+    """Whether what is observed is read by a `SampledContext`: the graph `prime` reads the frames themselves."""
+    return "prime" in variant.graphs and "encoder" not in variant.graphs
+
+
+def largest_batch(manifest: Manifest, samples: int, cameras: int = 1) -> int:
+    """Return the largest batch that is bound, for which engines are built: that of a forecast, or of its context.
+
+    Args:
+        manifest: of the bundle.
+        samples: futures of a forecast, of all cameras together.
+        cameras: how many are observed together.
+    """
+    by_samples = any(predicts_by_samples(variant) for variant in manifest.variants.values())
+    return max(samples, SAMPLES * cameras) if by_samples else samples
+
+
 class SampledContext:
     """Predicts each frame from the window before it, as the mean of a few samples with always the same noise.
 

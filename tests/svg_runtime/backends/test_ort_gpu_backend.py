@@ -111,7 +111,7 @@ def test_frames_are_those_of_the_cpu_without_a_learned_prior_and_without_latents
 
 
 @pytest.mark.parametrize("backend_name", NAMES)
-@pytest.mark.parametrize("name", sampled(["srvp", "srvp-skips", "predrnn", "mim", "spatial"], SAMPLE))
+@pytest.mark.parametrize("name", sampled(["srvp", "srvp-skips", "ensemble", "predrnn", "mim", "spatial"], SAMPLE))
 def test_forecasts_of_other_families_are_those_of_the_cpu(family_bundle, name, backend_name):
     bundle = family_bundle(name)
     frame = Bundle.open(bundle).manifest.frame
@@ -128,6 +128,10 @@ def test_cameras_in_one_batch_are_as_if_alone_on_the_cpu(fused_bundle, cuda, gra
 @pytest.mark.parametrize("name", sampled(["srvp-skips", "ensemble", "predrnn", "mim", "spatial"], SAMPLE))
 def test_cameras_of_other_families_in_one_batch_are_as_if_alone_on_the_cpu(family_bundle, name):
     check_batch(family_bundle(name), backend="cuda")
+
+
+def test_engines_for_cameras_of_an_ensemble_take_the_samples_that_predict_their_frames(family_bundle):
+    check_batch(family_bundle("ensemble"), backend="ort-tensorrt")
 
 
 def test_state_travels_through_captured_graphs_as_without(fused_bundle, ort):

@@ -89,9 +89,9 @@ def test_so_are_those_in_half_precision(tensorrt, tmp_path_factory, frames, fuse
     check_parity(made_once(tmp_path_factory, f"{prior}-fp16.svgb", make), frames, fused, "fp16")
 
 
-@pytest.mark.parametrize("name", sampled(["srvp", "srvp-skips", "predrnn", "mim", "spatial"], SAMPLE))
+@pytest.mark.parametrize("name", sampled(["srvp", "srvp-skips", "ensemble", "predrnn", "mim", "spatial"], SAMPLE))
 def test_frames_and_surprise_of_other_families_are_those_of_the_cpu_backend(tensorrt, family_bundle, name):
-    """SRVP decodes no more frames at once than its engine was built for."""
+    """SRVP decodes no more frames at once than its engine was built for. Ensembles predict with more samples than they show."""
     bundle = family_bundle(name)
     frame = Bundle.open(bundle).manifest.frame
     check_parity(bundle, np.random.default_rng(0).random((5, frame.height, frame.width, 1), np.float32), None, "fp32")
@@ -100,6 +100,11 @@ def test_frames_and_surprise_of_other_families_are_those_of_the_cpu_backend(tens
 @pytest.mark.parametrize("context", ["window", "stream"])
 def test_cameras_in_one_batch_are_as_if_alone_on_the_cpu(tensorrt, fused_bundle, context):
     check_batch(fused_bundle, context=context, **TENSORRT)
+
+
+def test_cameras_of_an_ensemble_in_one_batch_are_as_if_alone_on_the_cpu(tensorrt, family_bundle):
+    """Each of them is predicted with more samples than are forecast."""
+    check_batch(family_bundle("ensemble"), **TENSORRT)
 
 
 def check_parity(bundle, frames, fused, precision):

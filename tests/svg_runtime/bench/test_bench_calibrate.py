@@ -47,6 +47,7 @@ def test_a_decision_travels_to_a_machine_that_measures_nothing(fused_bundle, tmp
     monkeypatch.setattr(choice, "find_fastest", lambda **_: pytest.fail("measured"))
     about = json.loads((tmp_path / "decision.json").read_text())
     about["decision"]["way"].update(fused=not about["decision"]["way"]["fused"], shuffled=False, threads=1)
+    about["decision"].update(busy=True, measured_s=1.0)  # what is carried by name stays in force
     (tmp_path / "decision.json").write_text(json.dumps(about))
     assert run(fused_bundle, "--decision", tmp_path / "decision.json").exit_code == 0
     with Forecaster.open(fused_bundle, samples=2, horizon=2) as forecaster:
@@ -62,6 +63,7 @@ def test_a_decision_travels_to_a_machine_that_measures_nothing(fused_bundle, tmp
         pytest.param(lambda about: [1], NO_DECISION, marks=pytest.mark.slow),
         pytest.param(lambda about: {**about, "decision": None}, NO_DECISION, marks=pytest.mark.slow),
         (lambda about: {**about, "decision": {}}, NO_DECISION),
+        (lambda about: {**about, "decision": {**about["decision"], "rows": []}}, NO_DECISION),
         (lambda about: {**about, "made_for": {**about["made_for"], "horizon": 9}}, "was made for other horizon"),
         (lambda about: {**about, "made_for": {**about["made_for"], "graphs": []}}, "was made for other graphs"),
     ],

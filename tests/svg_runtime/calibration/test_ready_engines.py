@@ -13,7 +13,7 @@ import pytest
 
 from svg_common.errors import ExitCode
 from svg_export.engine_options import LocalRequest
-from svg_runtime import Forecaster, backends
+from svg_runtime import BatchForecaster, Forecaster, backends
 from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.backends.nvidia import device as device_module
 from svg_runtime.backends.nvidia.device import CudaDevice
@@ -153,6 +153,33 @@ def test_engines_that_svg_export_puts_into_the_bundle_are_measured(machine, fuse
     machine.built.clear()
     assert opened(bundle, precision="fp16").startswith(f"{machine.name} (")
     assert len(measured) == 2
+    assert machine.built == []
+
+
+@native
+def test_engines_of_an_ensemble_that_svg_export_built_for_fewer_samples_are_ready(machine, family_bundle, tmp_path, measured):
+    """They take those that predict the next frame, too."""
+    bundle = copy_bundle(family_bundle("ensemble"), tmp_path)
+    options = GpuOptions(cache_dir=str(tmp_path / "cache of the build"))
+    gpu = CudaDevice(machine.name, machine.name, None).gpu
+    assert LocalRequest(machine.nvidia, gpu, SMALL["samples"], options).build(bundle, Watched())["max_samples"] == 4
+    machine.built.clear()
+    for _ in range(2):
+        assert opened(bundle).startswith(f"{machine.name} (")
+    assert len(measured) == 1
+    assert machine.built == []
+
+
+def test_cameras_of_an_ensemble_take_the_engines_that_were_built_for_them(machine, family_bundle, measured):
+    """A timed forecaster, which has one camera, must not be content with smaller ones."""
+    sizes = {"cameras": 3, "samples": 2, "horizon": 2, "precision": "fp32"}
+    BatchForecaster.open(family_bundle("ensemble"), backend=machine.name, **sizes).close()
+    assert machine.built
+    machine.built.clear()
+    for _ in range(2):
+        with BatchForecaster.open(family_bundle("ensemble"), **sizes) as batch:
+            assert batch.description.startswith(f"{machine.name} (")
+    assert len(measured) == 1
     assert machine.built == []
 
 

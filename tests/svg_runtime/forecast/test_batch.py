@@ -130,6 +130,11 @@ BAD_CALLS = {
     "one number": (UsageError, "a list of cameras", lambda batch: batch.forecast(0)),
     "a list of frames": (UsageError, "a dictionary of frames", lambda batch: batch.observe([GOOD])),
     "noise of all": (UsageError, "a dictionary of arrays", lambda batch: batch.forecast([0], noise=np.zeros((2, 2, 4)))),
+    "context noise of all": (
+        UsageError,
+        "a dictionary of arrays",
+        lambda batch: batch.forecast([0], context_noise=np.zeros((2, 2, 4))),
+    ),
     "twice": (UsageError, "at most once", lambda batch: batch.forecast([0, 0])),
     "shape": (FrameError, "camera 1: .*shape", lambda batch: batch.observe({0: GOOD, 1: GOOD[1:]})),
     "nan": (FrameError, "camera 2: ", lambda batch: batch.observe({0: GOOD, 2: GOOD * np.nan})),
@@ -257,6 +262,15 @@ def test_a_stream_has_as_many_samples_as_at_first(tiny_bundle):
             batch.observe({0: GOOD})
         with pytest.raises(UsageError, match="already been read with 2 samples"):
             batch.forecast([0], samples=3)
+
+
+@pytest.mark.parametrize("given", [np.zeros((2, SAMPLES, 4)), {0: np.zeros((2, SAMPLES, 4))}], ids=["of all", "of one"])
+def test_a_stream_takes_no_noise_of_its_context(tiny_bundle, given):
+    with open_batch(tiny_bundle, context="stream") as batch:
+        for _ in range(3):
+            batch.observe({0: GOOD})
+        with pytest.raises(UsageError, match=r"already been read with 2 samples\n  expected .*no context_noise"):
+            batch.forecast([0], context_noise=given)
 
 
 def test_nothing_can_be_used_after_the_end(tiny_bundle):

@@ -16,6 +16,7 @@ from svg_common.errors import ExitCode, SvgError
 from svg_runtime import BatchForecaster, Forecaster
 from svg_runtime.bundle.reader import EMBEDDED_FOLDER, EMBEDDED_MODEL, Bundle
 from svg_runtime.errors import BackendMissingError, BundleError, ContextNotReadyError, ForecastError, FrameError, UsageError
+from svg_runtime.forecast import opening
 from svg_runtime.forecast.separate_rollout import SeparateRollout
 from svg_runtime.machine.hardware import usable_cores
 from tests.sample import sampled
@@ -394,6 +395,44 @@ def test_invalid_options_are_usage_errors(tiny_bundle, options):
     with pytest.raises(UsageError, match="expected") as caught:
         open_tiny(tiny_bundle, **options)
     assert caught.value.exit_code == ExitCode.USAGE
+
+
+@pytest.fixture
+def unopened(monkeypatch) -> None:
+    """No backend may be opened: its engines might be built for minutes, and `auto` would measure all of them."""
+
+    def refuse(**options):
+        raise AssertionError("a backend was opened")
+
+    monkeypatch.setattr(opening, "open_backend", refuse)
+
+
+@pytest.mark.usefixtures("unopened")
+@pytest.mark.parametrize("backend", [{"backend": "tensorrt"}, {"backend": "auto", "calibrate": "again"}])
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("srvp-skips", {"seed": -1}, "seed is -1"),
+        ("srvp-skips", {"seed": 1.5}, r"seed is 1\.5"),
+        ("srvp-skips", {"context": "windows"}, "unknown context 'windows'"),
+        ("srvp-skips", {"context": "stream"}, "'srvp' read windows of frames, and have no stream context"),
+        ("ensemble", {"context": "stream"}, "'ensemble' read windows of frames, and have no stream context"),
+        ("ensemble", {"fused": False}, "models of this family have fused graphs only"),
+    ],
+)
+def test_what_needs_no_engine_is_refused_before_one_is_opened(family_bundle, backend, name, options, message):
+    bundle = family_bundle(name)
+    with pytest.raises((UsageError, BackendMissingError), match=message):
+        Forecaster.open(bundle, **backend, **options)
+    if "fused" not in options:
+        with pytest.raises(UsageError, match=message):
+            BatchForecaster.open(bundle, 2, **backend, **options)
+
+
+@pytest.mark.usefixtures("unopened")
+def test_fused_graphs_that_were_left_out_are_missed_before_a_backend_is_opened(tiny_bundle):
+    with pytest.raises(BackendMissingError, match="the bundle has no fused graphs"):
+        Forecaster.open(tiny_bundle, backend="tensorrt", fused=True)
 
 
 @pytest.mark.parametrize("backend", ["cpu", "openvino"])
