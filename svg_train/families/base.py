@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from importlib import import_module
@@ -19,9 +20,27 @@ if TYPE_CHECKING:
 
 # Limits of the bundle format: a checkpoint beyond them could not be exported, and a damaged one might ask for any size.
 MAX_SIZE = 65536
+MAX_ELEMENTS = 1 << 28  # of a tensor of a graph, for one sample
 MAX_LAYERS = 64
 MAX_PAST = 1024
 MAX_WEIGHT = 1e30  # of a term of the loss, and of the learning rate: products with it fit in float32
+
+
+def check_tensor(settings: str, shape: tuple[int, ...]) -> None:
+    """Refuse settings from which a tensor would follow that no bundle can hold: it could be trained, and never exported.
+
+    Args:
+        settings: what makes it so large.
+        shape: of one sample.
+
+    Raises:
+        ValueError: it is too large.
+    """
+    if max(shape) > MAX_SIZE or math.prod(shape) > MAX_ELEMENTS:
+        raise ValueError(
+            f"{settings}: {' x '.join(map(str, shape))} values; "
+            f"a bundle has at most {MAX_SIZE} along an axis of a tensor, and {MAX_ELEMENTS} in all"
+        )
 
 
 class Frozen(BaseModel):

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from svg_train.families.base import MAX_LAYERS, MAX_SIZE, MAX_WEIGHT, FamilyConfig
+from svg_train.families.base import MAX_LAYERS, MAX_SIZE, MAX_WEIGHT, FamilyConfig, check_tensor
 
 MAP_STRIDE = 8  # pixels per position of the state
 _CHOICES = 1  # entries of the training noise that choose which leads are decoded
@@ -38,7 +38,7 @@ class EnsembleConfig(FamilyConfig):
         (24, 48), description="Channels at a half and a quarter of the side in the decoder: once per sample and step."
     )
     state_size: int = Field(64, ge=1, le=MAX_SIZE, description="Channels of the state, a map of an eighth of the frame's side.")
-    noise_maps: int = Field(4, ge=0, le=MAX_SIZE, description="Noise per position of the state.")
+    noise_maps: int = Field(4, ge=0, le=MAX_SIZE, description="Noise per position of the state; at most 65536 values in all.")
     noise_vector: int = Field(8, ge=0, le=MAX_SIZE, description="Noise that all positions share.")
     members: int = Field(2, ge=2, le=64, description="Samples of each training sequence that are scored together.")
     leads: int = Field(4, ge=1, le=1024, description="Forecast frames of each training step that are decoded and scored.")
@@ -73,6 +73,13 @@ class EnsembleConfig(FamilyConfig):
                 raise ValueError(f"widths and decoder_widths must be from 1 to {MAX_SIZE}, not {channels}")
         if not self.noise_dim:
             raise ValueError("noise_maps and noise_vector are both 0: all samples would be alike; expected one of them above 0")
+        check_tensor(
+            f"noise_maps is {self.noise_maps}, in maps of an eighth of image_size {self.image_size}, "
+            f"and noise_vector is {self.noise_vector}",
+            (self.noise_dim,),
+        )
+        observed = (self.n_past, self.channels, self.image_size, self.image_size)
+        check_tensor(f"n_past is {self.n_past}, of frames of image_size {self.image_size}", observed)
         if self.change_weight and self.leads == 1:
             raise ValueError("change_weight has no effect with leads 1: no change is decoded; expected 2 leads or more")
         return self

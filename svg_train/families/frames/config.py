@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from svg_train.families.base import MAX_LAYERS, MAX_SIZE, MAX_WEIGHT, FamilyConfig
+from svg_train.families.base import MAX_LAYERS, MAX_SIZE, MAX_WEIGHT, FamilyConfig, check_tensor
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -74,7 +74,17 @@ class FramesConfig(FamilyConfig):
             raise ValueError(f"hidden is {_listed(self.hidden)}; the layers of {self.cell} share a memory and must be equal")
         if self.cell == "predrnnpp" and len(self.hidden) < 2:
             raise ValueError("hidden has one layer; predrnnpp needs two, with its highway between them")
+        self._check_states()
         return self
+
+    def _check_states(self) -> None:
+        rows, columns = self.plane
+        hidden, planes = max(self.hidden), 2 if self.cell == "e3d-lstm" else 1
+        positions = f"in {rows} x {columns} positions of patch_size {self.patch_size}"
+        check_tensor(f"hidden is {_listed(self.hidden)}, {positions}", (planes * hidden, rows, columns))
+        if self.cell == "e3d-lstm":
+            past = (self.history_length, planes * rows * columns, hidden)
+            check_tensor(f"history is {self.history_length}, {positions}, two frames at a time", past)
 
     @model_validator(mode="after")
     def _settings_apply(self) -> FramesConfig:
@@ -126,7 +136,7 @@ class FramesConfig(FamilyConfig):
         """With a history as long as training sequences, unless the user chose its length."""
         if self.cell != "e3d-lstm" or self.history is not None:
             return self
-        return self.model_copy(update={"history": _steps(self.n_past, n_future)})
+        return self.model_validate({**self.model_dump(), "history": _steps(self.n_past, n_future)})
 
     def training_noise(self, frames: int) -> tuple[int, int]:
         """One draw per step and sequence decides whether the step reads a true frame."""

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from svg_train.families.base import MAX_LAYERS, MAX_SIZE, FamilyConfig
+from svg_train.families.base import MAX_LAYERS, MAX_SIZE, FamilyConfig, check_tensor
 
 _STOCHASTIC_PARTS = ("z_dim", "posterior_layers", "prior_layers")
 _ABSENT: dict[str, tuple[str, ...]] = {"learned": (), "fixed": ("prior_layers",), "none": _STOCHASTIC_PARTS}
@@ -78,11 +78,12 @@ class SvgConfig(FamilyConfig):
             raise ValueError(f"image_size is {self.image_size}; latent 'vector' needs 64 or 128")
         if self.image_size % 8:
             raise ValueError(f"image_size is {self.image_size}; latent 'spatial' needs a multiple of 8")
-        if self.noise_dim > MAX_SIZE:
-            raise ValueError(
-                f"z_dim is {self.z_dim}, in maps of an eighth of image_size {self.image_size}: "
-                f"{self.noise_dim} values of a latent; expected at most {MAX_SIZE}"
-            )
+        if self.latent == "spatial":
+            maps = f"maps of an eighth of image_size {self.image_size}"
+            check_tensor(f"z_dim is {self.z_dim}, in {maps}", (self.noise_dim,))
+            layers = max(self.predictor_layers, self.posterior_layers, self.prior_layers)
+            state = (2 * layers * self.rnn_size, self.map_size, self.map_size)
+            check_tensor(f"rnn_size is {self.rnn_size}, in {layers} layers of {maps}", state)
         return self
 
     @model_validator(mode="after")

@@ -276,6 +276,11 @@ def test_a_history_covers_training_unless_its_length_is_chosen():
     assert build_config({"model": {**TINY, "cell": "mim"}}).model.history is None
 
 
+def test_a_training_sequence_that_no_history_covers_is_refused():
+    with pytest.raises(UsageError, match="history: Input should be less than or equal to 4096"):
+        build_config({"model": {**TINY, "cell": "e3d-lstm"}, "train": {"n_future": 5000}})
+
+
 REFUSED = {
     "sides that are not whole patches": ({"image_width": 18}, "width of 18 pixels is not a multiple of patch_size 4"),
     "an even filter": ({"filter_size": 4}, "filter_size is 4; expected an odd number"),
