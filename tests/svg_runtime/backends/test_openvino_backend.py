@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import itertools
 import os
 import re
@@ -581,6 +583,21 @@ def test_a_cache_that_cannot_be_written_is_a_warning(tiny_bundle, frames, tmp_pa
     _, futures = watch(tiny_bundle, frames[:3], **F32, **SMALL)
     assert any("compiled models are not cached" in message for message in logged.messages)
     assert np.isfinite(futures).all()
+
+
+@pytest.mark.parametrize("problem", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_cache_without_locks_is_a_warning(tiny_bundle, frames, tmp_path, monkeypatch, logged, problem):
+    monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path))
+
+    def refuse(file: int, operation: int) -> None:
+        raise OSError(problem, os.strerror(problem))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    _, futures = watch(tiny_bundle, frames[:3], **F32, **SMALL)
+    assert np.isfinite(futures).all()
+    (message,) = logged.messages
+    assert message.startswith("compiled models are not cached")
+    assert not [file for file in tmp_path.rglob("*") if file.suffix in {".blob", ".cl_cache"}]
 
 
 def test_a_graph_that_the_engine_refuses_is_named(tiny_bundle, tmp_path):

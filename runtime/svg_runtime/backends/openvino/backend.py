@@ -28,6 +28,7 @@ from svg_runtime.backends.openvino.device import (
     compiled_model_cache,
     computed_precisions,
     load_openvino,
+    lock_of,
     shared_core,
 )
 from svg_runtime.bundle.contract import FUSED, SHUFFLED_DECODER
@@ -253,13 +254,9 @@ class OpenVinoBackend(HostArrays):
             if not result.input_value(0).get_names() & outputs:
                 model.remove_result(result)
         model.reshape({name: list(shape) for name, shape in shapes.items()})
-        from filelock import FileLock
-
         properties = self._properties(graph, self._placement)
         cache = properties.get("CACHE_DIR")
-        # OpenVINO maps a compiled graph that another process may just be writing: without a lock, processes that start together
-        # with an empty cache die of SIGBUS.
-        with nullcontext() if cache is None else FileLock(Path(cache) / ".lock"):
+        with nullcontext() if cache is None else lock_of(Path(cache)):
             return self._core.compile_model(model, self._placement.device, properties)
 
     def _cache_folder(self, compute: str | None) -> Path | None:

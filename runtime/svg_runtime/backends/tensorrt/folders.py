@@ -57,7 +57,8 @@ class CacheFolders:
         from filelock import FileLock, Timeout
 
         file.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(file.with_name(f"{file.stem}.lock"))
+        # filelock's substitute for file systems without locks would outlive a killed process.
+        lock = FileLock(file.with_name(f"{file.stem}.lock"), fallback_to_soft=False)
         try:
             lock.acquire(timeout=0)
         except Timeout:
