@@ -38,6 +38,7 @@ from svg_runtime.live.alarms.cli_options import (
 from svg_runtime.live.camera_options import FlipOption, RoiOption, RotateOption
 
 app = typer.Typer(pretty_exceptions_enable=False)
+_LEAST_GPU_SHARE = 0.0001  # Ray counts in ten-thousandths
 
 SourcesArgument = Annotated[
     list[str],
@@ -125,6 +126,11 @@ def forecast(
 
     Exit codes: 0 ok, 1 error or a video that could not be read, 2 usage, 4 backend, device or an extra missing, 130 Ctrl-C.
     """
+    if ray_gpus and not (_LEAST_GPU_SHARE <= ray_gpus <= 1 or ray_gpus.is_integer()):
+        raise UsageError(
+            f"--ray-gpus {ray_gpus:g} is neither a share of a GPU nor a number of GPUs\n"
+            f"  expected {_LEAST_GPU_SHARE:g} to 1, such as 0.25, or 2, 3, ..."
+        )
     require_modules("svg-forecast", "forecast", "pyarrow", "filelock")
     if ray is not None:
         require_modules("--ray", "ray", "ray", "pandas")

@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 from numpy.typing import NDArray
 
 from svg_common.errors import FULL_DISK, SvgError, UsageError
-from svg_common.files import atomic_directory, write_json
+from svg_common.files import atomic_directory, resolved, write_json
 from svg_runtime.offline.engine import Engine
 from svg_runtime.offline.one_video import VideoRows
 from svg_runtime.offline.published_part import videos_of
@@ -44,9 +44,10 @@ _GROUP_BYTES = 32 << 20  # of forecasts in memory, and in a row group
 _ADVICE = {  # what to do about an error
     **dict.fromkeys(FULL_DISK, "make room"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR), "see that you may write it"),
-    errno.ENOLCK: "switch file locking on for this file system",
+    **dict.fromkeys((errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP), "switch file locking on for this file system"),
 }
 _NAME_OF_PART = re.compile(r"part-(\d+-of-\d+)-.+")
+_OWN_NAME = re.compile(rf"\.?{_NAME_OF_PART.pattern}|\.start\.lock|\.shard-\d+-of-\d+\.lock|{re.escape(SETTINGS)}")
 
 
 class DatasetInUseError(SvgError):
@@ -80,7 +81,7 @@ class Dataset:
         """
         keeps_forecasts = self._settings.get("keep") is not None
         done: dict[str, tuple[str, str | None]] = {}
-        for part in sorted(self.folder.glob("part-*")):
+        for part in _parts(self.folder):
             videos = videos_of(part, keeps_forecasts)
             done.update((video["video_id"], (video["status"], video["reason"])) for video in videos)
         return done
@@ -231,7 +232,22 @@ class Forecasts:
 
 def own_paths(folder: Path) -> list[Path]:
     """What only `open_dataset` may write in a folder of results: the settings, and the parts that are there."""
-    return [folder / SETTINGS, *folder.glob("part-*")]
+    return [folder / SETTINGS, *_parts(folder)]
+
+
+def is_own_name(folder: Path, path: Path) -> bool:
+    """Whether `path` is, or is below, what `open_dataset` may make in this folder, now or later: a part, or a lock.
+
+    Raises:
+        OSError: symbolic links go round in a circle.
+    """
+    root, target = resolved(folder), resolved(path)
+    return root in target.parents and _OWN_NAME.fullmatch(target.relative_to(root).parts[0]) is not None
+
+
+def _parts(folder: Path) -> list[Path]:
+    """The parts that are there; a file of the user, such as part-1.json, is none."""
+    return sorted(path for path in folder.glob("part-*") if _NAME_OF_PART.fullmatch(path.name) and path.is_dir())
 
 
 @contextmanager
@@ -271,7 +287,7 @@ def open_dataset(folder: Path, settings: dict[str, Any], shard: Shard) -> Iterat
 def _start_lock(folder: Path) -> Iterator[None]:
     """Hold the lock under which processes of all shards agree on what they do."""
     try:
-        with FileLock(folder / ".start.lock", timeout=_START_S):
+        with _file_lock(folder / ".start.lock", timeout_s=_START_S):
             yield
     except OSError as error:
         if isinstance(error, Timeout):
@@ -282,9 +298,9 @@ def _start_lock(folder: Path) -> Iterator[None]:
 @contextmanager
 def _locked(folder: Path, name: str) -> Iterator[None]:
     """Hold the lock of a shard; the operating system releases it when the process ends, however it ends."""
-    lock = FileLock(folder / f".shard-{name}.lock")
+    lock = _file_lock(folder / f".shard-{name}.lock", timeout_s=0)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire()
     except OSError as error:
         if not isinstance(error, Timeout):
             raise _not_written(folder, error) from error
@@ -296,6 +312,11 @@ def _locked(folder: Path, name: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _file_lock(file: Path, timeout_s: float) -> BaseFileLock:
+    """A lock of the operating system. filelock's substitute for file systems without any would outlive a killed process."""
+    return FileLock(file, timeout=timeout_s, fallback_to_soft=False)
 
 
 def _refuse_other_shards(folder: Path, shard: Shard) -> None:
@@ -329,7 +350,7 @@ def _agree_on(file: Path, settings: dict[str, Any]) -> None:
     """Write the settings, or compare them with those that are there."""
     asked = json.loads(json.dumps({"schema": SCHEMA, **settings}))
     if not file.exists():
-        if any(file.parent.glob("part-*")):
+        if _parts(file.parent):
             raise UsageError(f"'{file.parent}' has parts but no {SETTINGS}\n  choose another --out")
         write_json(file, asked)
         return

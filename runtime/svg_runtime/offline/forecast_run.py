@@ -19,7 +19,7 @@ from svg_runtime.bundle.manifest import Manifest
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.live.stop import StopRequest
 from svg_runtime.offline.addresses import shortened, shown
-from svg_runtime.offline.dataset import SETTINGS, open_dataset, own_paths
+from svg_runtime.offline.dataset import SETTINGS, is_own_name, open_dataset, own_paths
 from svg_runtime.offline.listing import Listing, list_videos
 from svg_runtime.offline.options import ForecastOptions, kept_shapes
 from svg_runtime.offline.tally import Tally
@@ -105,6 +105,11 @@ def _check_outputs(options: ForecastOptions, model: Path, listing: Listing) -> N
         {"--out": options.out},
         needed=[model, *listing.local_lists, *videos, *own_paths(options.out)],
     )
+    if options.json is not None and is_own_name(options.out, options.json):
+        raise UsageError(
+            f"--json '{options.json}' has a name that results in '{options.out}' may get\n"
+            f"  choose another file, such as {options.out / 'summary.json'}"
+        )
     if resolved(options.out) in {video.parent for video in videos} and not (options.out / SETTINGS).exists():
         raise UsageError(f"--out '{options.out}' holds some of the videos\n  expected a folder of its own, such as forecasts")
 

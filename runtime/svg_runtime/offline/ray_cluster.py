@@ -15,9 +15,11 @@ from urllib.parse import urlsplit
 from svg_common.errors import ExitCode, SvgError, UsageError, first_line
 from svg_common.signals import stop_signals
 
+_LOG = logging.getLogger(__name__)
 _ADDRESS = "RAY_ADDRESS"
 _CONNECT_S = 5.0
 _STOP_S = 2.0  # for the orderly end after a signal, before the process is ended
+_SMALLER = "lower --threads or --ray-gpus"
 _EXPECTED = "expected host:port, ray://host:port or auto; without it, Ray starts on this machine"
 
 
@@ -49,6 +51,38 @@ def connect_to_ray() -> None:
             for number, handler in handlers.items():
                 if signal.getsignal(number) is not signal.SIG_IGN:  # a closed terminal may signal again
                     signal.signal(number, handler)  # at Ray's own, SIGTERM aborts the process
+
+
+def check_room(cpus: int, gpus: float) -> None:
+    """Refuse workers that fit on no machine of Ray: it would wait for a larger one, without a word.
+
+    The cluster of RAY_ADDRESS may start a larger one when it is asked to, so there it is a warning.
+
+    Args:
+        cpus: that each worker takes.
+        gpus: that each worker takes.
+
+    Raises:
+        UsageError: they fit on no machine.
+    """
+    import ray
+
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    machines = [(resources.get("CPU", 0.0), resources.get("GPU", 0.0)) for resources in alive]
+    if any(has_cpus >= cpus and has_gpus >= gpus for has_cpus, has_gpus in machines):
+        return
+    closest = max(machines, key=lambda machine: (min(machine[1], gpus), machine[0]), default=(0.0, 0.0))
+    lack = (
+        f"a worker of --ray takes {_resources_text(cpus, gpus)}, and no machine of Ray has them; "
+        f"the closest has {_resources_text(*closest)}"
+    )
+    if not os.environ.get(_ADDRESS):
+        raise UsageError(f"{lack}\n  {_SMALLER}")
+    _LOG.warning("%s; waiting until the cluster starts one. If it never does, press Ctrl-C, and %s", lack, _SMALLER)
+
+
+def _resources_text(cpus: float, gpus: float) -> str:
+    return f"{cpus:g} {'CPU' if cpus == 1 else 'CPUs'} and {gpus:g} {'GPU' if gpus == 1 else 'GPUs'}"
 
 
 def _check_reachable(address: str) -> None:

@@ -15,8 +15,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 
 from svg_common.errors import ExitCode, SvgError
@@ -26,14 +24,14 @@ from svg_runtime.live.stop import StopRequest
 from svg_runtime.offline.dataset import Dataset
 from svg_runtime.offline.listing import Video
 from svg_runtime.offline.options import ForecastOptions
-from svg_runtime.offline.ray_cluster import connect_to_ray
+from svg_runtime.offline.ray_cluster import check_room, connect_to_ray
 from svg_runtime.offline.tally import Tally
 from svg_runtime.offline.worker import Worker
 
 _BLOCKS_PER_WORKER = 4  # so that workers end at about the same time
 _MOST_VIDEOS = 64  # of a block, which is lost as a whole with its worker
 
-Batch = dict[str, NDArray[Any]]
+Row = dict[str, str]  # of Ray's data sets
 
 
 class RayWorker:
@@ -52,10 +50,9 @@ class RayWorker:
         except SvgError as error:
             self._forecaster = error
 
-    def __call__(self, batch: Batch) -> Batch:
-        """Publish the part of a block of videos, and return what became of them, as JSON."""
-        columns = (batch["address"].tolist(), batch["size"].tolist(), batch["version"].tolist())
-        videos = [Video(address, size, version) for address, size, version in zip(*columns, strict=True)]
+    def __call__(self, row: Row) -> Row:
+        """Publish the part of a block of videos, and return what became of them, both as JSON."""
+        videos = [Video(**video) for video in json.loads(row["videos"])]
         tally = Tally()
         failure = self._run_part(videos, tally)
         work = sum(video.work for video in videos)
@@ -63,7 +60,7 @@ class RayWorker:
             **vars(tally), "failure": None if failure is None else _failure_report(failure), "work": work,
             "is_open": not isinstance(self._forecaster, SvgError),
         }  # fmt: skip
-        return {"report": np.array([json.dumps(report)])}
+        return {"report": json.dumps(report)}
 
     def _run_part(self, videos: list[Video], tally: Tally) -> SvgError | None:
         """Count in `tally` what became of videos; returns what ended it before its time."""
@@ -86,7 +83,7 @@ def forecast_with_ray(
         What ended a worker before its time; what was finished is published.
 
     Raises:
-        SvgError: as `connect_to_ray`.
+        SvgError: as `connect_to_ray` and `check_room`.
     """
     connect_to_ray()
     import ray
@@ -97,18 +94,18 @@ def forecast_with_ray(
     model = model.resolve()
 
     workers = min(options.ray_workers or 1, len(pending))
-    blocks = math.ceil(len(pending) / min(_MOST_VIDEOS, math.ceil(len(pending) / (workers * _BLOCKS_PER_WORKER))))
+    cpus = options.threads or 1
+    rows = _rows(pending, workers)
     failure: dict[str, Any] | None = None
     try:
+        check_room(cpus, options.ray_gpus)
         ray.data.DataContext.get_current().enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)  # what fails, the reports tell
-        videos = ray.data.from_items([vars(video) for video in pending], override_num_blocks=blocks)
-        reports = videos.map_batches(
+        reports = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
             RayWorker,
             fn_constructor_args=(options, dataset, model),
-            batch_size=None,  # a block
             compute=ray.data.ActorPoolStrategy(size=workers),
-            num_cpus=options.threads or 1,
+            num_cpus=cpus,
             num_gpus=options.ray_gpus or None,
         )
         all_work = max(1, sum(video.work for video in pending))
@@ -131,6 +128,13 @@ def forecast_with_ray(
     finally:
         ray.shutdown()
     return None if failure is None else _reported_failure(failure)
+
+
+def _rows(pending: list[Video], workers: int) -> list[Row]:
+    """A row per block of videos: workers with GPUs get blocks of several rows in parts, of a size that has to be said."""
+    size = min(_MOST_VIDEOS, math.ceil(len(pending) / (workers * _BLOCKS_PER_WORKER)))
+    blocks = [pending[start : start + size] for start in range(0, len(pending), size)]
+    return [{"videos": json.dumps([vars(video) for video in block])} for block in blocks]
 
 
 def _failure_report(error: SvgError) -> dict[str, Any]:

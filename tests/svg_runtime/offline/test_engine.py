@@ -150,18 +150,12 @@ def test_a_process_that_chose_at_the_same_time_takes_the_choice_of_the_first(tmp
 def test_a_worker_of_ray_keeps_to_the_engine_too(tmp_path, videos, opened):
     options = ForecastOptions(sources=(), out=tmp_path, backend="auto", threads=1, samples=2, horizon=3)
     (video,) = list_videos([str(videos / "yard0.mp4")]).videos
-    batch = {"address": [video.address], "size": [video.size], "version": [video.version]}
     with open_dataset(tmp_path, options.settings(Bundle.open(DIGITS).manifest, "digits"), Shard()) as dataset:
         dataset.agree_on_engine(CPU)
         worker = RayWorker(options, pickle.loads(pickle.dumps(dataset.at(tmp_path))), DIGITS)
-        worker({name: _Column(values) for name, values in batch.items()})
+        worker({"videos": json.dumps([vars(video)])})
     assert opened[-1]["backend"] == "cpu"
     assert {each["backend"] for each in metadata(tmp_path)} == {"cpu"}
-
-
-class _Column(list):
-    def tolist(self) -> list[Any]:
-        return list(self)
 
 
 def test_what_auto_measured_is_opened_again_with_what_the_user_leaves_open():

@@ -17,10 +17,11 @@ from tests.svg_runtime.offline.conftest import OPTIONS, rows_of
 pytest.importorskip("ray")
 
 PROGRAM = "from svg_runtime.offline.cli import main; main()"
+WITH_A_GPU = f"import ray; ray.init(num_cpus=2, num_gpus=1); {PROGRAM}"  # for Ray, which takes it for granted
 
 
-def started(source: Path, out: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", PROGRAM, str(source), "--out", str(out), *OPTIONS, *arguments]
+def started(source: Path, out: Path, *arguments: str, program: str = PROGRAM) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", program, str(source), "--out", str(out), *OPTIONS, *arguments]
     alert = {**os.environ, "RAY_worker_niceness": "0"}  # by default, workers wait for everything else on the machine
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=alert)
 
@@ -79,6 +80,19 @@ def test_sigterm_ends_it_with_what_is_finished(videos, tmp_path):
     done = rows_of(tmp_path / "out")["videos"].num_rows
     assert 0 < done < 12
     assert rows_of(tmp_path / "out")["frames"].num_rows == 80 * done
+
+
+def test_workers_take_a_share_of_a_gpu(videos, tmp_path):
+    ended(started(videos / "v00.mp4", tmp_path / "whole"))
+    ended(started(videos / "v00.mp4", tmp_path / "out", "--ray", "1", "--ray-gpus", "0.5", program=WITH_A_GPU))
+    assert rows_of(tmp_path / "out") == rows_of(tmp_path / "whole")
+
+
+def test_workers_that_fit_on_no_machine_are_refused_instead_of_waited_for(videos, tmp_path):
+    run = started(videos / "v00.mp4", tmp_path / "out", "--ray", "1", "--ray-gpus", "2", program=WITH_A_GPU)
+    output, _ = run.communicate(timeout=120)
+    assert run.returncode == 2, output
+    assert "takes 1 CPU and 2 GPUs, and no machine of Ray has them; the closest has 2 CPUs and 1 GPU" in output
 
 
 def test_arguments_are_hidden_from_ray_and_need_not_be_utf8():

@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 from svg_common.errors import ExitCode, SvgError, UsageError
-from svg_runtime.offline.ray_cluster import connect_to_ray
+from svg_runtime.offline.ray_cluster import check_room, connect_to_ray
 
 NO_CLUSTER = "127.0.0.1:1"  # nobody listens there
 
@@ -102,6 +102,34 @@ def test_a_signal_interrupts_whatever_ray_makes_of_it(stand_in, error):
     stand_in.init = init
     with pytest.raises(KeyboardInterrupt):
         connect_to_ray()
+
+
+@pytest.fixture
+def machines(stand_in) -> None:
+    """Three machines, of which the largest is gone."""
+    resources = [{"CPU": 64.0, "memory": 1e9}, {"CPU": 8.0, "GPU": 1.0}, {"CPU": 999.0, "GPU": 8.0}]
+    stand_in.nodes = lambda: [{"Alive": found["CPU"] < 999, "Resources": found} for found in resources]
+
+
+@pytest.mark.usefixtures("machines")
+@pytest.mark.parametrize(("cpus", "gpus"), [(1, 0.0), (64, 0.0), (8, 1.0), (8, 0.25)])
+def test_a_worker_may_take_what_one_machine_has(logged, cpus, gpus):
+    check_room(cpus, gpus)
+    assert not logged.text
+
+
+@pytest.mark.usefixtures("machines")
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "closest"),
+    [(65, 0.0, "64 CPUs and 0 GPUs"), (1, 2.0, "8 CPUs and 1 GPU"), (9, 0.5, "8 CPUs and 1 GPU")],
+)
+def test_a_worker_that_fits_on_no_machine_is_refused(logged, monkeypatch, cpus, gpus, closest):
+    """Ray would wait for one without a word. Only a cluster may start one."""
+    with pytest.raises(UsageError, match=rf"takes {cpus} CPUs? and {gpus:g} GPUs, .* {closest}\n  lower --threads or"):
+        check_room(cpus, gpus)
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    check_room(cpus, gpus)
+    assert f"{closest}; waiting until the cluster starts one." in logged.text
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM that a process can handle")

@@ -8,7 +8,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
-import numpy as np
 import pytest
 from rich.console import Console
 
@@ -39,19 +38,22 @@ class ActorDiedError(RayError):
 
 
 class Reports:
-    """Calls a worker for each block, and has its rows; or raises what Ray would."""
+    """Calls a worker for each row, and has its rows; or raises what Ray would. It takes no other options than Ray does."""
 
     def __init__(self, items, error: RayError | None) -> None:
         self.items = items
         self.error = error
 
-    def map_batches(self, worker, fn_constructor_args, **options):
+    def map(self, worker, *, fn_constructor_args, compute, num_cpus, num_gpus):
+        self.asked = {"workers": compute.size, "num_cpus": num_cpus, "num_gpus": num_gpus}
         self.worker = worker(*fn_constructor_args)
         return self
 
     def iter_rows(self):
         for item in self.items:
-            yield {"report": self.worker({name: np.array([value]) for name, value in item.items()})["report"][0]}
+            row = self.worker(item)
+            assert isinstance(row["report"], str)
+            yield row
         if self.error is not None:
             raise self.error
 
@@ -60,21 +62,27 @@ class Reports:
 def end_with_ray(monkeypatch):
     """Run with a way to open the model, and an error of Ray after the last video."""
 
-    def run(open_alike, error: RayError | None = None, pending=VIDEOS) -> tuple[SvgError | None, Tally]:
+    def run(open_alike, error: RayError | None = None, pending=VIDEOS, gpus: float = 0.0) -> tuple[SvgError | None, Tally]:
+        def from_items(items, *, override_num_blocks) -> Reports:
+            assert override_num_blocks == len(items)  # a row is a task of its own
+            run.reports = Reports(items, error)
+            return run.reports
+
         ray, data = ModuleType("ray"), ModuleType("ray.data")
         ray.data = data
+        ray.nodes = lambda: [{"Alive": True, "Resources": {"CPU": 1.0, "GPU": 1.0}}]
         ray.shutdown = lambda: None
         ray.exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
         data.DataContext = SimpleNamespace(get_current=lambda: SimpleNamespace())
         data.ActorPoolStrategy = SimpleNamespace
-        data.from_items = lambda items, **options: Reports(items, error)
+        data.from_items = from_items
         monkeypatch.setattr("svg_runtime.offline.ray_run.connect_to_ray", lambda: None)
         monkeypatch.setitem(sys.modules, "ray", ray)
         monkeypatch.setitem(sys.modules, "ray.data", data)
         dataset = SimpleNamespace(folder=Path("out"), scratch=Path("scratch"))
         dataset.part = lambda name: nullcontext(SimpleNamespace(rows=[]))
         dataset.at = lambda folder: dataset
-        options = SimpleNamespace(ray_workers=1, ray_gpus=None, threads=None, open_alike=open_alike, keep=None)
+        options = SimpleNamespace(ray_workers=1, ray_gpus=gpus, threads=None, open_alike=open_alike, keep=None)
         tally = Tally()
         failure = forecast_with_ray(
             options=options, dataset=dataset, model=Path("m.svgb"), pending=pending, tally=tally, console=Console(quiet=True)
@@ -110,6 +118,23 @@ def test_a_worker_that_cannot_open_the_model_ends_the_run_as_this_process_would(
     assert not tally.status
 
 
+@pytest.mark.parametrize(("share", "num_gpus"), [(0.0, None), (0.25, 0.25)])
+def test_workers_get_blocks_of_videos_and_what_they_take_is_asked_for(end_with_ray, monkeypatch, share, num_gpus):
+    blocks = []
+    monkeypatch.setattr(Worker, "run_part", lambda self, videos, name: blocks.append(videos))
+    pending = [Video(f"{number}\udcff.mp4", number, "v") for number in range(300)]
+    assert end_with_ray(opened, pending=pending, gpus=share)[0] is None
+    assert end_with_ray.reports.asked == {"workers": 1, "num_cpus": 1, "num_gpus": num_gpus}
+    assert [len(block) for block in blocks] == [64, 64, 64, 64, 44]
+    assert [video for block in blocks for video in block] == pending
+
+
+def test_a_worker_that_fits_on_no_machine_ends_the_run(end_with_ray, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(UsageError, match=r"takes 1 CPU and 2 GPUs, .*; the closest has 1 CPU and 1 GPU\n"):
+        end_with_ray(opened, gpus=2.0)
+
+
 def test_what_ends_a_worker_keeps_its_exit_code_and_what_is_finished_counts(end_with_ray, monkeypatch):
     def run_part(self, videos, name):
         if videos[0].name == VIDEOS[1].name:
@@ -139,7 +164,7 @@ def test_the_command_is_worth_repeating_only_after_the_loss_of_a_machine(end_wit
 def test_a_worker_waits_for_a_store_that_is_away_in_three_of_its_blocks_and_not_in_all(end_with_ray, monkeypatch):
     asked = []
 
-    def away(video, folder):
+    def away(video, folder, stop):
         asked.append(video.name)
         raise StoreAwayError("no answer in time")
 
@@ -152,7 +177,7 @@ def test_a_worker_waits_for_a_store_that_is_away_in_three_of_its_blocks_and_not_
 
 
 def test_videos_of_two_blocks_that_are_shown_alike_have_a_reason_each(end_with_ray, monkeypatch):
-    def away(video, folder):
+    def away(video, folder, stop):
         raise StoreAwayError(f"no answer for {video.size}")
 
     monkeypatch.setattr("svg_runtime.offline.worker.local_copy", away)

@@ -487,6 +487,8 @@ def test_shards_that_are_none(text):
     ("arguments", "code", "text"),
     [
         (["--ray-gpus", "1"], 2, "without --ray"),
+        *((["--ray", "1", "--ray-gpus", share], 2, "neither a share of a GPU") for share in ("inf", "1.5", "0.00001")),
+        (["--ray", "1", "--ray-gpus", "nan"], 2, "--ray-gpus"),
         (["--save-every", "10"], 2, "not a duration"),
         (["--source-fps", "0"], 2, "not a rate"),
         (["--alarm-clear", "9"], 2, "above the threshold"),

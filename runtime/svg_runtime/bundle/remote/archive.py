@@ -23,7 +23,7 @@ from svg_runtime.errors import BundleError
 _LOG = logging.getLogger(__name__)
 ARCHIVE_LIMIT = 8 << 30  # bytes: two precisions of graphs, each of which has at most 2 GiB
 _TIMEOUT_S = 30.0  # without a byte
-_CONTINUED = 20  # times that a download goes on after its connection was lost
+_CONNECTIONS = 20  # of a download that a lost connection or a server in trouble interrupts
 _BUSY = (429, 500, 502, 503, 504)  # what a server answers that may serve the file a little later
 _PAUSE_S = 1.0  # before such a server is asked again
 _PIECE = 1 << 20
@@ -81,7 +81,7 @@ def fetch_archive(address: ArchiveAddress) -> Path:
 class _Download:
     """A download that goes on where its connection was lost, as long as every connection brings something.
 
-    Once it has begun, it waits for a server in trouble.
+    It waits for a server in trouble, also before it has begun: a device may boot while the server restarts.
     """
 
     def __init__(self, address: ArchiveAddress, stream: BinaryIO) -> None:
@@ -99,19 +99,21 @@ class _Download:
             SvgError: the server cannot be reached, or does not serve it.
         """
         reason = ""
-        for _ in range(_CONTINUED):
+        for _ in range(_CONNECTIONS):
             before = self._position
             try:
                 self._receive()
                 break
+            except _BusyError as error:
+                if reason != str(error):  # once, of many equal answers
+                    _LOG.info("%s: %s; asking again every %g s", self._address, error, _PAUSE_S)
+                reason = str(error)
+                time.sleep(_PAUSE_S)
             except _BrokenError as error:
                 reason = str(error)
-                is_busy = isinstance(error, _BusyError) and before > 0
-                if self._position <= before and not is_busy:
+                if self._position <= before:
                     raise self._unreachable(reason) from None
                 _LOG.info("%s: %s after %.1f MB; going on", self._address, reason, self._position / 1e6)
-                if is_busy:
-                    time.sleep(_PAUSE_S)
         else:
             raise self._unreachable(f"{reason}, again and again")
         found = self._digest.hexdigest()

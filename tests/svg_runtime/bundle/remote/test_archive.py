@@ -193,19 +193,23 @@ def test_a_lost_connection_goes_on_if_the_server_can(cache, server, files, range
         assert files_below(cache) == set()
 
 
-def test_a_download_goes_on_after_answers_of_a_server_in_trouble(cache, server, files, monkeypatch):
+@pytest.mark.parametrize("before", [1, 0], ids=["begun", "not begun"])
+def test_a_download_waits_for_a_server_in_trouble(cache, server, files, monkeypatch, logged, before):
+    """It may have begun, or not: a device boots while the server restarts."""
     monkeypatch.setattr(archive, "_PAUSE_S", 0.0)
     half = breaking(len(server.content) // 2 + 1, ranges=True)
 
     def answer(handler: BaseHTTPRequestHandler, content: bytes) -> None:
-        if 1 < len(server.requests) < 4:
+        if before < len(server.requests) <= before + 2:
             send(handler, 503, b"")
         else:
             half(handler, content)
 
     server.answer = answer
     assert files_below(find_model(server.address())) == set(files)
-    assert server.requests == [None] + [f"bytes={len(server.content) // 2 + 1}-"] * 3
+    rest = f"bytes={len(server.content) // 2 + 1}-"
+    assert server.requests == ([None, rest, rest, rest] if before else [None, None, None, rest])
+    assert logged.text.count("the server answers 503 Service Unavailable; asking again every 0 s") == 1
 
 
 @pytest.mark.parametrize("status", ["429 Too Many Requests", "500 Internal Server Error", "503 Service Unavailable"])
@@ -223,7 +227,7 @@ def test_a_server_that_stays_in_trouble(cache, server, monkeypatch, status, begu
     server.answer = answer
     with pytest.raises(SvgError, match=rf"cannot download .*: the server answers {status}.*\n.*try again later"):
         find_model(server.address())
-    assert len(server.requests) == (20 if begun else 1)
+    assert len(server.requests) == 20
     assert files_below(cache) == set()
 
 
