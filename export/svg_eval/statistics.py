@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,8 +78,10 @@ def expected_best(values: Array, n: int) -> Array:
     The best of the first n would depend on one lucky order.
     """
     samples = values.shape[1]
-    weights = np.array([comb(i, n - 1) / comb(samples, n) for i in range(samples)])
-    expected: Array = np.sort(values, axis=1) @ weights
+    ranks = np.arange(samples, 1, -1)
+    # From rank i to i - 1, the weight falls by (i - n) / (i - 1): the binomials themselves may have thousands of digits.
+    weights = n / samples * np.cumprod([1.0, *(np.maximum(ranks - n, 0) / (ranks - 1))])
+    expected: Array = np.sort(values, axis=1)[:, ::-1] @ weights
     return expected
 
 
