@@ -17,6 +17,8 @@ from svg_runtime.live import loop
 from svg_runtime.live.cli import live, main
 from svg_runtime.live.config.live_config import LiveConfig
 from svg_runtime.live.config.settings import settings_of
+from tests.svg_runtime.backends.install_helpers import install_only
+from tests.svg_runtime.live.live_helpers import write_video
 from tests.svg_runtime.live.page.page_helpers import make_view, served_page
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,6 +32,14 @@ def instructions(file: Path, name: str) -> list[str]:
     """The arguments of every instruction of this name, continued lines joined."""
     text = re.sub(r"\\\n\s*", "", re.sub(r"^#.*\n", "", file.read_text(), flags=re.M))
     return re.findall(rf"^{name} (.*)$", text, re.M)
+
+
+def engines_of_images() -> list[tuple[str, ...]]:
+    """The modules of the engines that are installed together in an image: once for all images with the same ones."""
+    texts = ["".join(instructions(file, "RUN")) for file in DOCKERFILES if file.stem != "nvidia"]
+    texts += [file.read_text() for file in (FOLDER / "requirements").iterdir()]
+    packages = {"onnxruntime": r"\bonnxruntime\b|\[cpu\b", "openvino": r"\bopenvino\b", "tensorrt": r"\btensorrt\b"}
+    return sorted({tuple(name for name, pattern in packages.items() if re.search(pattern, text)) for text in texts})
 
 
 def health_check(file: Path) -> list[str]:
@@ -153,3 +163,22 @@ def test_the_options_of_the_container_are_options():
     assert values == read_toml(path)
     volumes = ("/recordings", "/alarms")
     assert all(values[key].startswith(volumes) for key in ("record", "alarm_dir", "events"))
+
+
+@pytest.mark.parametrize("engines", engines_of_images(), ids="+".join)
+def test_the_options_of_the_container_run_with_what_an_image_has(engines, monkeypatch, tmp_path):
+    """On a file in the place of the camera, and into other folders than the volumes."""
+    for module in ("cuda.bindings", "filelock", *(name for name in engines if name != "tensorrt")):
+        pytest.importorskip(module)
+    built = install_only(monkeypatch, *engines)
+    options = (FOLDER / "live.toml").read_text().replace('"/', f'"{tmp_path}/')
+    video = write_video(tmp_path / "camera.mp4")
+    (tmp_path / "live.toml").write_text(options.replace("camera = 0", f'source = "{video}"\nmodel = "digits"'))
+    monkeypatch.delenv("SVG_EDGE_CALIBRATE", raising=False)
+    monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("sys.argv", ["svg-live", "--config", str(tmp_path / "live.toml"), "--samples", "2", "--horizon", "2"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code in (None, 0)
+    assert list((tmp_path / "recordings").iterdir())
+    assert bool(built) == (engines == ("tensorrt",))

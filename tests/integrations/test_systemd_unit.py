@@ -69,6 +69,41 @@ def test_no_drop_in_unsets_what_a_dynamic_user_forces(name):
     assert not {"PrivateTmp", "RemoveIPC", "NoNewPrivileges", "RestrictSUIDSGID"} & set(settings)
 
 
+# Settings that let a service use certain devices, by a DeviceAllow= or DevicePolicy= of their own: see systemd.exec(5).
+IMPLY_DEVICES = {
+    "PrivateDevices", "ProtectClock", "RootImage", "MountImages", "ExtensionImages", "LoadCredentialEncrypted",
+    "SetCredentialEncrypted",
+}  # fmt: skip
+
+
+def test_a_jetsons_service_may_use_every_device():
+    """With DevicePolicy=auto, a single allowed device closes all others, also one that another setting implies."""
+    in_force: dict[str, list[str]] = {}
+    for line in (UNIT + (FOLDER / "jetson.conf").read_text()).splitlines():
+        name, is_setting, value = line.partition("=")
+        if is_setting and not line.startswith("#"):
+            in_force[name] = [*in_force.get(name, ()), value] if value else []
+    assert in_force["DevicePolicy"][-1] == "auto"
+    assert in_force["DeviceAllow"] == []
+    assert {name for name in IMPLY_DEVICES if in_force.get(name, ["no"])[-1] != "no"} == set()
+
+
+@needs_analyze
+def test_a_jetsons_service_may_not_set_the_clock():
+    """Though ProtectClock= is off there: by the system calls and capabilities that the unit allows."""
+    assert "CapabilityBoundingSet=" in UNIT.splitlines()
+    assert re.findall("^SystemCallFilter=(.*)$", UNIT, re.M) == ["@system-service"]
+
+    def calls(group: str) -> set[str]:
+        """Those of a group and of the groups in it."""
+        words = analyze("syscall-filter", group).split("\n")[1:]
+        names = {word.strip() for word in words if word.strip() and not word.strip().startswith("#")}
+        return {call for name in names for call in (calls(name) if name.startswith("@") else {name})}
+
+    assert "clock_settime" in calls("@clock")
+    assert not calls("@clock") & calls("@system-service")
+
+
 # ---- A real systemd ----
 
 # Of a user, in a mount namespace of its own: a machine without systemd as its first process gets it this way too.

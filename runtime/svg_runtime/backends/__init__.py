@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from svg_runtime.errors import BackendMissingError, BundleError, MissingExtraErr
 if TYPE_CHECKING:
     from svg_runtime.backends.onnxruntime.cpu import CpuBackend
 
+_LOG = logging.getLogger(__name__)
 ORT_NVIDIA, TENSORRT = ("cuda", "ort-tensorrt"), ("tensorrt", "tensorrt-rtx")
 NVIDIA = (*ORT_NVIDIA, *TENSORRT)  # on NVIDIA GPUs only
 BACKENDS = ("cpu", "openvino", *NVIDIA)
@@ -62,9 +64,9 @@ def open_backend(
         bundle: the opened bundle.
         name: a backend, or "auto" for a rule of thumb, which `Forecaster.open` takes where it does not measure: cuda where
             onnxruntime-gpu is installed and finds a GPU; else openvino where it is installed and the CPU has bf16 units; else
-            cpu.
+            cpu. Without ONNX Runtime it is what else is installed: openvino; else tensorrt; else tensorrt-rtx.
         device: where to run; None or "auto" lets the backend choose. Another than cpu makes "auto" open the backend that has
-            it: cuda for cuda or cuda:1, openvino for CPU, GPU or NPU.
+            it: cuda for cuda or cuda:1 (without ONNX Runtime tensorrt or tensorrt-rtx), openvino for CPU, GPU or NPU.
         precision: fp32, fp16 or bf16; None lets the backend choose. cpu: fp32, which is faster there. openvino: bf16 if the
             bundle has it and the CPU has units for it, else fp32. NVIDIA GPUs: fp16 if the bundle has it. A variant whose
             quality against the truth was not measured is never chosen. With bf16, "auto" means openvino, because cpu does
@@ -97,7 +99,7 @@ def open_backend(
     if gpu_options.given:
         raise no_effect(gpu_options.given, name, advice=f", or use --backend with one of: {', '.join(NVIDIA)}")
     if name == "auto":
-        return _open_fastest(request)
+        return _open_fastest(request, gpu_options, progress or NullListener())
     if name == "openvino":
         return _open_openvino(request)
     return _open_cpu(request)
@@ -183,16 +185,16 @@ def _open_nvidia(request: _Request, name: str, gpu_options: GpuOptions, progress
     )
 
 
-def _open_fastest(request: _Request) -> Backend:
+def _open_fastest(request: _Request, gpu_options: GpuOptions, progress: ProgressListener) -> Backend:
     """A GPU, then OpenVINO where it is faster, then the cpu backend, whose description tells why the others do not work."""
     if request.device not in (None, "auto", "cpu"):
-        return _open_backend_with(request, str(request.device))
+        return _open_backend_with(request, str(request.device), gpu_options, progress)
     if request.precision == "bf16":
         return _open_openvino(request)
     failures = ""
     if request.device != "cpu" and cuda_is_installed():
         try:
-            return _open_nvidia(request, "cuda", GpuOptions(), NullListener())
+            return _open_nvidia(request, "cuda", gpu_options, progress)
         except (BackendMissingError, BundleError) as error:  # a bundle that is damaged fails on the cpu backend, too
             failures += _does_not_work("cuda", error)
     if _openvino_is_faster():
@@ -200,13 +202,18 @@ def _open_fastest(request: _Request) -> Backend:
             return _open_openvino(request, remark=failures)
         except (BackendMissingError, BundleError) as error:
             failures += _does_not_work("openvino", error)
+    tensorrt = None if request.device == "cpu" else _only_tensorrt()
+    if tensorrt is not None:
+        if not engine_stamps(request.bundle, request.samples):
+            _LOG.info("auto takes %s, as no other engine runs here; building its engines takes minutes, once", tensorrt)
+        return _open_nvidia(request, tensorrt, gpu_options, progress)
     backend = _open_cpu(request)
     backend.description += failures
     return backend
 
 
-def _open_backend_with(request: _Request, device: str) -> Backend:
-    """The backend that has the device which the user names: cuda or openvino, as the cpu backend has cpu alone.
+def _open_backend_with(request: _Request, device: str, gpu_options: GpuOptions, progress: ProgressListener) -> Backend:
+    """The backend that has the device which the user names: one for NVIDIA GPUs or openvino, as the cpu backend has cpu alone.
 
     Raises:
         BackendMissingError: no backend has such a device, or it is not available.
@@ -218,13 +225,22 @@ def _open_backend_with(request: _Request, device: str) -> Backend:
         raise BackendMissingError(
             f"unknown device '{device}'\n  expected cpu; cuda or cuda:1 for an NVIDIA GPU; or CPU, GPU or NPU for OpenVINO"
         )
-    backend = "cuda" if is_gpu_name(device) else "openvino"
+    backend = (_only_tensorrt() or "cuda") if is_gpu_name(device) else "openvino"
     try:
-        if backend == "cuda":
-            return _open_nvidia(request, backend, GpuOptions(), NullListener())
-        return _open_openvino(request)
+        if backend == "openvino":
+            return _open_openvino(request)
+        return _open_nvidia(request, backend, gpu_options, progress)
     except (BackendMissingError, MissingExtraError) as error:
         raise BackendMissingError(f"'{device}' is a device of the {backend} backend: {error}") from error
+
+
+def _only_tensorrt() -> str | None:
+    """TensorRT's backend where it is installed and ONNX Runtime is not, as on a Jetson: the one way to run on the GPU."""
+    from svg_runtime.backends.tensorrt.nvidia_library import LIBRARIES
+
+    if is_installed("onnxruntime"):
+        return None
+    return next((name for name, module in LIBRARIES.items() if is_installed(module)), None)
 
 
 def _does_not_work(name: str, error: Exception) -> str:
@@ -241,10 +257,13 @@ def cuda_is_installed() -> bool:
 
 
 def _openvino_is_faster() -> bool:
-    """Whether openvino is installed and the CPU has bf16 units: there it was measured faster, in f32 too (docs/results.md)."""
+    """Whether openvino is installed, and the CPU has bf16 units: there it was measured faster, in f32 too (docs/results.md).
+
+    Without ONNX Runtime the cpu backend does not run at all.
+    """
     from svg_runtime.backends.openvino.device import has_bf16_units
 
-    return has_bf16_units() and is_installed("openvino")
+    return is_installed("openvino") and (has_bf16_units() or not is_installed("onnxruntime"))
 
 
 def _open_cpu(request: _Request) -> CpuBackend:

@@ -184,7 +184,8 @@ def test_a_branch_does_not_change_the_graph_it_starts_from(backend, bundle, step
 
 
 def test_missing_onnxruntime_names_the_extra(bundle, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    for module in ("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx"):  # auto takes another engine that is installed
+        monkeypatch.setitem(sys.modules, module, None)
     for name in ("cpu", "auto"):
         with pytest.raises(MissingExtraError, match=r"onnxruntime.*\n.*pip install 'svg-edge\[cpu\]'") as caught:
             open_backend(bundle, name, None, None)
@@ -218,7 +219,8 @@ def test_auto_names_the_devices_that_it_knows(bundle, device):
 
 @pytest.mark.parametrize(("device", "backend", "module"), [("cuda", "cuda", "onnxruntime"), ("NPU", "openvino", "openvino")])
 def test_auto_names_the_device_and_what_to_install_for_it(bundle, monkeypatch, device, backend, module):
-    monkeypatch.setitem(sys.modules, module, None)
+    for hidden in (module, "tensorrt", "tensorrt_rtx"):  # which have a device cuda, too
+        monkeypatch.setitem(sys.modules, hidden, None)
     with pytest.raises(
         BackendMissingError,
         match=rf"'{device}' is a device of the {backend} backend: the {backend} backend needs .*\n  install .*pip install",
