@@ -84,7 +84,7 @@ async function open(mine) {
 async function openEngine(mine) {
   const options = { model: $("model").value, provider: $("engine").value, seed: number("seed") };
   const key = JSON.stringify(options);
-  if (key === engineKey) {
+  if (key === engineKey && !engine.failed) {
     await engine.reset();
     return;
   }
@@ -113,6 +113,7 @@ class Run {
     this.forecasting = false;
     this.dropped = 0;
     this.lateDrops = []; // times of the last ones
+    this.restarted = false; // whether the source began anew since the last picture that was observed
     this.ready = 0; // pictures observed since the start, or since the context began anew
     this.finished = []; // times of forecasts
     this.times = { observe: null, forecast: null };
@@ -141,6 +142,7 @@ class Run {
   }
 
   async restart() {
+    this.restarted = false;
     this.ready = 0;
     await engine.reset();
   }
@@ -148,6 +150,7 @@ class Run {
   tick() {
     const picture = source.next(); // the camera goes on, whether the model keeps up or not
     if (picture === null) return;
+    this.restarted ||= picture.restarted;
     if (this.waiting >= MOST_WAITING) {
       this.dropped++;
       this.lateDrops = recent([...this.lateDrops, performance.now()]);
@@ -159,7 +162,7 @@ class Run {
     drawCovering($("live").getContext("2d"), picture, $("live").width, $("live").height);
     resize($("seen"), spec.width, spec.height);
     drawFrame($("seen").getContext("2d"), frame, spec);
-    if (picture.restarted) this.keep(this.restart());
+    if (this.restarted) this.keep(this.restart());
     this.keep(this.observe(frame));
     this.ready++;
     if (this.ready >= engine.manifest.generation.n_past && !this.forecasting) this.keep(this.forecast());

@@ -29,6 +29,8 @@ export class Engine {
   constructor(onProgress) {
     this.waiting = new Map();
     this.number = 0;
+    this.failed = false; // whether a call failed: the model may be gone, such as with its GPU
+    this.ended = null; // why the worker answers no more
     this.worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
     this.worker.addEventListener("message", ({ data }) => {
       if ("progress" in data) onProgress(data.progress);
@@ -57,6 +59,7 @@ export class Engine {
   }
 
   ask(call, options) {
+    if (this.ended) return Promise.reject(this.ended);
     const id = ++this.number;
     return new Promise((resolve, reject) => {
       this.waiting.set(id, { resolve, reject });
@@ -67,12 +70,18 @@ export class Engine {
   answer({ id, result, error }) {
     const { resolve, reject } = this.waiting.get(id);
     this.waiting.delete(id);
-    if (error === undefined) resolve(result);
-    else reject(new Error(error));
+    if (error === undefined) {
+      resolve(result);
+    } else {
+      this.failed = true;
+      reject(new Error(error));
+    }
   }
 
   fail(reason) {
-    for (const { reject } of this.waiting.values()) reject(new Error(`The model's worker ended: ${reason}`));
+    this.failed = true;
+    this.ended = new Error(`The model's worker ended: ${reason}`);
+    for (const { reject } of this.waiting.values()) reject(this.ended);
     this.waiting.clear();
   }
 }

@@ -163,6 +163,89 @@ def test_a_video_file_runs_and_begins_anew(browser, address, tmp_path):
         seen.wait_for_message("cannot play text.mp4")
 
 
+# All calls of the model are noted. `hold` keeps its observations back; `breaks` makes it fail from the next answer on.
+WATCHED_MODEL = """async () => {
+  const { Engine } = await import("/engine.js");
+  const { ask, answer } = Engine.prototype;
+  const model = (window.model = { calls: [], held: [], hold: false, breaks: false, broken: null });
+  Engine.prototype.ask = async function (call, options) {
+    model.calls.push(call);
+    if (model.hold && call === "observe") await new Promise((go) => model.held.push(go));
+    return ask.call(this, call, options);
+  };
+  Engine.prototype.answer = function ({ id, result, error }) {
+    if (model.breaks) model.broken = this;
+    model.breaks = false;
+    answer.call(this, this === model.broken ? { id, error: "the GPU is lost" } : { id, result, error });
+  };
+}"""
+
+
+def dropped(seen: Seen) -> int:
+    """How many pictures the page says that it left out."""
+    return int(seen.tab.inner_text("#dropped"))
+
+
+def test_a_file_that_begins_anew_while_the_model_is_busy_is_a_new_scene(browser, address, tmp_path):
+    """The picture at the cut is left out, and the model is told with the next one that it sees."""
+    with Seen(browser, address).open() as seen:
+        seen.tab.evaluate(WATCHED_MODEL)
+        seen.tab.select_option("#source", "file")
+        seen.tab.set_input_files("#file", write_video(tmp_path / "clip.webm"))
+        seen.tab.select_option("#model", "digits")
+        seen.wait_for_forecasts()
+        # 1) time runs on, without a cut, while the model is busy
+        seen.tab.evaluate(
+            """() => {
+              let time = 1000;
+              window.cut = () => (time = 0);
+              Object.defineProperty(HTMLMediaElement.prototype, "currentTime", { get: () => (time += 0.1) });
+              model.hold = true;
+            }"""
+        )
+        seen.tab.wait_for_function("from => Number(document.getElementById('dropped').textContent) > from", arg=dropped(seen))
+        # 2) the file begins anew, and a picture later is left out too
+        seen.tab.evaluate("() => { cut(); model.calls.length = 0; }")
+        seen.tab.wait_for_function(
+            "from => Number(document.getElementById('dropped').textContent) > from", arg=dropped(seen) + 2
+        )
+        # 3) the model goes on
+        seen.tab.evaluate("() => { model.hold = false; model.held.forEach((go) => go()); }")
+        seen.tab.wait_for_function("() => model.calls.filter((call) => call !== 'forecast').length >= 3")
+        calls = [call for call in seen.tab.evaluate("model.calls") if call != "forecast"]
+        assert calls[:3] == ["reset", "observe", "observe"]
+
+
+def test_a_model_that_failed_is_opened_anew_by_the_next_start_but_not_for_its_source(browser, address):
+    with Seen(browser, address, "source=webcam&model=digits") as seen:
+        seen.context.add_init_script(
+            """const ask = MediaDevices.prototype.getUserMedia;
+            MediaDevices.prototype.getUserMedia = async function (...options) {
+              return (window.stream = await ask.apply(this, options));
+            };"""
+        )
+        seen.open().wait_for_forecasts()
+        seen.tab.evaluate(WATCHED_MODEL)
+        # 1) the webcam is unplugged: the model stays
+        seen.tab.evaluate("stream.getVideoTracks()[0].dispatchEvent(new Event('ended'))")
+        seen.wait_for_message("The webcam is gone")
+        start_again(seen)
+        assert "open" not in seen.tab.evaluate("model.calls")
+        # 2) the model fails
+        seen.tab.evaluate("model.breaks = true")
+        seen.wait_for_message("the GPU is lost")
+        start_again(seen)
+        assert seen.tab.evaluate("model.calls").count("open") == 1
+
+
+def start_again(seen: Seen) -> None:
+    """Choose Start, and wait for forecasts."""
+    futures = seen.picture("futures")
+    seen.tab.click("#run")
+    seen.wait_for_change("futures", futures)
+    assert seen.tab.is_hidden("#message")
+
+
 def write_video(path: Path) -> Path:
     """One second of digits in VP8, which every Chromium plays."""
     with av.open(str(path), "w") as container:
