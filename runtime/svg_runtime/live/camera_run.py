@@ -13,6 +13,7 @@ from svg_common.video.sampling import MAX_HOLD_S
 from svg_runtime.bundle.manifest import Manifest
 from svg_runtime.errors import ForecastError, SvgError
 from svg_runtime.forecast.forecaster import Observation
+from svg_runtime.live.dropped import DroppedPictures
 from svg_runtime.live.empty_pictures import EmptyPicture, PictureCheck
 from svg_runtime.live.output_thread import OutputThread
 from svg_runtime.live.outputs import Recorder
@@ -27,6 +28,7 @@ from svg_runtime.live.stats import LiveStats
 from svg_runtime.live.timing import wall_clock
 
 _FAILURES_IN_A_ROW = 5  # without a success in between, forecasting is considered broken
+_GAP_STEPS = 1.5  # between two pictures: from here on, one is missing between them
 
 
 class CameraRun:
@@ -74,6 +76,7 @@ class CameraRun:
         self._n_past = manifest.generation.n_past
         self._preprocessor = Preprocessor(frame.height, frame.width, frame.channels, roi)
         self._picture_check = PictureCheck(caption.interval_s, stats.events)
+        self._dropped = DroppedPictures(stats.events)
         self._empty: EmptyPicture | None = None  # what is wrong with the present picture
         self._clip: int | None = None
         self._tick = 0  # of the present picture
@@ -160,14 +163,19 @@ class CameraRun:
         if surprise is not None:
             self.stats.surprise.add(surprise)
         self.stats.scores.add(observation.scores)
-        if self.view.trouble is None:  # a covered lens says nothing about the model
+        is_clear = self.view.trouble is None  # a covered lens says nothing about the model
+        if not is_clear or self._steps * self.tick_s > _GAP_STEPS * self.stats.interval_s:
+            self.stats.fit.cut()  # what moved since a picture before a dropped one is more than in a step of the training data
+        if is_clear:
             self.stats.fit.add(frame, observation.scores, self._steps)
-        else:
-            self.stats.fit.cut()
         self.stats.alarms.add(
             source_frame=source_frame, frame=frame, observation=observation, empty=self._empty, steps=self._steps
         )
         self.view.signal[-1] = self.stats.alarms.value
+
+    def report_dropped(self) -> None:
+        """Report it if pictures are dropped all the time; not for --adaptive, which acts on it."""
+        self._dropped.add(self.view.position_s, self.stats.taken, self.stats.dropped)
 
     def forecast_made(self) -> None:
         """Count a forecast."""

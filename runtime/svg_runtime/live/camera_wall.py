@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from svg_runtime.errors import SourceLostError
 from svg_runtime.live.camera_run import CameraRun
@@ -148,7 +147,8 @@ class CameraWall:
         return f"no picture for {age_s:.0f} s" if stale else ""
 
     def _end_of(self, camera: CameraRun, shown: _Shown) -> str:
-        last = datetime.now().astimezone() if shown.view is None else shown.view.time.astimezone()
-        if isinstance(camera.ended_by, SourceLostError):
-            return f"lost since {last:%H:%M:%S}" if shown.view is not None else "lost: it never gave a picture"
-        return f"ended at {last:%H:%M:%S}: {camera.stats.stopped_by}"
+        if not isinstance(camera.ended_by, SourceLostError):
+            return f"ended at {camera.stats.ended_at:%H:%M:%S}: {camera.stats.stopped_by}"
+        if shown.view is None:
+            return "lost: it never gave a picture"
+        return f"lost since {shown.view.time.astimezone():%H:%M:%S}"

@@ -98,7 +98,8 @@ OverlayOption = Annotated[
     typer.Option(
         metavar="NAME[,NAME...]",
         help="What the display shows: panels, ghost (expected change over the live picture), contours (of uncertainty), "
-        "before (what was expected, and what came), likely (most and least likely sample). Default: panels.",
+        "before (what was expected, and what came), likely (most and least likely sample). "
+        "Default: panels, or ghost for several cameras that have no room for these.",
     ),
 ]
 DisplaySizeOption = Annotated[
@@ -254,6 +255,8 @@ def live(
         from svg_runtime.live.loop import LiveOptions, run_cameras
         from svg_runtime.live.outputs.image_folder import SUFFIXES
         from svg_runtime.live.outputs.recording_options import recording_options
+        from svg_runtime.live.overlay.names import parse_overlays
+        from svg_runtime.live.overlay.wall import default_overlays
         from svg_runtime.live.page.options import page_options
         from svg_runtime.live.roi import parse_roi
 
@@ -280,7 +283,8 @@ def live(
         )
     shown = not headless or output is not None or recording.shows_display or page is not None
     is_video = recording.shows_display or (output is not None and output.suffix.lower() not in SUFFIXES)
-    overlays, display_wh = _display(overlay, display_size, shown, is_video)
+    display_wh = _display_wh(overlay, display_size, shown, is_video)
+    overlays = default_overlays(display_wh, len(sources)) if overlay is None else parse_overlays(overlay)
     console = stderr_console()
     if len(sources) == 1 and sources[0].camera is None and sources[0].source is None:
         console.print("svg-live: no --camera and no --source: using the synthetic camera, synthetic://digits", markup=False)
@@ -300,19 +304,16 @@ def live(
     )
 
 
-def _display(overlay: str | None, size: str | None, shown: bool, is_video: bool) -> tuple[tuple[str, ...], tuple[int, int]]:
-    """Overlays and size of the display in pixels; either is refused where nothing is displayed."""
-    from svg_runtime.live.overlay.names import DEFAULT, DEFAULT_WH, parse_display_size, parse_overlays
+def _display_wh(overlay: str | None, size: str | None, shown: bool, is_video: bool) -> tuple[int, int]:
+    """Size of the display in pixels; it and overlays are refused where nothing is displayed."""
+    from svg_runtime.live.overlay.names import DEFAULT_WH, parse_display_size
 
     idle = [name for name, value in (("--overlay", overlay), ("--display-size", size)) if value is not None]
     if idle and not shown:
         raise UsageError(
             f"{idle[0]} has no effect: nothing is displayed\n  add --output FILE or --record DIR, or remove {idle[0]}"
         )
-    return (
-        DEFAULT if overlay is None else parse_overlays(overlay),
-        DEFAULT_WH if size is None else parse_display_size(size, is_video),
-    )
+    return DEFAULT_WH if size is None else parse_display_size(size, is_video)
 
 
 def main() -> NoReturn:

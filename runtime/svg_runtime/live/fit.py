@@ -28,7 +28,7 @@ _INVISIBLE_MSE = 1e-4  # 40 dB: where both errors are smaller, as in a scene whe
 # 2) frames: averages over a window no shorter than the training sequences, so that they scatter no more than those
 _FRAMES_S = 5.0
 _NEAR = {"brightness": 0.05, "contrast": 0.03, "motion": 0.02, "moving": 0.05, "colour": 0.03}  # always near enough
-_NO_LOWER_LIMIT: tuple[Statistic, ...] = ("motion", "moving")  # a scene that rests for a while is not another scene
+_OF_PAIRS: tuple[Statistic, ...] = ("motion", "moving")  # without a lower limit: a scene that rests is not another scene
 
 # 3) when it is checked, and how long nothing must be wrong until the model fits again
 _CHECK_S = 1.0
@@ -83,6 +83,7 @@ class FitMonitor:
         self._errors = _Window[tuple[float, float]](self._steps(_SCORES_S))  # mean forecast, repeated frame
         least = training_data.frames if training_data else 1
         self._frames = _Window[Mapping[Statistic, float]](max(self._steps(_FRAMES_S), least), least)
+        self._least_pairs = least - 1
         self._before: NDArray[np.float32] | None = None
         self._observed = 0  # steps
         self._good_checks = 0  # in a row
@@ -111,7 +112,7 @@ class FitMonitor:
             self._check(due)
 
     def cut(self) -> None:
-        """Forget the last frame: the next one does not continue its motion."""
+        """Forget the last frame: the next one is not one step after it, so that nothing is known of motion."""
         self._before = None
 
     def gain_db(self) -> float | None:
@@ -122,8 +123,12 @@ class FitMonitor:
         return psnr(max(forecast, _INVISIBLE_MSE)) - psnr(max(repeat, _INVISIBLE_MSE))
 
     def statistics(self) -> dict[Statistic, float] | None:
-        """Statistics of the newest frames; None until there are enough."""
-        return mean_statistics(self._frames.values) if self._frames.is_full else None
+        """Statistics of the newest frames; None until there are enough. Those of motion need as many pairs as in training."""
+        if not self._frames.is_full:
+            return None
+        seen = self._frames.values
+        are_few = sum("motion" in frame for frame in seen) < self._least_pairs
+        return {name: value for name, value in mean_statistics(seen).items() if not (are_few and name in _OF_PAIRS)}
 
     def summary(self) -> dict[str, Any]:
         """Return the verdict and what it rests on, as plain JSON values; `fits` is None where nothing could be judged."""
@@ -187,5 +192,5 @@ def _distance(name: Statistic, value: float, expected: Distribution) -> float:
     changes by without showing something else.
     """
     unit = max(expected.p99 - expected.p01, _NEAR[name])
-    below = 0.0 if name in _NO_LOWER_LIMIT else expected.p01 - value
+    below = 0.0 if name in _OF_PAIRS else expected.p01 - value
     return max(below, value - expected.p99) / unit

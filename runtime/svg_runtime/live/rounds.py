@@ -108,10 +108,13 @@ class LiveLoop:
             for camera in self._cameras:
                 if camera.running and not self._stop:
                     camera.ask(max_frames)
-                if camera.running:
-                    camera.stats.alarms.pass_time()
-                else:
+                if not camera.running:
                     camera.complete()
+                    continue
+                if self._adaptive is None:
+                    camera.report_dropped()
+                if not camera.reader.arrived:  # a picture that waits for a slow loop is not missing
+                    camera.stats.alarms.pass_time()
             if display is not None:
                 self._show_progress(display, max_frames)
         self._tell_adaptive()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -116,6 +117,7 @@ class LiveStats:
         self.pauses = 0  # gaps so long that the context started anew
         self.counts: tuple[int, int] | None = None  # samples and horizon, once a client of the page has changed them
         self.stopped_by: str | None = None  # None: it goes on
+        self.ended_at: datetime | None = None  # of the clock of this machine; None: it goes on
         self.recorders: Sequence[Recorder] = ()
 
     def count_empty(self, found: EmptyPicture | None) -> EmptyPicture | None:
@@ -133,6 +135,7 @@ class LiveStats:
         if self._end is None:
             self._end = time.monotonic()
             self.stopped_by = reason
+            self.ended_at = datetime.now().astimezone()
 
     @property
     def fps(self) -> float:

@@ -81,6 +81,18 @@ def test_options_of_alarms_may_be_for_some_cameras_alone():
         alarms_of_all([{**values, "alarm": False}] * 2)
 
 
+@pytest.mark.parametrize(
+    ("text", "arguments"),
+    [
+        ("alarm = true\n[cameras.a]\ncamera = 0\n[cameras.b]\ncamera = 1\nalarm_dir = 'x'", ()),
+        ("[cameras.a]\ncamera = 0\n[cameras.b]\ncamera = 1\nalarm_dir = 'x'", ("--alarm",)),
+        ("[cameras.a]\ncamera = 0\nalarm = true\n[cameras.b]\ncamera = 1\nalarm = false\nalarm_dir = 'x'", ()),
+    ],
+)
+def test_options_of_alarms_in_a_table_are_taken_with_alarms_or_where_these_are_taken_back(text, arguments, tmp_path):
+    assert tables_of(tmp_path, text, *arguments)["b"]["alarm_dir"] == tmp_path / "x"
+
+
 def test_a_camera_beside_a_source_is_refused_with_what_to_write_instead():
     values = {**dict.fromkeys(CAMERA_KEYS), "camera": [0, 2], "source": ["gate.mp4"]}
     with pytest.raises(UsageError, match="--source v4l2://0 --source v4l2://2 instead of --camera,\n  or a file of --config"):
@@ -112,6 +124,11 @@ def test_the_command_line_wins_over_tables_too(tmp_path):
         ("[cameras.a]\n[cameras.A]", (), "differ by case alone"),
         ("[cameras.a]\nsource = 'x'\ncamera = 0\n[cameras.b]\ncamera = 1", (), "cameras.a: has both camera and source"),
         ("source = 'x'\ncamera = 0\n[cameras.a]\n[cameras.b]\ncamera = 1", (), "cameras.a: has both camera and source"),
+        (
+            "alarm_hold = 3.0\n[cameras.a]\ncamera = 0\nalarm = true\n[cameras.b]\ncamera = 1\nalarm_dir = 'x'\nmqtt = 'y'",
+            (),
+            r"':\n  cameras.b.alarm_dir: has no effect without alarms; add alarm = true .*\n  cameras.b.mqtt: has no effect",
+        ),
     ],
 )
 def test_what_several_cameras_cannot_have_is_refused(text, arguments, message, tmp_path):
@@ -160,6 +177,7 @@ def test_mistakes_of_every_kind_are_refused_together(tmp_path):
         "cameras.a.samples: holds for all cameras of a process; ",
         "cameras.b: has both camera and source; ",
         "cameras.c d.source: ['b.mp4', 'c.mp4']; expected one, as a table is one camera",
+        "cameras.A.webhook: has no effect without alarms; ",
         "cameras.A: has no source; ",
         "mqtt: the environment variable NOT_SET_1 is not set; ",
         "cameras.A.webhook: the environment variable NOT_SET_2 is not set; ",

@@ -18,7 +18,7 @@ from svg_runtime.live.camera_wall import CameraWall
 from svg_runtime.live.overlay import Caption, View
 from svg_runtime.live.overlay.names import DEFAULT
 from svg_runtime.live.overlay.theme import WARNING
-from svg_runtime.live.overlay.wall import SMALL_OVERLAYS, TileView, WallPicture, WallView, wall_overlays
+from svg_runtime.live.overlay.wall import SMALL_OVERLAYS, TileView, WallPicture, WallView, default_overlays, wall_overlays
 from svg_runtime.live.rounds import Due
 from svg_runtime.live.sources import SourceFrame
 from svg_runtime.live.stats import STAGES
@@ -43,7 +43,7 @@ def wall_of(*tiles: TileView) -> WallView:
 
 
 def picture_of(count: int, size_wh=SIZE_WH) -> WallPicture:
-    return WallPicture([caption(f"camera-{n}") for n in range(count)], size_wh, wall_overlays(size_wh, DEFAULT, count))
+    return WallPicture([caption(f"camera-{n}") for n in range(count)], size_wh, default_overlays(size_wh, count))
 
 
 @pytest.mark.parametrize("count", range(2, 10))
@@ -60,11 +60,14 @@ def test_tiles_lie_apart_within_the_picture(count, size_wh):
 
 
 def test_what_can_be_read_is_shown():
-    assert wall_overlays(SIZE_WH, DEFAULT, 2) == DEFAULT
-    assert wall_overlays(SIZE_WH, DEFAULT, 4) == wall_overlays(SIZE_WH, DEFAULT, 9) == SMALL_OVERLAYS
-    assert wall_overlays((3840, 2160), DEFAULT, 9) == DEFAULT
-    assert wall_overlays(SIZE_WH, ("contours",), 4) == ("contours",)
-    for size_wh, overlays, count in (((640, 480), DEFAULT, 9), (SIZE_WH, ("likely", "before"), 9)):
+    assert default_overlays(SIZE_WH, 1) == default_overlays(SIZE_WH, 2) == DEFAULT
+    assert default_overlays(SIZE_WH, 4) == default_overlays(SIZE_WH, 9) == SMALL_OVERLAYS
+    assert default_overlays((3840, 2160), 9) == DEFAULT
+    for overlays in (("contours",), SMALL_OVERLAYS):
+        assert wall_overlays(SIZE_WH, overlays, 4) == overlays
+    for size_wh, overlays, count in (
+        (SIZE_WH, DEFAULT, 3), ((640, 480), SMALL_OVERLAYS, 9), (SIZE_WH, ("likely", "before"), 9),
+    ):  # fmt: skip
         with pytest.raises(UsageError, match="larger one: --display-size"):
             wall_overlays(size_wh, overlays, count)
 
@@ -93,7 +96,7 @@ def test_only_what_has_changed_is_drawn_anew():
 def test_labels_are_those_of_the_newest_forecast(count):
     """As with --adaptive, for which what was asked for was too much."""
     shown, right = (
-        WallPicture([replace(caption("gate"), **asked)] * count, SIZE_WH, wall_overlays(SIZE_WH, DEFAULT, count))
+        WallPicture([replace(caption("gate"), **asked)] * count, SIZE_WH, default_overlays(SIZE_WH, count))
         for asked in ({"samples": 8, "horizon": 12, "lead": 12}, {"score_lead": 12})
     )
     many = np.full((8, 12, 64, 64, 1), 0.5, np.float32)
@@ -142,6 +145,7 @@ class Camera:
             timer=StageTimer(STAGES),
             alarms=SimpleNamespace(active=False),
             stopped_by="end of source",
+            ended_at=datetime(2026, 1, 1, 12, 34, 56, tzinfo=timezone.utc),
             not_shown=0,
         )
 
@@ -314,5 +318,5 @@ def test_what_is_said_of_a_camera(monkeypatch):
         camera.ended_by = error
     first, second = notes()
     assert first.startswith("lost since ")
-    assert second.endswith("end of source")
+    assert second == "ended at 12:34:56: end of source"  # it never gave a picture
     wall.finish(keep=False)

@@ -319,8 +319,32 @@ def test_a_password_that_others_may_read_is_warned_about(tmp_path, capsys, monke
     sys.stderr.detach()
     levels = [line[:3] for line in capsys.readouterr().err.splitlines()]
     assert levels == ["<4>", "<4>"]
-    assert not has_password("rtsp://u:${PW}@h")
-    assert not has_password("rtsp://host:554/a@b")
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("rtsp://u:secret@h", True),
+        ("http://h/video.mjpg?user=u&password=secret", True),
+        ("http://h/video.mjpg?PWD=secret&user=u", True),
+        ("https://h/hook?id=a/b&access_token=secret", True),
+        ("mqtt://h/x?pass=secret#y", True),
+        ("rtsp://u:${PW}@h", False),
+        ("http://h/video.mjpg?user=u&pwd=${PW}&channel=1", False),
+        ("rtsp://host:554/a@b", False),
+        ("http://h/token/x?channel=1", False),
+        ("clips/pass=1.mp4", False),
+    ],
+)
+def test_a_password_is_known_before_the_host_and_by_its_name_in_a_query(address, expected):
+    assert has_password(address) == expected
+
+
+def test_what_is_at_the_name_of_another_programs_source_is_a_path_of_the_file(tmp_path):
+    config = write(tmp_path / "live.toml", 'source = "0"')
+    assert Recorder().run("--config", config)["source"] == "0"
+    (tmp_path / "0").mkdir()
+    assert Recorder().run("--config", config)["source"] == str(tmp_path / "0")
 
 
 @pytest.mark.parametrize("only", [(), ("--only", "gate"), ("--only", "demo")])

@@ -119,6 +119,21 @@ def test_a_scene_that_rests_is_no_other_scene():
     assert fit.summary()["fits"] is True
 
 
+def test_motion_is_judged_by_as_many_pairs_of_frames_as_a_training_sequence_has():
+    """Where most pictures are dropped, a few pairs may be those of a moment."""
+    still = Distribution(mean=0.0, std=0.0, p01=0.0, p50=0.0, p99=0.0)
+    fit = monitor(TrainingData(description="x", sequences=1, frames=10, statistics={"motion": still}))
+    for number in range(100):
+        if number % 4 == 0:
+            fit.cut()
+        fit.add(np.full((4, 4, 1), number % 2, np.float32), [], steps=5)
+        assert "motion" not in (fit.statistics() or {})
+    for number in range(10):
+        fit.add(np.full((4, 4, 1), number % 2, np.float32), [], steps=5)
+    assert fit.statistics()["motion"] == 1
+    assert fit.reasons
+
+
 def test_nothing_is_said_of_frames_without_training_data():
     fit = monitor(None)
     see(fit, 0.5, seconds=30)

@@ -35,6 +35,8 @@ CASES = [
     ("file://clips/x.mp4", "--source clips/x.mp4"),
     ("user:s3cret@host:554/x", "--source rtsp://..."),
     ("//user:s3cret@host/x?channel=1", "--source rtsp://..."),
+    ("/etc/svg/user:s3cret@host/x", "--source rtsp://..."),
+    ("clips/user:s3cret/x@host/x", "--source rtsp://..."),
     ("*.mov", "--source ."),
     ("my clips/*.mp4", "--source 'my clips'"),
     ("my clips/[ab].mp4", "--source 'my clips'"),
@@ -66,6 +68,27 @@ def test_the_message_ends_with_the_line_that_works(clips, source, line):
 )  # fmt: skip
 def test_an_address_is_no_pattern(clips, address):
     check_source(SourceOptions(source=address))
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ("viewer:${PASSWORD}@10.0.0.5/stream2", "--source rtsp://..."),
+        ("//viewer:${PASSWORD}@10.0.0.5/stream2", "--source rtsp://..."),
+        ("0", "--camera 0"),
+        ("v4l2src ! videoconvert ! appsink", "--camera 0"),
+        ("file:x.mp4", "--source x.mp4"),
+        ("*.mov", "--source of-the-gate"),  # the folder of the file, as for any path
+    ],
+)
+def test_a_file_of_options_gets_the_same_advice(clips, monkeypatch, source, line):
+    monkeypatch.setenv("PASSWORD", "s3cret")
+    (clips / "of-the-gate").mkdir()
+    (clips / "of-the-gate" / "live.toml").write_text(f"source = '{source}'\nheadless = true\n")
+    result = CliRunner().invoke(app, ["--config", "of-the-gate/live.toml", "--max-frames", "1"])
+    assert isinstance(result.exception, UsageError)
+    assert str(result.exception).endswith(line)
+    assert "s3cret" not in str(result.exception)
 
 
 @pytest.mark.parametrize(

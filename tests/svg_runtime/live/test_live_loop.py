@@ -397,6 +397,7 @@ def test_rates_and_durations_end_with_the_source(monkeypatch):
             stats.frame_done()
     assert [away.fps, ended.fps] == pytest.approx([10, 10])
     ended.end("lost source")
+    ended_at = ended.ended_at
     assert ended.fps == 0
     before = ended.summary()
     clock[0] += 4.0
@@ -406,6 +407,8 @@ def test_rates_and_durations_end_with_the_source(monkeypatch):
     ended.end("signal SIGTERM")
     after = ended.summary()
     assert [after[key] for key in ("duration_s", "fps", "stopped_by")] == [before["duration_s"], before["fps"], "lost source"]
+    assert ended.ended_at is ended_at is not None
+    assert away.ended_at is None
 
 
 def test_percentiles_are_of_the_recent_values_and_the_maximum_of_all():

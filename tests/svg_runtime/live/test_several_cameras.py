@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from svg_runtime.errors import ForecastError, SourceLostError
 from svg_runtime.forecast.batch import BatchForecaster
 from svg_runtime.live import loop, timing
 from svg_runtime.live.outputs.fragmented_mp4 import is_complete
+from svg_runtime.live.rounds import LiveLoop
 from svg_runtime.live.sources import SourceFrame, SourceOptions
 from svg_runtime.live.sources.pacing import Ticker
 from svg_runtime.live.sources.synthetic import SyntheticSource
@@ -131,6 +133,23 @@ def test_no_picture_of_a_file_that_falls_behind_is_missing_from_the_video(svg_li
     assert {camera["frames"]["not_shown"] for camera in stats["cameras"].values()} == {0}
     assert [camera["latency_ms"]["end_to_end"]["count"] for camera in stats["cameras"].values()] == [10, 10]
     assert len(read_times(Path("o.mp4"))) in (18, 19, 20)  # the first picture may be shared, and the last of the fast one
+
+
+def test_a_camera_whose_picture_waits_for_a_slow_loop_is_not_away():
+    passed, stop = [], StopRequest()
+
+    def camera(arrived: bool) -> SimpleNamespace:
+        alarms = SimpleNamespace(pass_time=lambda: passed.append(arrived))
+        nothing = lambda *_: None  # noqa: E731
+        return SimpleNamespace(
+            running=True, page=None, reader=SimpleNamespace(arrived=arrived), stats=SimpleNamespace(alarms=alarms),
+            ask=nothing, report_dropped=nothing, end=nothing,
+        )  # fmt: skip
+
+    live = LiveLoop(cameras=[camera(True), camera(False)], forecasts=None, stop=stop, interval_s=0.1)
+    live._next_round = lambda: stop.request("test")
+    live.run(None, None)
+    assert passed == [False]
 
 
 def test_a_lost_camera_ends_alone(svg_live, monkeypatch):
@@ -360,6 +379,15 @@ def test_latency_is_that_of_the_display_alone(svg_live):
     code, stderr, stats = svg_live(*SMALL, *TWO, "--max-frames", "4", "--output", "o.mp4", "--save-forecasts", "raw")
     assert code == 0, stderr
     assert [camera["latency_ms"]["end_to_end"]["count"] for camera in stats["cameras"].values()] == [4, 4]
+
+
+def test_panels_that_were_asked_for_are_not_replaced_where_they_cannot_be_read(svg_live):
+    three = (*SMALL, *TWO, "--source", "synthetic://digits", "--max-frames", "1", "--output", "o.mp4")
+    code, stderr, _ = svg_live(*three, "--overlay", "panels")
+    assert (code, "the overlay 'panels' cannot be read" in stderr) == (ExitCode.USAGE, True)
+    assert "a larger one: --display-size" in stderr
+    code, stderr, _ = svg_live(*three)
+    assert code == 0, stderr
 
 
 def test_the_display_is_recorded_once_and_cameras_apart(svg_live):

@@ -49,7 +49,7 @@ class ClipBuffer:
     the limit, clips end early, and new ones have no pictures.
 
     Args:
-        before_ticks: how many model intervals before an alarm are kept.
+        kept_ticks: how many model intervals are kept, for a clip that begins before it is asked for.
         limit_bytes: of compressed pictures; the oldest go first.
         at_end: called in the thread of this buffer when it has handed over the last clip.
         on_cut: called in the thread of this buffer for each clip that ends early because of its bytes.
@@ -59,10 +59,10 @@ class ClipBuffer:
     """
 
     def __init__(
-        self, before_ticks: int, limit_bytes: int, at_end: Callable[[], None] | None = None,
+        self, kept_ticks: int, limit_bytes: int, at_end: Callable[[], None] | None = None,
         on_cut: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
-        self._before_ticks = before_ticks
+        self._kept_ticks = kept_ticks
         self._limit_bytes = limit_bytes
         self._ring: deque[StoredPicture] = deque()
         self._bytes = 0
@@ -84,9 +84,9 @@ class ClipBuffer:
         """Keep `picture`, which nobody may change any more."""
         self._worker.offer(lambda: self._store(picture, tick))
 
-    def request(self, tick: int, last_tick: int, done: Callable[[list[StoredPicture]], None]) -> None:
-        """Call `done` in the thread of this buffer with the pictures from before `tick` to `last_tick`, once they are there."""
-        self._worker.append(lambda: self._start(_Request(tick - self._before_ticks, last_tick, done)))
+    def request(self, first_tick: int, last_tick: int, done: Callable[[list[StoredPicture]], None]) -> None:
+        """Call `done` in the thread of this buffer with the pictures of these ticks, once they are there."""
+        self._worker.append(lambda: self._start(_Request(first_tick, last_tick, done)))
 
     def pass_time(self, tick: int) -> None:
         """No picture has come until `tick`: clips that end before it are complete."""
@@ -114,7 +114,7 @@ class ClipBuffer:
             request.pictures.append(stored)
         self._ring.append(stored)
         self._bytes += stored.jpeg.nbytes
-        while self._ring and (self._bytes > self._limit_bytes or self._ring[0].tick < tick - self._before_ticks):
+        while self._ring and (self._bytes > self._limit_bytes or self._ring[0].tick < tick - self._kept_ticks):
             self._bytes -= self._ring.popleft().jpeg.nbytes
         if self._is_full():
             self._cut()

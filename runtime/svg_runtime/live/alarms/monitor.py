@@ -49,13 +49,13 @@ class _Moment:
     observation: Observation
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Newest:
     """The newest picture of a camera."""
 
-    came_s: float  # of `time.monotonic()`
     time_s: float  # by the `StepClock`
     tick: int
+    done_s: float | None = None  # of `time.monotonic()`, when its round was over, however long its forecast took
 
 
 @dataclass
@@ -65,6 +65,7 @@ class _Alarm:
     start: datetime
     start_s: float  # the same of `time.monotonic()`: a clock that is set meanwhile changes no duration
     position_s: float
+    tick: int  # of the start, too
     high_taken_s: float  # as `start_s`, when the last frame was taken that was not below the level at which the alarm clears
     high_s: float  # position of this frame
     of_camera: bool  # its time is that of the clock; a file is not read at the rate at which it was recorded
@@ -139,7 +140,10 @@ class AlarmMonitor:
             self._writer = Worker("alarm-writer", lambda task: task(), _QUEUE, at_end=self._end_outlets)
             if options.folder is not None:
                 self._clips = ClipBuffer(
-                    self._ticks(options.before_s), options.buffer_bytes, at_end=self._writer.end, on_cut=self._note_cut
+                    self._ticks(options.before_s + options.trigger.min_duration_s),
+                    options.buffer_bytes,
+                    at_end=self._writer.end,
+                    on_cut=self._note_cut,
                 )
 
     @property
@@ -197,12 +201,15 @@ class AlarmMonitor:
     def pass_time(self) -> None:
         """End the alarm and the clip of a camera that gives no pictures, when their time has come; other sources have none.
 
-        Call this every now and then. A picture that is late, or that a slow loop has not taken yet, ends nothing.
+        Call this after every round, unless a picture waits to be taken. One that is late, or a forecast that takes long, ends
+        nothing.
         """
         newest = self._newest
         if newest is None or not self._options.enabled:
             return
-        away_s = time.monotonic() - newest.came_s
+        now = time.monotonic()
+        newest.done_s = now if newest.done_s is None else newest.done_s
+        away_s = now - newest.done_s
         if away_s < away_after_s(self._trigger.value_s):
             return
         self._change(newest.time_s + away_s, None)
@@ -270,7 +277,7 @@ class AlarmMonitor:
         time_s = self._clock.add(position_s)
         self._trigger.value_s = source_frame.step_s or self._trigger.value_s
         if source_frame.captured_s is not None:
-            self._newest = _Newest(came_s=time.monotonic(), time_s=time_s, tick=source_frame.tick)
+            self._newest = _Newest(time_s=time_s, tick=source_frame.tick)
         if self._clips is not None:
             self._clips.add(source_frame.image, source_frame.tick)
         return time_s
@@ -295,7 +302,7 @@ class AlarmMonitor:
         if self._alarm is None:
             self._alarm = _Alarm(
                 start=wall_clock(moment.taken_s).astimezone(), start_s=moment.taken_s, position_s=moment.position_s,
-                high_taken_s=moment.taken_s, high_s=moment.position_s,
+                tick=moment.source_frame.tick, high_taken_s=moment.taken_s, high_s=moment.position_s,
                 of_camera=moment.source_frame.captured_s is not None,
             )  # fmt: skip
         alarm = self._alarm
@@ -320,9 +327,10 @@ class AlarmMonitor:
         if self._clips is None:
             alarm.files = Files()
             return
-        last_tick = moment.source_frame.tick + self._ticks(self._options.after_s)
         self._clips.request(
-            moment.source_frame.tick, last_tick, lambda pictures: self._write(lambda: self._save(alarm, pictures))
+            alarm.tick - self._ticks(self._options.before_s),
+            max(alarm.tick + self._ticks(self._options.after_s), moment.source_frame.tick),
+            lambda pictures: self._write(lambda: self._save(alarm, pictures)),
         )
 
     def _end_alarm(self) -> None:

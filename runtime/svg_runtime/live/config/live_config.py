@@ -15,6 +15,7 @@ from svg_common.files import refuse_pipe
 from svg_common.path_advice import shell_argument
 from svg_common.toml_files import read_toml
 from svg_runtime.live.camera_names import name_problems
+from svg_runtime.live.config.camera_keys import ALARM_KEYS
 from svg_runtime.live.config.settings import Setting, shown
 from svg_runtime.live.config.variables import expand, has_password
 
@@ -157,11 +158,13 @@ class LiveConfig:
                     yield f"{place}{key}: {error}"
 
     def _problems_of_cameras(self, of_camera: Collection[str], given: Mapping[str, Any]) -> Iterable[str]:
-        """What several cameras cannot have: names, keys of the process, and no source or two."""
+        """What several cameras cannot have: names, keys of the process, options of alarms without these, no source or two."""
         for name, problem in name_problems(self.cameras):
             yield f"{CAMERAS}.{name}: {problem}"
         for name, table in self.cameras.items():
             yield from _not_of_camera(name, {key: value for key, value in table.items() if key in self.settings}, of_camera)
+            if not any("alarm" in layer for layer in (table, given)) and not self.defaults.get("alarm"):
+                yield from _without_alarms(name, set(table) - set(given))
             merged = self._of_one(table, of_camera, given)
             if not any(key in given for key in _SOURCE_KEYS):  # which is another mistake
                 yield from _without_source(name, merged)
@@ -222,6 +225,13 @@ def _not_of_camera(name: str, table: Mapping[str, Any], of_camera: Collection[st
             yield f"{place}: holds for all cameras of a process; write it above the tables, or run --only {name}"
         elif key in _SOURCE_KEYS and isinstance(value, list) and len(value) != 1:
             yield f"{place}: {shown(value)}; expected one, as a table is one camera"
+
+
+def _without_alarms(name: str, keys: Collection[str]) -> Iterable[str]:
+    """Options of alarms above the tables may be for other cameras, but not those of the camera itself."""
+    for key in ALARM_KEYS:
+        if key in keys:
+            yield f"{CAMERAS}.{name}.{key}: has no effect without alarms; add alarm = true to this table, or above the tables"
 
 
 def _sources(values: Mapping[str, Any]) -> list[str]:

@@ -54,16 +54,18 @@ class Setting:
     def place(self, path: str, folder: Path) -> str:
         """Return a path that a file in `folder` gives as the working folder sees it; addresses and names of models stay.
 
-        So does a program that is found in PATH, and all arguments of a program.
+        So does a program that is found in PATH, and all arguments of a program; and a source that is refused as no path, whose
+        message must neither miss the mistake nor repeat a password.
         """
         from svg_runtime.live.sources.addresses import is_stream_address  # numpy, which --help does without
+        from svg_runtime.live.sources.foreign_names import is_foreign_name
 
         if "COMMAND" in self._forms:
             return _placed_command(path, folder)
         if not self.is_path or is_stream_address(path):
             return path
         home = Path(path).expanduser() if path.startswith("~/") else Path(path)
-        may_be_name = "NAME" in self._forms and path == home.stem
+        may_be_name = ("NAME" in self._forms and path == home.stem) or ("URL" in self._forms and is_foreign_name(path))
         if may_be_name and not os.path.exists(folder / home):  # also for a name that is longer than any file's
             return path
         return str(folder / home)

@@ -6,7 +6,8 @@ import os
 import re
 
 _VARIABLE = re.compile(r"\$(\$?)\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_PASSWORD = re.compile(r"://[^/@:]*:[^/?#@]+@")
+# user:password@, or what a query calls so, such as ?user=me&password=x or ?access_token=x
+_PASSWORD = re.compile(r"://(?:[^/@:]*:[^/?#@]+@|[^?]*\?(?:[^#]*&)?[^=&#]*(?:pass|pwd|token)[^=&#]*=[^&#])", re.IGNORECASE)
 
 
 class MissingVariableError(ValueError):
@@ -38,7 +39,7 @@ def expand(text: str) -> str:
 
 
 def has_password(address: str) -> bool:
-    """Whether the password of an address, rtsp://USER:PASSWORD@HOST, stands in it and not in a variable."""
+    """Whether the password of an address, before its host or in its query, stands in it and not in a variable."""
     return _PASSWORD.search(_VARIABLE.sub("", address)) is not None
 
 

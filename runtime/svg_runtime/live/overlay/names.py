@@ -64,7 +64,7 @@ def refuse_small(tiles_in: Callable[[tuple[int, int]], Tiles], size_wh: tuple[in
         UsageError: with a size that would do, as small as can be without a side that is shorter than in `size_wh`.
     """
     tiles = tiles_in(size_wh)
-    small = next((tile for tile in tiles if not _can_be_read([tile])), None)
+    small = next((tile for tile in tiles if not can_be_read([tile])), None)
     if small is None:
         return
     name, (width, height) = small
@@ -79,10 +79,11 @@ def refuse_small(tiles_in: Callable[[tuple[int, int]], Tiles], size_wh: tuple[in
 
 def smallest_display(tiles_in: Callable[[tuple[int, int]], Tiles], size_wh: tuple[int, int]) -> tuple[int, int] | None:
     """Return the smallest size, of sides not shorter than in `size_wh`, in which all overlays can be read; None: none is."""
-    return _smallest(lambda wh: _can_be_read(tiles_in(wh)), size_wh)
+    return _smallest(lambda wh: can_be_read(tiles_in(wh)), size_wh)
 
 
-def _can_be_read(tiles: Tiles) -> bool:
+def can_be_read(tiles: Tiles) -> bool:
+    """Whether all tiles are as large as their overlays need."""
     return all(tile >= least for name, tile_wh in tiles for tile, least in zip(tile_wh, LEAST_TILE_WH[name], strict=True))
 
 

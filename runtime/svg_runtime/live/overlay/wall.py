@@ -11,7 +11,7 @@ import numpy as np
 from svg_runtime.live.overlay.banner import problem_of
 from svg_runtime.live.overlay.ghost_panel import GhostPanel
 from svg_runtime.live.overlay.layout import Frame, make_frame, make_tiles
-from svg_runtime.live.overlay.names import DEFAULT, LEAST_TILE_WH, Tiles, refuse_small
+from svg_runtime.live.overlay.names import DEFAULT, Tiles, can_be_read, refuse_small
 from svg_runtime.live.overlay.picture import Panel, draw_header, overlay_panels
 from svg_runtime.live.overlay.theme import (
     BACKGROUND,
@@ -186,28 +186,27 @@ class _CameraTile:
         area[:] = (area // 2) + np.array(BACKGROUND, np.uint8) // 2
 
 
+def default_overlays(size_wh: tuple[int, int], cameras: int) -> tuple[str, ...]:
+    """What is shown of so many cameras where nothing was asked for: a smaller overlay where that of one cannot be read."""
+    return DEFAULT if cameras == 1 or can_be_read(_tiles_in(size_wh, DEFAULT, cameras)) else SMALL_OVERLAYS
+
+
 def wall_overlays(size_wh: tuple[int, int], overlays: tuple[str, ...], cameras: int) -> tuple[str, ...]:
-    """What each of so many tiles shows: the overlays asked for, but a smaller one than the default where that is too large.
+    """What each of so many tiles shows: `overlays`, which can be read in them.
 
     Raises:
-        UsageError: they cannot be read in tiles of this size; the message has the size that would do.
+        UsageError: they cannot; the message has the size that would do.
     """
-
-    def inner(wh: tuple[int, int], shown: tuple[str, ...]) -> list[Rect]:
-        frame = make_frame(wh)
-        rect = _grid(frame, wh, cameras)[0]
-        scale = _tile_scale(rect, frame.scale)
-        return [rect] if shown == SMALL_OVERLAYS else make_tiles(_body(rect, scale), len(shown), scale)
-
-    least, (default, *_) = LEAST_TILE_WH[DEFAULT[0]], inner(size_wh, DEFAULT)
-    if overlays == DEFAULT and (default.width < least[0] or default.height < least[1]):
-        overlays = SMALL_OVERLAYS
-
-    def tiles_in(wh: tuple[int, int]) -> Tiles:
-        return [(name, (tile.width, tile.height)) for name, tile in zip(overlays, inner(wh, overlays), strict=True)]
-
-    refuse_small(tiles_in, size_wh)
+    refuse_small(lambda wh: _tiles_in(wh, overlays, cameras), size_wh)
     return overlays
+
+
+def _tiles_in(size_wh: tuple[int, int], overlays: tuple[str, ...], cameras: int) -> Tiles:
+    frame = make_frame(size_wh)
+    rect = _grid(frame, size_wh, cameras)[0]
+    scale = _tile_scale(rect, frame.scale)
+    tiles = [rect] if overlays == SMALL_OVERLAYS else make_tiles(_body(rect, scale), len(overlays), scale)
+    return [(name, (tile.width, tile.height)) for name, tile in zip(overlays, tiles, strict=True)]
 
 
 def _grid(frame: Frame, size_wh: tuple[int, int], count: int) -> list[Rect]:

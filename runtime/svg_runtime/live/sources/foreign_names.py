@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from svg_common.errors import UsageError
-from svg_common.path_advice import path_advice, shell_argument
+from svg_common.path_advice import path_advice, path_of_file_url, shell_argument
 from svg_runtime.live.sources.addresses import is_stream_address
 from svg_runtime.live.sources.local_cameras import has_gstreamer
 
@@ -14,7 +14,8 @@ _CAMERA = re.compile(r"(?:v4l2:(?://)?)?(?:/dev/video)?(\d+)", re.IGNORECASE)
 _PIPELINE = re.compile(r"\s!\s")  # between two elements of GStreamer
 _DEVICE = re.compile(r"\bdevice=\"?/dev/video(\d+)")
 _LOCATION = re.compile(r"\b(?:location|uri)=(\"[^\"]+\"|\S+)")
-_LOGIN = re.compile(r"(?://)?[^/@]*:[^@]*@.+", re.DOTALL)  # user:password@host, an address without rtsp://
+# user:password@host, an address without rtsp://; a folder may have been put before it
+_LOGIN = re.compile(r"(?:.*/)?[^/@]*:[^@]*@.+", re.DOTALL)
 _MPEG_TS = "gst-launch-1.0 ... ! h264parse ! mpegtsmux ! udpsink host=127.0.0.1 port=5000"
 
 
@@ -23,6 +24,12 @@ def camera_number(source: str) -> int | None:
     found = _CAMERA.fullmatch(source)
     path = Path(source)
     return int(found[1]) if found and not path.is_file() and not path.is_dir() else None
+
+
+def is_foreign_name(source: str) -> bool:
+    """Whether a source is written as for another program. It means a path only where there is one; a pattern always does."""
+    patterns = _CAMERA.fullmatch(source), _PIPELINE.search(source), _LOGIN.fullmatch(source)
+    return any(patterns) or path_of_file_url(source) is not None
 
 
 def refuse_foreign_name(source: str) -> None:
@@ -45,7 +52,10 @@ def refuse_foreign_name(source: str) -> None:
     if is_stream_address(source) and not source.lower().startswith("file:"):  # its query begins with ?: no pattern
         return
     if _LOGIN.fullmatch(source):  # no message repeats a password
-        raise UsageError("the source begins with a user name and a password\n  give the whole address: --source rtsp://...")
+        raise UsageError(
+            "the source is not a file or folder, and seems to have a user name and a password\n"
+            "  give the whole address: --source rtsp://..."
+        )
     advice = path_advice("--source", source)
     if advice is not None:
         raise _refusal(source, "is not a file or folder", advice)

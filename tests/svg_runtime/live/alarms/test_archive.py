@@ -68,7 +68,7 @@ def clip_of(buffer: ClipBuffer, pictures: range, tick: int, last_tick: int) -> l
     for number in pictures:
         buffer.add(picture(number), number)
         if number == tick:
-            buffer.request(tick, last_tick, done)
+            buffer.request(tick - buffer._kept_ticks, last_tick, done)
         passed = threading.Event()
         buffer._worker.put(passed.set)
         assert passed.wait(5)  # the buffer keeps up, as with a camera
@@ -78,18 +78,18 @@ def clip_of(buffer: ClipBuffer, pictures: range, tick: int, last_tick: int) -> l
 
 
 def test_a_clip_reaches_from_before_to_after_the_moment():
-    clip = clip_of(ClipBuffer(before_ticks=5, limit_bytes=10**7), range(30), tick=12, last_tick=20)
+    clip = clip_of(ClipBuffer(kept_ticks=5, limit_bytes=10**7), range(30), tick=12, last_tick=20)
     assert [each.tick for each in clip] == list(range(7, 21))
     assert abs(int(clip[0].decode()[0, 0, 0]) - 7) <= 1
 
 
 def test_a_clip_that_the_end_interrupts_has_what_there_is():
-    clip = clip_of(ClipBuffer(before_ticks=5, limit_bytes=10**7), range(15), tick=12, last_tick=20)
+    clip = clip_of(ClipBuffer(kept_ticks=5, limit_bytes=10**7), range(15), tick=12, last_tick=20)
     assert [each.tick for each in clip] == list(range(7, 15))
 
 
 def test_a_clip_is_recorded_even_if_pictures_come_faster_than_they_are_compressed():
-    buffer, clips, hold = ClipBuffer(before_ticks=5, limit_bytes=10**7), [], threading.Event()
+    buffer, clips, hold = ClipBuffer(kept_ticks=5, limit_bytes=10**7), [], threading.Event()
     buffer._worker.append(lambda: hold.wait(5))
     wait_until_idle_queue(buffer)
     buffer.request(0, 20, clips.append)
@@ -108,7 +108,7 @@ def wait_until_idle_queue(buffer: ClipBuffer) -> None:
 
 def test_memory_is_bounded_by_bytes_too():
     size = stored(0, picture(0)).jpeg.nbytes
-    clip = clip_of(ClipBuffer(before_ticks=100, limit_bytes=4 * size + 100), range(40), tick=30, last_tick=31)
+    clip = clip_of(ClipBuffer(kept_ticks=100, limit_bytes=4 * size + 100), range(40), tick=30, last_tick=31)
     assert 3 <= len([each for each in clip if each.tick <= 30]) <= 5
 
 
@@ -123,17 +123,17 @@ def test_a_clip_of_any_length_takes_limited_memory_and_so_do_clips_that_are_not_
     size = stored(0, picture(0)).jpeg.nbytes
     clips: list[list[StoredPicture]] = []
     cut: list[int] = []
-    buffer = ClipBuffer(before_ticks=2, limit_bytes=4 * size, on_cut=lambda: cut.append(len(clips)))
+    buffer = ClipBuffer(kept_ticks=2, limit_bytes=4 * size, on_cut=lambda: cut.append(len(clips)))
     see(buffer, range(5))
-    buffer.request(5, 100_000, clips.append)
+    buffer.request(3, 100_000, clips.append)
     see(buffer, range(5, 100))
     most = 4 * MOST_BUFFERS
     assert [each.tick for each in clips[0]] == list(range(3, 3 + most + 1))
-    buffer.request(100, 102, clips.append)
+    buffer.request(98, 102, clips.append)
     see(buffer, range(100, 110))
     assert (clips[1], cut) == ([], [0, 1])
     clips.clear()  # they are written
-    buffer.request(110, 112, clips.append)
+    buffer.request(108, 112, clips.append)
     see(buffer, range(110, 120))
     buffer.close(5)
     assert [each.tick for each in clips[0]] == list(range(108, 113))
@@ -143,9 +143,9 @@ def test_a_clip_of_any_length_takes_limited_memory_and_so_do_clips_that_are_not_
 def test_clips_that_overlap_share_their_pictures():
     size = stored(0, picture(0)).jpeg.nbytes
     clips: list[list[StoredPicture]] = []
-    buffer = ClipBuffer(before_ticks=2, limit_bytes=4 * size)
+    buffer = ClipBuffer(kept_ticks=2, limit_bytes=4 * size)
     for tick in range(20):
-        buffer.request(tick, tick + 20, clips.append)
+        buffer.request(tick - 2, tick + 20, clips.append)
         see(buffer, range(tick, tick + 1))
     buffer.close(5)
     assert len(clips) == 20
@@ -176,7 +176,7 @@ def test_pictures_that_no_video_can_hold_are_an_event(tmp_path):
 
 
 def test_a_picture_that_jpeg_cannot_hold_is_left_out():
-    buffer, clips = ClipBuffer(before_ticks=5, limit_bytes=10**7), []
+    buffer, clips = ClipBuffer(kept_ticks=5, limit_bytes=10**7), []
     buffer.request(0, 5, clips.append)
     buffer.add(np.zeros((2, 70000), np.uint8), 0)
     buffer.close(5)

@@ -167,6 +167,21 @@ def test_an_alarm_leaves_a_clip_a_picture_and_a_line(watch, tmp_path, ticks):
     assert Path(record.files.clip).parent == tmp_path / "alarms"
 
 
+@pytest.mark.parametrize(("after_s", "last_s"), [(2.0, 2.0), (0.5, 1.4)])  # the latter: until the alarm was raised
+def test_a_clip_is_cut_around_the_start_of_the_alarm_however_long_that_must_last(watch, tmp_path, after_s, last_s):
+    trigger = TriggerOptions(min_duration_s=1.5)
+    wall = watch(folder=tmp_path, trigger=trigger, before_s=1.0, after_s=after_s, events_file=tmp_path / "events.jsonl")
+    wall.see(20)
+    wall.see(3, ANOMALY)
+    wall.see(3)
+    wall.monitor.close()
+    record = AlarmRecord.model_validate_json((tmp_path / "events.jsonl").read_text())
+    assert record.position_s == pytest.approx(20)
+    with av.open(record.files.clip) as container:
+        levels = [int(frame.to_ndarray(format="gray").mean()) for frame in container.decode(video=0)]
+    assert [level > 120 for level in levels] == [False] * 10 + [True] * (round(10 * last_s) + 1)
+
+
 def test_the_number_of_an_alarm_is_on_the_disk_before_anyone_hears_of_it(watch, tmp_path):
     """So a run after a kill or a power cut during the alarm does not use it again."""
     file, heard = tmp_path / "events.jsonl", []
@@ -347,6 +362,22 @@ def test_an_alarm_of_a_camera_that_dies_ends_and_is_written_without_another_pict
     assert Path(record.files.clip).is_file()
     wall.monitor.pass_time()
     assert wall.count == 1
+
+
+def test_a_forecast_that_takes_long_leaves_no_camera_away(watch, monkeypatch):
+    """And so starts an alarm and keeps it up."""
+    clock, wall = Clock(monkeypatch), watch(trigger=TriggerOptions(min_duration_s=0.2))
+    wall.first_s = time.monotonic() - 60
+    wall.see(20)
+    for _ in range(3):
+        wall.see(0.1, ANOMALY)
+        clock.ahead_s += 20.0
+        wall.monitor.pass_time()  # after the forecast
+    assert wall.monitor.active
+    assert wall.count == 1
+    clock.ahead_s += 20.0
+    wall.monitor.pass_time()
+    assert not wall.monitor.active
 
 
 def test_time_that_passes_says_nothing_of_a_file(watch, monkeypatch):
