@@ -170,7 +170,11 @@ class Trainer:
             self._config = self._in_its_places(self._resumed.config)
         places = {"data": {"root", "cache"}}  # they may differ from host to host
         settings = f"{self._config.model_dump_json(exclude=places)} {_precision_name(fabric)}"
-        require_same(fabric, "the settings", settings, _SAME_SETTINGS)
+        began_in = saved_precision(self._resumed)  # alone may differ then, as a host without the folder does not know it
+        advice = (
+            _SAME_SETTINGS if began_in is None else f"the run began in {began_in}: add --precision {began_in} on every host"
+        )
+        require_same(fabric, "the settings", settings, advice)
         size = self._config.train.batch_size
         if size % fabric.world_size:
             raise UsageError(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from svg_adapt.adaptation_options import CameraRecording
+from svg_adapt.adaptation_options import CameraRecording, refuse_for_recording
 from svg_adapt.adaptation_report import as_text, verdict, write_text
 from svg_adapt.adaptation_stage import STATE, exported_bundle, read_stage, write_stage
 from svg_adapt.comparison import SEQUENCES, Comparison, compare
@@ -172,18 +172,20 @@ def _check_folder(request: Adaptation) -> None:
 
 def _configuration(request: Adaptation) -> Config:
     """The model of the start, then the recipe, then the user's settings; the time per step is the start's, unless given."""
-    start = load_any_checkpoint(request.start)
-    given = request.overrides["data"]
+    start, recipe = load_any_checkpoint(request.start), load_recipe(request.recipe)
+    given, in_recipe = request.overrides["data"], recipe.get("data")
+    table = in_recipe if isinstance(in_recipe, dict) else {}  # build_config refuses what is not a table
+    if request.record is not None:
+        refuse_for_recording(request.recipe, table)
     data: dict[str, Any] = {"name": "video"}
-    if not {"frame_step", "frame_interval_s"} & given.keys():
+    times = {"frame_interval_s"} if request.record is not None else {"frame_interval_s", "frame_step"}  # a step of pictures
+    if times.isdisjoint({*given, *table}):
         data["frame_interval_s"] = start.frame_interval_s or _DEFAULT_INTERVAL_S
     if request.record is not None:
         folder = request.out / RECORDING
         data |= {"root": str(folder), "split_by": "end", "cache": str(frames_cache(folder))}
     check_data_options(given.get("name", "video"), given)
-    config = build_config(
-        {"model": start.config.model.model_dump()}, load_recipe(request.recipe), {"data": data}, request.overrides
-    )
+    config = build_config({"model": start.config.model.model_dump()}, recipe, {"data": data}, request.overrides)
     if config.data.name != "video":
         raise UsageError(f"--data {config.data.name} is not a recording\n  adapt a model to videos: --source or --data-root")
     # what training would refuse, before anything is recorded

@@ -16,8 +16,29 @@ from svg_train.shipped_models import shipped_models
 RECIPE = "adapt"  # of the package, unless another is given
 _DEFAULT_DURATION, _DEFAULT_LIMIT, _DEFAULT_RECONNECT_S = "20m", "2GB", 60.0
 _LEAST_LIMIT = "1MB"
+_WHAT_A_RECORDING_IS = "a recording is kept in --out, at the model's interval, with its end held out"
 # Settings of data that a recording decides itself: where it is, at which interval its pictures are, what is held out of it.
 _OF_RECORDING = ("name", "root", "cache", "frame_step", "split_by")
+# In a recipe, which may be for clips as well: what means the same for both, or gives way (split_by).
+_IN_RECIPE = {"name": ("video",), "root": (), "cache": (), "frame_step": (1,)}
+
+
+def refuse_for_recording(recipe: str, data: dict[str, Any]) -> None:
+    """Refuse a recipe that decides what a recording decides itself.
+
+    Args:
+        recipe: its name.
+        data: its table of that name.
+
+    Raises:
+        UsageError: it sets such a thing.
+    """
+    taken = [f"data.{name}" for name, fitting in _IN_RECIPE.items() if name in data and data[name] not in fitting]
+    if taken:
+        raise UsageError(
+            f"the recipe '{recipe}' sets {', '.join(taken)}, but {_WHAT_A_RECORDING_IS}\n"
+            "  remove it from the recipe; the interval is data.frame_interval_s, what is held out data.test_fraction"
+        )
 
 
 @dataclass(frozen=True)
@@ -78,7 +99,7 @@ class AdaptationOptions:
         taken = [flag("data", name) for name in _OF_RECORDING if name in data] if self.records else []
         if taken:
             raise UsageError(
-                f"{', '.join(taken)} given, but a recording is kept in --out, at the model's interval, with its end held out\n"
+                f"{', '.join(taken)} given, but {_WHAT_A_RECORDING_IS}\n"
                 f"  remove {' '.join(taken)}, or --source; the interval is --frame-interval-s, what is held out --test-fraction"
             )
         if not self.records and "root" not in data:

@@ -121,8 +121,8 @@ def train(
     --init camera, or another model of the package, is adapted: to --source, which is recorded to OUT/recording, or to the clips
     in --data-root. What that gained is printed; a model that is worth it is exported to OUT.
 
-    Exit codes: 0 ok, 1 error, 2 usage, 4 missing device or extra, 5 source lost, 130 stopped by Ctrl-C (saved; continue with
-    --resume).
+    Exit codes: 0 ok, 1 error, 2 usage, 3 parity failed (of an adaptation: its model is kept, no bundle written), 4 missing
+    device or extra, 5 source lost, 130 stopped by Ctrl-C (saved; continue with --resume).
     """
     if list_recipes:
         _show_recipes()

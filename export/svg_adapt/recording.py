@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from svg_adapt.recorded_source import RecordedSource
 from svg_common.errors import UsageError
-from svg_common.files import write_json
+from svg_common.files import resolved, write_json
 from svg_common.folder_lock import FolderLock
 from svg_common.path_advice import shell_argument
 from svg_train.run_folder import STRIPS
@@ -24,9 +24,9 @@ _FORMAT = "svg-edge-recording"
 _SEGMENT = re.compile(r"(\d{6,})\.mp4")
 _UNFINISHED = re.compile(r"\.(?:\d{6,}\.[\w-]+\.mp4|recording\.[\w-]+\.json)")  # of atomic_file; left by a loss of power
 _PICTURES = {
-    STRIPS: re.compile(r"step-\d{7,}\.(?:png|gif)"),
+    STRIPS: re.compile(r"(?:step-\d{7,}|\.step-\d{7,}\.[\w-]+)\.(?:png|gif)"),
     "tensorboard": re.compile(r"events\.out\.tfevents\..*"),
-}  # folder of a run -> files in it that show held-out frames
+}  # folder of a run -> files in it that show held-out frames, unfinished ones too
 
 
 class Facts(BaseModel):
@@ -161,8 +161,9 @@ class Recording:
 def make_private(out: Path) -> None:
     """Make the folder of a run, if there is none, as private as its recording: its strips show pictures of it."""
     if not out.exists():
-        out.mkdir(parents=True, exist_ok=True)
-        out.chmod(0o700)
+        folder = resolved(out)  # a link may lead to a folder that does not exist yet
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
 
 
 def read_facts(folder: Path) -> Facts | None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from svg_export.drawn_frames import digit_frames
 from svg_export.graph_export import GraphExport
-from svg_runtime.backends.onnxruntime.session import import_onnxruntime
+from svg_runtime.backends.onnxruntime.session import import_onnxruntime, session_options
 from svg_runtime.forecast.noise import gaussian_sample
 from svg_train.families.base import FamilyConfig
 from svg_train.families.video_model import VideoModel
@@ -268,8 +268,7 @@ class OnnxGraphs:
 
     def __init__(self, contents: Mapping[str, bytes]) -> None:
         onnxruntime = import_onnxruntime()
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        options = session_options(onnxruntime, torch.get_num_threads())  # which svg-train --threads sets
         self._sessions = {
             graph_name: onnxruntime.InferenceSession(content, options, providers=[PROVIDER])
             for graph_name, content in contents.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from svg_train.data import Frames
-from svg_train.data.frame_cache import Problems
+from svg_train.data.frame_cache import Problems, SourceError
 from svg_train.data.tfrecord import ExampleError, TFRecordReader, bytes_features
 
 _CAMERA = "image_aux1"  # of the two views, the one that the SVG reference is trained on
@@ -31,8 +32,14 @@ def read_trajectories(source: Path, problems: Problems) -> Iterator[tuple[float,
 
     Yields:
         The share of the source that has been read, 0 to 1, and the frames of a trajectory.
+
+    Raises:
+        SourceError: something cannot be read now. That is not damage: it may well be whole.
     """
-    return _from_records(source, problems) if source.is_file() else _from_folders(source, problems)
+    try:
+        yield from _from_records(source, problems) if source.is_file() else _from_folders(source, problems)
+    except OSError as error:
+        raise SourceError(source, error.strerror or str(error)) from error
 
 
 def source_state(source: Path) -> list[tuple[str, int, int]]:
@@ -62,17 +69,14 @@ def _number(path: Path) -> tuple[int, str]:
 
 
 def _from_records(source: Path, problems: Problems) -> Iterator[tuple[float, Trajectory]]:
-    try:
-        with TFRecordReader(source, problems) as reader:
-            for record in reader:
-                try:
-                    trajectory = _from_example(bytes_features(record))
-                except ExampleError as error:
-                    problems.add(f"record {reader.number}: {error}")
-                else:
-                    yield reader.done, trajectory
-    except OSError as error:
-        problems.add(error.strerror or str(error))
+    with TFRecordReader(source, problems) as reader:
+        for record in reader:
+            try:
+                trajectory = _from_example(bytes_features(record))
+            except ExampleError as error:
+                problems.add(f"record {reader.number}: {error}")
+            else:
+                yield reader.done, trajectory
 
 
 def _from_example(features: dict[str, memoryview]) -> Trajectory:
@@ -93,34 +97,40 @@ def _from_example(features: dict[str, memoryview]) -> Trajectory:
 
 
 def _from_folders(source: Path, problems: Problems) -> Iterator[tuple[float, Trajectory]]:
-    try:
-        folders = trajectory_folders(source)
-        for index, folder in enumerate(folders):
-            trajectory = _from_folder(folder, problems)
-            if trajectory:
-                yield (index + 1) / len(folders), trajectory
-    except OSError as error:
-        problems.add(error.strerror or str(error))
+    folders = trajectory_folders(source)
+    for index, folder in enumerate(folders):
+        trajectory = _from_folder(folder, problems)
+        if trajectory:
+            yield (index + 1) / len(folders), trajectory
 
 
 def _from_folder(folder: Path, problems: Problems) -> Trajectory:
-    """Return the frames 0.png, 1.png, ... of a folder; empty if one of them is missing or cannot be read."""
-    count = sum(_is_number(file.stem) for file in folder.glob("*.png"))
+    """Return the frames 0.png, 1.png, ... of a folder; empty if one of them is missing or damaged."""
+    files = {file.name: file for file in folder.iterdir()}  # not glob, which takes a folder that cannot be read for empty
+    count = sum(_is_number(file.stem) and file.suffix == ".png" for file in files.values())
     trajectory: Trajectory = []
-    for i in range(max(count, 1)):
+    for name in (f"{i}.png" for i in range(max(count, 1))):
         try:
-            trajectory.append(_read_png(folder / f"{i}.png"))
+            trajectory.append(_decoded(_content(files[name])))
+        except (SourceError, MemoryError):  # neither is of the file
+            raise
         except Exception as error:  # bytes that are not a PNG can raise anything in Pillow
-            problems.add(f"{folder.name}{os.sep}{i}.png: {_reason(error)}")
+            problems.add(f"{folder.name}{os.sep}{name}: {'missing' if name not in files else _reason(error)}")
             return []
     return trajectory
 
 
-def _read_png(path: Path) -> Frames:
-    if path.exists() and not path.is_file():
-        raise ValueError("not a file")  # opening a pipe would wait for a program that writes to it
-    with path.open("rb") as file:
-        content = file.read(_MAX_PNG + 1)
+def _content(path: Path) -> bytes:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # is_file says so of a file that is away, too
+            raise ValueError("not a file")  # opening a pipe would wait for a program that writes to it
+        with path.open("rb") as file:
+            return file.read(_MAX_PNG + 1)
+    except OSError as error:
+        raise SourceError(path, f"{path.parent.name}{os.sep}{path.name}: {error.strerror}") from error
+
+
+def _decoded(content: bytes) -> Frames:
     if len(content) > _MAX_PNG:
         raise ValueError(f"it is larger than {_MAX_PNG >> 20} MiB")
     # From memory: of a file, Pillow reads as many bytes at once as a damaged chunk announces.
@@ -131,7 +141,5 @@ def _read_png(path: Path) -> Frames:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "missing"
     # Pillow's message on unknown content repeats the file's name.
-    return "not a PNG image" if "cannot identify" in str(error) else str(getattr(error, "strerror", None) or error)
+    return "not a PNG image" if "cannot identify" in str(error) else str(error)

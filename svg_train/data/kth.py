@@ -15,6 +15,7 @@ Persons 1 to 20 are for training and 21 to 25 for test, as in Denton and Fergus 
 from __future__ import annotations
 
 import logging
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from svg_common.cache import cache_folder
 from svg_common.errors import SvgError
 from svg_common.quantities import count_text
 from svg_common.video.clips import Clip as SourceClip
-from svg_common.video.clips import find_clips
+from svg_common.video.clips import find_clips, no_files, not_readable
 from svg_train.config import Config
 from svg_train.data import Frames, Split
 from svg_train.data.frame_cache import FrameShape, Skipped, list_sources, root_folder, warn_about_sources
@@ -60,15 +61,15 @@ class KTHActions(ClipSequences):
     def __init__(self, config: Config, split: Split, length: int) -> None:
         data, model = config.data, config.model
         root = root_folder(data.root, "kth", _LAYOUT)
-        found, skipped = _clips_of_split(root, split)
+        found, skipped = _clips_of_split(root, split, model.image_size)
+        names = {clip.name: name for clip, name in found.items()}
         ranges = _ranges(root)
         shape = FrameShape(model.image_size, model.image_size, model.channels)
-        sources = [_source_clip(path, model.image_size) for path in sorted(found)]
-        decoded, unreadable = decode_videos(sources, cache_folder(data.cache), shape)
+        decoded, unreadable = decode_videos(sorted(found, key=lambda clip: clip.name), cache_folder(data.cache), shape)
         videos = [video.at_rate(FPS) if video.time_base == "numbers" else video for video in decoded]
         self.frame_interval_s: float | None = model_interval(data, [FPS], "KTH")
         clips, other_rate = at_one_interval(videos, self.frame_interval_s)
-        in_range, unlisted = _inside_ranges(clips, found, ranges)
+        in_range, unlisted = _inside_ranges(clips, names, ranges)
         mine, too_short = long_enough(in_range, split, length)
         skipped += unreadable + other_rate + unlisted + too_short
         if not mine:
@@ -80,8 +81,8 @@ class KTHActions(ClipSequences):
         super().__init__(mine, split, length)
         order = np.random.default_rng(0).permutation(len(self)) if split == "test" else np.arange(len(self))
         self._order = order
-        persons = {found[clip.video.source].person for clip in mine}
-        actions = {found[clip.video.source].action for clip in mine}
+        persons = {names[clip.video.source].person for clip in mine}
+        actions = {names[clip.video.source].action for clip in mine}
         self.description = (
             f"kth: {count_text(len(mine), 'clip')} of {count_text(len(persons), 'person')} and "
             f"{count_text(len(actions), 'action')} with {self.frame_count} {split} "
@@ -105,48 +106,59 @@ class _Name:
     action: str
 
 
-def _clips_of_split(root: Path, split: Split) -> tuple[dict[Path, _Name], Skipped]:
-    """Return the clips of the persons of `split` in the class folders, and the other files there.
+def _clips_of_split(root: Path, split: Split, image_size: int) -> tuple[dict[SourceClip, _Name], Skipped]:
+    """Return the clips of the persons of `split` in the class folders, and what else is there or cannot be read.
 
     A clip is an .avi file or a folder of pictures.
 
     Raises:
         SvgError: none exists.
     """
-    found: dict[Path, _Name] = {}
-    misnamed: Skipped = []
+    found: dict[SourceClip, _Name] = {}
+    skipped: Skipped = []
     for action in CLASSES:
-        for file in _entries(root, action):
-            name = _parsed(file.name, action)
-            if name is None and not file.name.startswith("."):
-                misnamed.append((file, f"expected a name such as person01_{action}_d1_uncomp.avi, with persons 1 to 25"))
-            elif name is not None and name.person in PERSONS[split]:
-                found[file] = name
+        for entry in _entries(root, action):
+            name = _parsed(entry.name, action)
+            if name is not None and name.person not in PERSONS[split]:
+                continue
+            not_read = not_readable([entry]) + no_files(entry)
+            clip = None if entry in dict(not_read) else _source_clip(entry, image_size)
+            if name is not None:
+                skipped += not_read
+                if clip is not None:
+                    found[clip] = name
+            elif clip is not None or not_read:
+                skipped.append((entry, f"expected a name such as person01_{action}_d1_uncomp.avi, with persons 1 to 25"))
     if not found:
         persons = PERSONS[split]
         raise SvgError(
             f"--data-root '{root}' has no KTH clip of the {split} persons {persons[0]} to {persons[-1]}"
-            + ("\n" + list_sources(misnamed) if misnamed else "")
+            + ("\n" + list_sources(skipped) if skipped else "")
             + f"\n{_LAYOUT}"
         )
     _log_missing(root, split, found)
-    return found, misnamed
+    return found, skipped
 
 
 def _entries(root: Path, action: str) -> list[Path]:
-    """The .avi files and the folders with pictures of one class; of a clip that is there as both, the file."""
+    """The .avi files and the folders of one class; of a clip that is there as both, the file."""
     folders = [root / place / action for place in _PLACES_OF_CLASSES]
-    entries = sorted({entry for folder in folders if folder.is_dir() for entry in folder.iterdir()})
-    files = [entry for entry in entries if entry.suffix == ".avi"]
-    known = {entry.name.removesuffix(".avi").removesuffix("_uncomp") for entry in files}
-    pictures = [entry for entry in entries if entry.is_dir() and entry.suffix != ".avi" and entry.name not in known]
-    return files + [entry for entry in pictures if find_clips(entry)]
+    entries = sorted({entry for folder in folders if folder.is_dir() for entry in folder.iterdir() if entry.name[0] != "."})
+    of_pictures = [entry for entry in entries if os.path.isdir(entry)]
+    files = [entry for entry in entries if entry.suffix == ".avi" and not os.path.isdir(entry)]
+    known = {_stem(entry) for entry in files if os.path.isfile(entry)}
+    return files + [entry for entry in of_pictures if _stem(entry) not in known]
 
 
-def _source_clip(path: Path, image_size: int) -> SourceClip:
+def _stem(entry: Path) -> str:
+    return entry.name.removesuffix(".avi").removesuffix("_uncomp")
+
+
+def _source_clip(path: Path, image_size: int) -> SourceClip | None:
     """The file, or the pictures in the folder: those prepared at the model's size if there are several sizes."""
     clips = find_clips(path)
-    return next((clip for clip in clips if f"_{image_size}x{image_size}" in clip.paths[0].name), clips[0])
+    of_size = [clip for clip in clips if f"_{image_size}x{image_size}" in clip.paths[0].name]
+    return next(iter(of_size or clips), None)
 
 
 def _parsed(name: str, action: str) -> _Name | None:
@@ -156,7 +168,7 @@ def _parsed(name: str, action: str) -> _Name | None:
     return _Name(match["clip"], int(match["person"]), action)
 
 
-def _log_missing(root: Path, split: Split, found: dict[Path, _Name]) -> None:
+def _log_missing(root: Path, split: Split, found: dict[SourceClip, _Name]) -> None:
     actions = [action for action in CLASSES if action not in {name.action for name in found.values()}]
     persons = [str(person) for person in PERSONS[split] if person not in {name.person for name in found.values()}]
     if actions:

@@ -136,6 +136,8 @@ def _clips(data: DataConfig) -> list[SourceClip]:
         expected = "  expected files such as .mp4, .avi, .mkv, .png or .jpg, in it or in folders in it"
         left_out = list_sources(no_files(Path(data.root)))
         raise UsageError("\n".join(line for line in (problem, left_out, expected) if line))
+    if data.split_by == "end":
+        return clips  # in natural order, as a recorder numbers its files: the last ones are held out
     return sorted(clips, key=lambda clip: clip.paths[0])  # an order that stays: which files are held out depends on it
 
 

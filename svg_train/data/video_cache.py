@@ -261,7 +261,11 @@ def _write_pictures(clip: Clip, frames_file: Path, part: SourceProgress, fit: Fi
 
 
 def _readable(clip: Clip, problems: Problems) -> Iterator[tuple[float, NDArray[np.uint8]]]:
-    """The pictures that can be read, with their positions."""
+    """The pictures that can be decoded, with their positions.
+
+    Raises:
+        SourceError: one cannot be read now.
+    """
     pictures = PictureFiles(clip.paths)
     for path, position in zip(clip.paths, clip.positions, strict=True):
         try:
@@ -270,6 +274,8 @@ def _readable(clip: Clip, problems: Problems) -> Iterator[tuple[float, NDArray[n
             problems.add(f"'{one_line(path.name)}': {error}")
         else:
             yield position, image
+        if pictures.unreadable is not None:  # not damage: it may well be whole
+            raise SourceError(clip.name, pictures.unreadable)
     if pictures.depth_note is not None:
         _LOG.warning("'%s': %s", clip.name, pictures.depth_note)
 

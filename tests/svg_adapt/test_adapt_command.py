@@ -20,8 +20,9 @@ from typer.testing import CliRunner
 
 from svg_adapt import adaptation, adaptation_options
 from svg_adapt.adaptation_stage import write_stage
-from svg_adapt.cli import app
+from svg_adapt.cli import app, train
 from svg_common.errors import ExitCode
+from svg_export.parity import ParityError
 from svg_runtime import Forecaster
 from svg_train import shipped_models as shipped_models_module
 from svg_train.checkpoint import load_checkpoint, save_checkpoint
@@ -150,6 +151,33 @@ def test_clips_with_fewer_pictures_than_the_model_has_steps_are_refused_with_the
     assert not (tmp_path / "run").exists()
     run = start(["svg-train", *arguments, "--frame-interval-s", "0.25"], tmp_path)
     assert run.wait() == 0, run.output
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options", "interval_s"),
+    [
+        ("", [], 0.1),
+        ("frame_step = 1", [], 0.1),
+        ("frame_interval_s = 0.25", [], 0.25),
+        ("frame_interval_s = 0.25", ["--frame-interval-s", "0.2"], 0.2),
+    ],
+)
+def test_a_recording_has_the_interval_of_the_recipe(recipe, options, interval_s, start_model, flashing, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.toml").write_text(f"[data]\nsplit_by = 'time'\n{recipe}\n")
+    monkeypatch.setattr(adaptation.Recorder, "record", interrupted)
+    invoke(*command(start_model, flashing, "--steps", "2", "--config", "own.toml", *options)[1:])
+    assert json.loads((tmp_path / "run" / "recording" / "recording.json").read_text())["interval_s"] == interval_s
+
+
+@pytest.mark.parametrize("setting", ["frame_step = 3", "name = 'digits'", "root = 'clips'", "cache = 'cache'"])
+def test_a_recipe_that_is_not_for_a_recording_is_refused_before_it(setting, start_model, flashing, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.toml").write_text(f"[data]\n{setting}\n")
+    error = invoke(*command(start_model, flashing, "--steps", "1", "--config", "own.toml")[1:])
+    assert f"the recipe 'own.toml' sets data.{setting.split()[0]}, but a recording is kept in --out" in str(error)
+    assert getattr(error, "exit_code", None) == ExitCode.USAGE
+    assert [path.name for path in tmp_path.iterdir()] == ["own.toml"]
 
 
 def test_a_killed_adaptation_goes_on_where_it_was(start_model, flashing, tmp_path):
@@ -529,6 +557,27 @@ def test_an_adaptation_that_loses_a_data_loader_says_how_to_go_on(start_model, f
     monkeypatch.chdir(tmp_path)
     error = invoke(*command(start_model, flashing, "--steps", "30")[1:])
     assert str(error).endswith("was lost\n  give fewer --workers\n  continue with the same command and --resume")
+
+
+def test_an_adaptation_whose_graphs_differ_from_the_model_ends_with_the_code_that_its_service_knows(
+    adapted, start_model, flashing, tmp_path, monkeypatch
+):
+    shutil.copytree(adapted[0] / "run", tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "run.svgb")
+    write_stage(tmp_path / "run", "comparing")
+    monkeypatch.chdir(tmp_path)
+
+    def differs(**given):
+        raise ParityError("the graphs differ")
+
+    monkeypatch.setattr(adaptation, "write_bundle", differs)
+    error = invoke(*command(start_model, flashing, "--lr", "1e-2", "--steps", "30", "--resume")[1:])
+    assert getattr(error, "exit_code", None) == ExitCode.PARITY_FAILED
+    assert not (tmp_path / "run" / "run.svgb").exists()
+    assert re.search(r"Exit codes: .* 3 parity failed", train.__doc__)
+    page = (Path(__file__).parents[2] / "docs" / "adapt.md").read_text(encoding="utf-8")
+    hopeless = ExitCode.USAGE, ExitCode.PARITY_FAILED, ExitCode.BACKEND_MISSING
+    assert f"\nRestartPreventExitStatus={' '.join(str(int(code)) for code in hopeless)}\n" in page
 
 
 def test_the_name_of_a_shipped_model_adapts_it(start_model, tmp_path, monkeypatch):

@@ -87,6 +87,13 @@ def test_folders_are_private(recording):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
+def test_a_link_to_a_folder_that_does_not_exist_yet_is_followed(tmp_path):
+    (tmp_path / "run").symlink_to(tmp_path / "disk" / "run")
+    Recording(tmp_path / "run" / RECORDING, CAMERA, 0.1, LIMIT)
+    assert (tmp_path / "disk" / "run" / RECORDING).is_dir()
+    assert stat.S_IMODE((tmp_path / "disk" / "run").stat().st_mode) == 0o700
+
+
 def test_a_folder_of_the_user_keeps_its_mode(tmp_path):
     tmp_path.chmod(0o755)
     Recording(tmp_path / RECORDING, CAMERA, 0.1, LIMIT)
@@ -220,6 +227,8 @@ def test_deletion_takes_recording_frames_and_pictures_and_nothing_else(recording
         *(cache / name for name in (f"{entry}.u8", f"{entry}.json", f".{entry}.partial-a_0.u8", f".{'0b' * 16}.lock")),
         *(recording.folder / name for name in UNFINISHED),
         run / "strips" / "step-0000001.png",
+        run / "strips" / ".step-0000100.partial-a_0b.png",
+        run / "strips" / ".step-0000100.partial-a_0b.gif",
         run / "tensorboard" / "events.out.tfevents.1.x",
     ]
     for path in written:

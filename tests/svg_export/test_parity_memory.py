@@ -67,6 +67,17 @@ def test_states_of_passed_steps_are_not_kept(name, most_alive):
         assert most_alive[state] <= IMPLEMENTATIONS * AT_HAND + 1 < steps
 
 
+def test_the_graphs_compute_with_the_threads_of_pytorch():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        graphs = OnnxGraphs(exported(random_network("convlstm")))
+    finally:
+        torch.set_num_threads(before)
+    threads = {session.get_session_options().intra_op_num_threads for session in graphs._sessions.values()}
+    assert threads == {1}
+
+
 def test_of_the_graphs_that_decode_all_steps_at_once_the_latents_alone_are_kept(most_alive):
     model = random_network("srvp")
     contents = exported(model)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import struct
 import zlib
+from contextlib import nullcontext
 from pathlib import Path
 
 import google_crc32c
@@ -19,7 +21,8 @@ from svg_adapt.cli import app
 from svg_common.errors import SvgError, UsageError
 from svg_train.checkpoint import load_checkpoint
 from svg_train.config import build_config
-from svg_train.data import bair_cache, open_data
+from svg_train.data import bair_cache, bair_sources, open_data
+from tests.refused import refused
 
 LENGTH = 6
 FRAMES = 8  # per trajectory; the real ones have 30
@@ -255,6 +258,47 @@ def test_a_chunk_that_pillow_stumbles_over_is_a_damaged_picture(root, logged, ch
     (folder / "1" / "0.png").write_bytes(harmed)
     assert windows(open_bair(root, "test")) == [(2, 0)]
     assert "1/0.png: " in logged.text
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES, errno.EMFILE])
+@pytest.mark.parametrize("away", ["traj_0_to_255.tfrecords", "traj_0_to_255", "traj_0_to_255/1", "traj_0_to_255/1/3.png"])
+def test_what_cannot_be_read_now_is_not_kept_as_damage(root, logged, away, number):
+    """A source is left out whole, for once: its entry in the cache would lack what was away for ever."""
+    folder = root / "train"
+    for name, numbers in (("traj_0_to_255", [1, 2]), ("traj_256_to_511", [3])):
+        if away.endswith("tfrecords"):
+            write_records(folder / f"{name}.tfrecords", numbers)
+        else:
+            write_pngs(folder / name, numbers)
+    source, plain = folder / Path(away).parts[0], bair_cache.read_trajectories
+    with pytest.MonkeyPatch.context() as patch:
+
+        def read(given, problems):  # after its state was taken, which fails as well
+            with refused(folder / away, number) if given == source else nullcontext():
+                yield from plain(given, problems)
+
+        patch.setattr(bair_cache, "read_trajectories", read)
+        assert {number for number, _ in windows(open_bair(root, "train"))} == {3}
+    assert "1 trajectory file is not used" in logged.text
+    assert f"{os.strerror(number)}" in logged.text
+    assert "damaged" not in logged.text
+    assert {number for number, _ in windows(open_bair(root, "train"))} == {1, 2, 3}
+
+
+def test_a_disk_that_fails_in_the_middle_of_a_file_is_not_damage(root, monkeypatch):
+    write_records(root / "train" / "traj_0_to_255.tfrecords", [1, 2])
+
+    def failing(self):
+        plain = reader.__iter__(self)
+        yield next(plain)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    reader = bair_sources.TFRecordReader
+    with monkeypatch.context() as patch:
+        patch.setattr(bair_sources, "TFRecordReader", type("Failing", (reader,), {"__iter__": failing}))
+        with pytest.raises(SvgError, match=r"traj_0_to_255.tfrecords: Input/output error"):
+            open_bair(root, "train")
+    assert {number for number, _ in windows(open_bair(root, "train"))} == {1, 2}
 
 
 def test_unusable_files_are_listed_once_and_skipped(root, logged):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 
 import av
@@ -19,6 +20,8 @@ from svg_train.config import build_config
 from svg_train.data import open_data
 from svg_train.data.kth import CLASSES
 from svg_train.data.kth_ranges import read_ranges
+from tests.refused import refused
+from tests.svg_train.test_data_pictures import write_pictures
 
 LENGTH = 6
 PREFACE = """
@@ -202,6 +205,44 @@ def test_clips_without_ranges_strange_names_and_damage_are_listed(root, logged):
         assert reason in messages
     assert "1 KTH clip is damaged" in messages
     assert "person03_boxing_d1_uncomp.avi: the file is truncated" in messages
+
+
+def test_entries_that_are_no_clips_are_listed_and_the_others_used(root, logged):
+    write_clip(root, "person01_boxing_d1")
+    (root / "boxing" / "person02_boxing_d1_uncomp.avi").symlink_to("nowhere")
+    os.mkfifo(root / "boxing" / "person03_boxing_d1_uncomp.avi")
+    (root / "boxing" / "person04_boxing_d1_uncomp.avi").mkdir()
+    (root / "boxing" / "person05_boxing_d1").mkdir()
+    (root / "boxing" / "holiday.avi").symlink_to("nowhere")
+    with refused(root / "boxing" / "person05_boxing_d1"):
+        assert open_kth(root, "train").description.startswith("kth: 1 clip of 1 person")
+    for reason in (
+        "4 KTH clips are not used",
+        "person02_boxing_d1_uncomp.avi: a link that leads to no file",
+        "person03_boxing_d1_uncomp.avi: a pipe or a device, not a file",
+        "person05_boxing_d1: a folder that cannot be read: Permission denied",
+        "holiday.avi: expected a name such as",
+    ):
+        assert reason in logged.text
+    logged.clear()
+    write_clip(root, "person21_boxing_d1")
+    open_kth(root, "test")
+    assert "person02" not in logged.text  # of the other part
+
+
+def test_a_broken_link_does_not_hide_the_pictures_of_a_clip(root):
+    write_pictures(root / "boxing" / "person01_boxing_d1", range(1, 21))
+    (root / "boxing" / "person01_boxing_d1_uncomp.avi").symlink_to("nowhere")
+    assert len(open_kth(root, "train")) == 15
+
+
+@pytest.mark.parametrize("place", ["person01_boxing_d1/frames", "person01_boxing_d1_uncomp.avi"])
+def test_frame_ranges_are_found_for_pictures_in_any_folder_of_a_clip(root, place, logged):
+    write_pictures(root / "boxing" / place, range(1, 21))
+    write_pictures(root / "boxing" / "person02_boxing_d1", [1], name="image-{:03d}_64x64.png")
+    write_ranges(root, "person01_boxing_d1 frames 1-8", "person02_boxing_d1 frames 1-20")
+    assert len(open_kth(root, "train")) == 3
+    assert "person02_boxing_d1/image-001_64x64.png: too short" in logged.text
 
 
 def test_lines_that_cannot_be_parsed_are_reported(root, logged):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import cv2
@@ -11,6 +13,7 @@ import pytest
 from svg_common.errors import SvgError, UsageError
 from svg_train.config import build_config
 from svg_train.data import open_data
+from tests.refused import refused
 from tests.svg_common.video.test_timing import write_video
 
 LENGTH = 4
@@ -59,6 +62,18 @@ def test_lost_and_unreadable_pictures_keep_their_time(root, logged):
     assert [6, 7, 9, 9] in found
     assert "1 video is damaged" in logged.text
     assert "'f008.png': not a readable image" in logged.text
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES, errno.EMFILE])
+def test_a_picture_that_cannot_be_read_now_is_not_kept_as_damage(root, logged, number):
+    """The clip is left out whole, for once: its entry in the cache would lack the picture for ever."""
+    for clip in ("a", "b"):
+        write_pictures(root / clip, range(1, 21))
+    with refused(root / "a" / "f009.png", number):
+        assert len(windows(open_split(root))) == 9
+    assert f"'f009.png': {os.strerror(number)}" in logged.text
+    assert "damaged" not in logged.text
+    assert len(windows(open_split(root))) == 18
 
 
 def test_a_long_gap_in_the_numbers_is_not_crossed(root):

@@ -25,6 +25,7 @@ from tests.families import TINY_MODELS
 from tests.svg_train.run_processes import (
     TRAIN,
     assert_same_losses,
+    bf16_on_the_second_host,
     clocks_that_differ,
     ctrl_c_while_the_first_waits_for_the_second,
     losses,
@@ -166,6 +167,15 @@ def test_other_settings_or_data_on_another_host_are_refused(tmp_path, recipe):
     assert "host 1 of this run ended:\n" in here.output
     assert "missing" in here.output
     assert "host 1" not in there.output
+
+
+def test_another_precision_than_that_of_the_resumed_run_is_refused_with_the_one_to_give(tmp_path, stopped):
+    shutil.copytree(stopped(1), tmp_path / "run")
+    commands = [["--resume"], ["--resume", "--out", "elsewhere"]]  # the second host has a disk of its own
+    for run in start_processes(2, commands, tmp_path, bf16_on_the_second_host, hosts=2):
+        run.assert_one_message(1)
+        assert "the settings of process 1 differ from those of process 0" in run.output
+        assert "the run began in 32-true: add --precision 32-true on every host" in run.output
 
 
 def test_hosts_with_disks_of_their_own_decode_their_own_copies(tmp_path, recipe):

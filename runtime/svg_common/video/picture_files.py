@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from svg_common.printable import one_line
 from svg_common.video.picture_damage import find_damage, is_jpeg
 from svg_common.video.sample_depth import DEPTHS, bits_in_use, depth_note, to_eight_bits
 from svg_common.video.tiff import has_several_pages, with_plain_colours
@@ -39,12 +40,15 @@ class PictureFiles:
 
     Attributes:
         bits: depth of its 16-bit samples; None if none were read yet.
+        unreadable: a file, and why the system could not read it now, though it may well be whole; None if there was none.
+            A file may also have been looked at for the depth or the damage of another.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
         self._damage_is_habit: bool | None = None  # None: no JPEG decided it yet; a single intact one does, for good
         self.bits: int | None = None
+        self.unreadable: str | None = None
 
     @property
     def depth_note(self) -> str | None:
@@ -57,7 +61,7 @@ class PictureFiles:
         Raises:
             PictureError: the file cannot be read, is not a picture, is damaged, or its samples are neither 8- nor 16-bit.
         """
-        content = _content(path)
+        content = self._content(path)
         image = decode_picture(content)
         self._refuse_damage(content)
         if image.dtype == np.uint16:
@@ -71,7 +75,14 @@ class PictureFiles:
         Raises:
             PictureError: as for `read`, but of damage only where nothing can be decoded.
         """
-        return not _decode(path).any()
+        return not decode_picture(_content(path)).any()
+
+    def _content(self, path: Path) -> NDArray[np.uint8]:
+        try:
+            return _content(path)
+        except PictureError as error:
+            self.unreadable = f"'{one_line(path.name)}': {error}"
+            raise
 
     def _refuse_damage(self, content: NDArray[np.uint8]) -> None:
         if self._damage_is_habit and is_jpeg(content):
@@ -82,7 +93,7 @@ class PictureFiles:
             return
         if self._damage_is_habit is None and is_jpeg(content):
             # The first ones as well: those that are spread may all be damaged where every tenth picture is.
-            self._damage_is_habit = _all_are_damaged({*self._paths[:_PROBED], *self._probes()})
+            self._damage_is_habit = self._all_are_damaged({*self._paths[:_PROBED], *self._probes()})
         if not (self._damage_is_habit and is_jpeg(content)):
             raise PictureError(f"it is damaged: {damage}")
 
@@ -91,41 +102,36 @@ class PictureFiles:
 
     def _to_eight_bits(self, image: NDArray[Any]) -> NDArray[np.uint8]:
         if self.bits is None:
-            self.bits = max(map(_bits_of_file, self._probes()), default=DEPTHS[0])
+            self.bits = max(map(self._bits_of, self._probes()), default=DEPTHS[0])
         self.bits = max(self.bits, bits_in_use(image))
         return to_eight_bits(image, self.bits)
 
-
-def _bits_of_file(path: Path) -> int:
-    try:
-        image = _decode(path)
-    except PictureError:
-        return DEPTHS[0]
-    return bits_in_use(image) if image.dtype == np.uint16 else DEPTHS[0]
-
-
-def _all_are_damaged(paths: Iterable[Path]) -> bool:
-    """Whether several of the files are JPEG, and no intact one is among them."""
-    jpegs = 0
-    for path in paths:
+    def _bits_of(self, path: Path) -> int:
         try:
-            content = _content(path)
+            image = decode_picture(self._content(path))
         except PictureError:
-            continue
-        if is_jpeg(content):
-            jpegs += 1
-            if find_damage(content) is None:
-                return False
-    return jpegs > 1
+            return DEPTHS[0]
+        return bits_in_use(image) if image.dtype == np.uint16 else DEPTHS[0]
 
-
-def _decode(path: Path) -> NDArray[Any]:
-    return decode_picture(_content(path))
+    def _all_are_damaged(self, paths: Iterable[Path]) -> bool:
+        """Whether several of the files are JPEG, and no intact one is among them."""
+        jpegs = 0
+        for path in paths:
+            try:
+                content = self._content(path)
+            except PictureError:
+                continue
+            if is_jpeg(content):
+                jpegs += 1
+                if find_damage(content) is None:
+                    return False
+        return jpegs > 1
 
 
 def _content(path: Path) -> NDArray[np.uint8]:
+    """The bytes of a file. An error is always of the system, never of the content."""
     try:
-        return np.fromfile(path, np.uint8)
+        return np.frombuffer(path.read_bytes(), np.uint8)  # NumPy's own fromfile takes an error in the middle for the end
     except OSError as error:
         raise PictureError(error.strerror or "cannot be read") from error
 

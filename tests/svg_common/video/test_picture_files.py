@@ -14,9 +14,11 @@ import pytest
 from svg_common.video.picture_damage import find_damage
 from svg_common.video.picture_files import PictureError, PictureFiles
 from svg_common.video.tiff import has_several_pages
+from tests.refused import refused
 
 FORMS = [("<", False), (">", False), ("<", True), (">", True)]  # of a TIFF: byte order, BigTIFF
 DEPTH12 = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "odd" / "depth12"
+MEMORY = Path("/proc/self/mem")  # nothing is at its beginning
 
 
 def written(path: Path, image: np.ndarray) -> Path:
@@ -163,6 +165,28 @@ def test_other_files_are_refused_with_the_reason(tmp_path):
             pictures.read(path)
     with pytest.raises(PictureError, match="No such file"):
         pictures.read(tmp_path / "missing.png")
+
+
+@pytest.mark.parametrize("away", ["a.png", "b.png"])
+def test_a_file_that_cannot_be_read_now_is_named_also_if_it_decides_the_depth_alone(tmp_path, away):
+    files = [written(tmp_path / name, ramp(1023)) for name in ("a.png", "b.png")]
+    pictures = PictureFiles(files)
+    with refused(tmp_path / away), suppress(PictureError):
+        pictures.read(files[0])
+    assert pictures.unreadable == f"'{away}': Permission denied"
+    damaged = PictureFiles([tmp_path / "c.png"])
+    (tmp_path / "c.png").write_text("no picture")
+    with pytest.raises(PictureError, match="not a readable image"):
+        damaged.read(tmp_path / "c.png")
+    assert damaged.unreadable is None
+
+
+@pytest.mark.skipif(not MEMORY.exists(), reason="this system has no file that opens and cannot be read")
+def test_a_disk_that_fails_in_a_file_is_not_its_end():
+    pictures = PictureFiles([MEMORY])
+    with pytest.raises(PictureError, match="Input/output error"):
+        pictures.read(MEMORY)
+    assert pictures.unreadable == "'mem': Input/output error"
 
 
 @pytest.mark.skipif(not DEPTH12.exists(), reason="the sample files are not here")
