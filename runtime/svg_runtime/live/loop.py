@@ -134,7 +134,10 @@ def run_cameras(cameras: Sequence[LiveOptions], console: Console) -> list[LiveSt
             _run_and_close(
                 loop=loop, cameras=opened, wall=wall, displays=displays, max_frames=options.max_frames,
                 progress=None if options.window else ProgressDisplay(console),
-                service=ServiceReport(stop, run.cameras, ServiceManager.from_environment()),
+                service=ServiceReport(
+                    stop, run.cameras, ServiceManager.from_environment(),
+                    names=[camera.caption.source for camera in opened],
+                ),
             )  # fmt: skip
         except Exception as error:
             close_side_by_side([camera.stats.alarms for camera in opened])
@@ -204,9 +207,10 @@ def _open_camera(
     setup: _Setup, number: int, options: LiveOptions, origin_s: float | None, alarm_numbers: Iterator[int],
     failures: list[SvgError],
 ) -> CameraRun:  # fmt: skip
-    """Open one camera. One of several that may take long to connect does so in its own thread, and runs when it is there.
+    """Open one camera. One that may take long to connect does so in its own thread, and runs when it is there.
 
-    A network camera that is alone is waited for here.
+    Such are network cameras, which may be away for days, and all of several cameras. The page, the service manager and the
+    others do not wait for them.
 
     The error of one that cannot be opened goes to `failures`; its thread meets it again, and it ends as one that dies later.
     """
@@ -223,9 +227,8 @@ def _open_camera(
     def open_late(stop: StopRequest) -> Source:
         return open_with_retries(partial(open_now, stop), source.reconnect_s, stop, events)
 
-    late = None if options.name is None else camera_name(source)
-    may_be_away = late is not None or source.is_elsewhere
-    reader = SourceReader(open_late if may_be_away else open_now, setup.stop, interval_s if source.is_paced else 0.0)
+    late = camera_name(source) if source.is_elsewhere or options.name is not None else None
+    reader = SourceReader(open_now if late is None else open_late, setup.stop, interval_s if source.is_paced else 0.0)
     setup.resources.callback(reader.close)
     opened: Source | None = None
     if late is None:

@@ -20,6 +20,7 @@ from svg_runtime.live.timing import away_after_s
 
 _SEND_TIMEOUT_S = 0.5  # a manager that is busy must not hold up forecasts
 _STATUS_EVERY_S = 5.0
+_START_EXTENSION_S = 60.0  # how long the manager waits for the next message: a first picture may take long to be processed
 _VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
@@ -62,6 +63,8 @@ class ServiceReport:
     READY=1 is sent once the first picture was processed: then the camera delivers and the model runs, which is what a unit with
     `After=` wants; WATCHDOG=1, at half of the timeout. Both are sent by a check of `stop`, which runs where the loop makes
     progress or waits for a picture: a lost camera is not a fault of the process, a forecast that does not return is one.
+    For the same reason EXTEND_TIMEOUT_USEC= goes with the status until then: a camera may be away for longer than a service may
+    take to start, TimeoutStartSec=.
     STOPPING=1 is sent as soon as the loop has ended: from then on systemd has TimeoutStopSec= in the place of the watchdog,
     which nobody feeds while videos, clips and alarms are completed.
 
@@ -69,16 +72,18 @@ class ServiceReport:
         stop: runs the check.
         runs: statistics of every camera.
         manager: None: nothing is sent.
+        names: of the cameras whose first picture is waited for, without passwords.
         now: the clock, in seconds.
     """
 
     def __init__(
-        self, stop: StopRequest, runs: Sequence[LiveStats], manager: ServiceManager | None,
+        self, stop: StopRequest, runs: Sequence[LiveStats], manager: ServiceManager | None, names: Sequence[str],
         now: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self._stop = stop
         self._runs = runs
         self._manager = manager
+        self._names = names
         self._now = now
         self._ready = False
         self._taken = [0 for _ in runs]
@@ -88,8 +93,8 @@ class ServiceReport:
 
     def __enter__(self) -> ServiceReport:
         if self._manager is not None:
-            self._manager.send(STATUS="waiting for the first picture")
             self._stop.add_check(self._check)
+            self._check()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -104,12 +109,16 @@ class ServiceReport:
             if run.taken > self._taken[number]:
                 self._taken[number] = run.taken
                 self._taken_s[number] = now
-        if not self._ready:
-            self._ready = any(self._taken) and manager.send(READY="1", STATUS="running")
+        if not self._ready and any(self._taken):
+            self._ready = manager.send(READY="1", STATUS="running")
             self._status_due_s = now + _STATUS_EVERY_S
         elif now >= self._status_due_s:
             self._status_due_s = now + _STATUS_EVERY_S
-            manager.send(STATUS=self._status(now))
+            if self._ready:
+                manager.send(STATUS=self._status(now))
+            else:
+                waiting = f"waiting for the first picture of {', '.join(self._names)}"
+                manager.send(STATUS=waiting, EXTEND_TIMEOUT_USEC=f"{_START_EXTENSION_S * 1e6:.0f}")
         if manager.watchdog_s is not None and now >= self._ping_due_s:
             self._ping_due_s = now + manager.watchdog_s / 2
             manager.send(WATCHDOG="1")

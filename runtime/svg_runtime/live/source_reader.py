@@ -66,6 +66,7 @@ class SourceReader:
     def open(self) -> Source:
         """Open the source in the caller's thread, which raises its errors. Otherwise its own thread opens it."""
         self._source = self._open_source(self._stop)
+        self._asked_s = time.monotonic()  # connecting is no wait for a picture
         return self._source
 
     def ask(self) -> None:

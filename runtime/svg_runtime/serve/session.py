@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import logging
 import sys
 import threading
 import time
@@ -30,6 +31,7 @@ from svg_runtime.serve.frames import FrameReader
 from svg_runtime.serve.limits import ServeLimits
 from svg_runtime.serve.problems import ProblemError
 
+_LOG = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 _THREAD_NAME = "session "
 _Stage = Literal["receiving", "computing", "sending"]
@@ -221,14 +223,20 @@ class Session:
         await self._compute(reset)
 
     async def close(self) -> None:
-        """Free the device as soon as the running request has ended; requests that wait are refused. May be called twice."""
+        """Free the device as soon as the running request has ended; requests that wait are refused. May be called twice.
+
+        A failure is no error: the session is gone all the same, and others are still to be closed.
+        """
         self.closed = True
         forecaster = self._forecaster
         self._forecaster = None
         try:
             if forecaster is not None:
-                with suppress(SvgError):  # a device that failed may fail again
-                    await self._in_thread(lambda: _free(forecaster))
+                await self._in_thread(lambda: _free(forecaster))
+        except SvgError:
+            pass  # a device that failed may fail again
+        except Exception:
+            _LOG.exception("session %s was not closed properly", self.name)
         finally:
             self._thread.shutdown(wait=False)
 

@@ -11,7 +11,7 @@ import html
 import ipaddress
 import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
@@ -120,6 +120,7 @@ class AccessControl:
             refusal.headers["connection"] = "close"  # what is left of the request is not for the application
             await refusal(scope, receive, answer.send)
             return
+        answer.headers.update(self._renewed_login(scope))
         body = _Body(receive, self._limits.body_bytes)
         try:
             await self._app(scope, body.receive, answer.send)
@@ -132,7 +133,7 @@ class AccessControl:
                 await _refuse(500, "something went wrong; see what the server prints")(scope, receive, answer.send)
 
     def _refusal(self, scope: Scope) -> Response | None:
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = _headers(scope)
         return (
             self._host_refusal(headers)
             or _origin_refusal(scope["method"], headers)
@@ -159,7 +160,7 @@ class AccessControl:
         if given and scope["method"] == "GET" and token.matches(given[-1]):
             rest = urlencode([(name, value) for name, value in query if name != "token"])
             return self._logged_in(scope["path"], f"?{rest}" if rest else "", headers, token)
-        if not given and token.matches_cookie(_cookie(headers.get("cookie", ""), self._access.cookie_name)):
+        if not given and self._has_login(headers, token):
             return None
         refusal = _refuse(
             401, "token missing or wrong; open the link that was printed at the start, or send Authorization: Bearer TOKEN"
@@ -181,11 +182,32 @@ class AccessControl:
             answer = HTMLResponse(page, headers={"refresh": f"0; url={address}"})
         else:
             answer = RedirectResponse(address, 303)
-        answer.set_cookie(
-            self._access.cookie_name, token.cookie, max_age=_COOKIE_AGE_S, httponly=True, samesite="strict",
-            path=None if path == "/" else "/",  # None: the folder of the address, which only the browser knows
-        )  # fmt: skip
+        answer.headers["set-cookie"] = self._login(token, None if path == "/" else "/")
         return answer
+
+    def _login(self, token: Token, path: str | None) -> str:
+        """The cookie, for all addresses below `path`; None: below the folder of the address, which only the browser knows."""
+        answer = Response()
+        answer.set_cookie(
+            self._access.cookie_name, token.cookie, max_age=_COOKIE_AGE_S, httponly=True, samesite="strict", path=path
+        )
+        return answer.headers["set-cookie"]
+
+    def _has_login(self, headers: Mapping[str, str], token: Token) -> bool:
+        """Whether one of the cookies is right: those of several folders have the same name, and an old one may be first."""
+        given = _cookies(headers.get("cookie", ""), self._access.cookie_name)
+        return any(token.matches_cookie(value) for value in given)
+
+    def _renewed_login(self, scope: Scope) -> dict[str, str]:
+        """Headers that set the cookie again where it was right: it lasts from the last use on, not from the login.
+
+        Only at addresses in the folder of `/`, which is that of the cookie.
+        """
+        token = self._access.token
+        is_of_folder = scope["method"] == "GET" and scope["path"].count("/") == 1
+        if token is None or not is_of_folder or not self._has_login(_headers(scope), token):
+            return {}
+        return {"set-cookie": self._login(token, None)}
 
     def _size_refusal(self, scope: Scope, headers: Mapping[str, str]) -> Response | None:
         if sum(len(name) + len(value) for name, value in scope["headers"]) > self._limits.header_bytes:
@@ -242,7 +264,7 @@ class _Answer:
 
     def __init__(self, send: Send, headers: Mapping[str, str], rest: _Rest) -> None:
         self._send = send
-        self._headers = headers
+        self.headers = dict(headers)
         self._rest = rest
         self._closes = False
         self.started = False
@@ -253,7 +275,7 @@ class _Answer:
             self.started = True
             given = list(message.get("headers", []))
             names = {name.lower() for name, _ in given}
-            more = [(name.encode(), value.encode()) for name, value in self._headers.items() if name.encode() not in names]
+            more = [(name.encode(), value.encode()) for name, value in self.headers.items() if name.encode() not in names]
             message = {**message, "headers": [*given, *more]}
             self._closes = (b"connection", b"close") in [(name.lower(), value.lower()) for name, value in given]
         elif self._closes and not message.get("more_body", False):
@@ -312,12 +334,15 @@ def _type_refusal(method: str, headers: Mapping[str, str]) -> Response | None:
     return _refuse(415, "unknown content type; expected Content-Type: application/json")
 
 
-def _cookie(header: str, name: str) -> str:
+def _headers(scope: Scope) -> dict[str, str]:
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+def _cookies(header: str, name: str) -> Iterator[str]:
     for pair in header.split(";"):
         key, _, value = pair.strip().partition("=")
         if key == name:
-            return value
-    return ""
+            yield value
 
 
 def _too_large(limit: int) -> str:

@@ -107,6 +107,17 @@ def test_counts_of_several_cameras_are_totals():
     assert [sum(each["events"]["counts"].values()) for each in summary["cameras"].values()] == [2, 1]
 
 
+def test_who_listens_late_hears_the_first_events_and_each_of_the_others_once():
+    events, heard = EventLog(), []
+    for number in range(25):
+        events.add("loop", f"round {number}")
+    events.listen(lambda kind, message: heard.append((kind, message)))
+    assert heard == [("loop", f"round {number}") for number in range(20)]
+    heard.clear()
+    events.add("camera_lost", "the camera stopped")
+    assert heard == [("camera_lost", "the camera stopped")]
+
+
 def test_an_event_of_one_camera_counts_once():
     camera = make_stats()
     run = RunStats({}, [camera], camera.events)

@@ -19,6 +19,7 @@ from svg_common import journal
 from svg_runtime.live.service import ServiceManager, ServiceReport
 from svg_runtime.live.stop import StopRequest
 from tests.svg_runtime.live.live_helpers import write_video
+from tests.svg_runtime.live.network_cameras import free_port
 
 MAIN = "from svg_runtime.live.cli import main; main()"
 
@@ -113,10 +114,34 @@ class Statistics:
     fit: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(reasons=()))
 
 
+def waiting_for(names: str) -> dict[str, str]:
+    return {"STATUS": f"waiting for the first picture of {names}", "EXTEND_TIMEOUT_USEC": "60000000"}
+
+
+def test_the_start_may_take_longer_as_long_as_cameras_are_waited_for(tmp_path):
+    systemd, stop, clock = Systemd(str(tmp_path / "n")), StopRequest(), [100.0]
+    runs = [Statistics(name="gate"), Statistics(name="yard")]
+    with ServiceReport(stop, runs, ServiceManager(systemd.address), ["gate", "yard"], now=lambda: clock[0]):
+        for _ in range(3):
+            assert systemd.receive_all() == [waiting_for("gate, yard")]
+            clock[0] += 4.9
+            stop.poll()
+            assert systemd.receive_all() == []
+            clock[0] += 0.2
+            stop.poll()
+        systemd.receive_all()
+        runs[1].taken = 1
+        stop.poll()
+        clock[0] += 5.0
+        stop.poll()
+        assert [message.get("EXTEND_TIMEOUT_USEC") for message in systemd.receive_all()] == [None, None]
+    systemd.close()
+
+
 def test_a_camera_of_a_slow_model_is_not_away_between_two_pictures(tmp_path):
     systemd, stop, clock = Systemd(str(tmp_path / "n")), StopRequest(), [100.0]
     run = Statistics(taken=1, fps=0.2, interval_s=5.0)
-    with ServiceReport(stop, [run], ServiceManager(systemd.address, watchdog_s=None), now=lambda: clock[0]):
+    with ServiceReport(stop, [run], ServiceManager(systemd.address, watchdog_s=None), ["gate"], now=lambda: clock[0]):
         stop.poll()
         for passed_s, told in ((40.0, "0.2 frames/s"), (10.0, "no picture for 50 s")):
             clock[0] += passed_s
@@ -127,9 +152,9 @@ def test_a_camera_of_a_slow_model_is_not_away_between_two_pictures(tmp_path):
 
 def test_status_and_pings_have_their_own_times(tmp_path):
     systemd, stop, clock, run = Systemd(str(tmp_path / "n")), StopRequest(), [100.0], Statistics()
-    with ServiceReport(stop, [run], ServiceManager(systemd.address, watchdog_s=4.0), now=lambda: clock[0]):
+    with ServiceReport(stop, [run], ServiceManager(systemd.address, watchdog_s=4.0), ["gate"], now=lambda: clock[0]):
         stop.poll()
-        assert systemd.receive_all() == [{"STATUS": "waiting for the first picture"}, {"WATCHDOG": "1"}]
+        assert systemd.receive_all() == [waiting_for("gate"), {"WATCHDOG": "1"}]
         run.taken = 1
         stop.poll()
         assert systemd.receive_all() == [{"READY": "1", "STATUS": "running"}]
@@ -161,7 +186,7 @@ def test_several_cameras_are_one_service(tmp_path):
     systemd, stop = Systemd(str(tmp_path / "n")), StopRequest()
     runs = [Statistics(taken=1, fps=10.0, dropped=1), Statistics(taken=3, fps=5.0)]
     clock = [0.0]
-    with ServiceReport(stop, runs, ServiceManager(systemd.address), now=lambda: clock[0]):
+    with ServiceReport(stop, runs, ServiceManager(systemd.address), ["gate", "yard"], now=lambda: clock[0]):
         for clock[0] in (0.0, 2.0, 5.0):
             for run in runs:
                 run.taken += 1
@@ -173,7 +198,8 @@ def test_several_cameras_are_one_service(tmp_path):
 def test_a_camera_that_is_away_or_has_ended_is_named_beside_those_that_go_on(tmp_path):
     systemd, stop, clock = Systemd(str(tmp_path / "n")), StopRequest(), [0.0]
     runs = [Statistics(name="gate", fps=6.4), Statistics(name="yard", fps=3.3), Statistics(name="door", fps=10.0)]
-    with ServiceReport(stop, runs, ServiceManager(systemd.address), now=lambda: clock[0]):
+    names = [str(run.name) for run in runs]
+    with ServiceReport(stop, runs, ServiceManager(systemd.address), names, now=lambda: clock[0]):
         for run in runs:
             run.taken = 1
         stop.poll()
@@ -191,7 +217,7 @@ def test_a_camera_that_is_away_or_has_ended_is_named_beside_those_that_go_on(tmp
 
 def test_a_failure_is_told_without_its_password(tmp_path):
     systemd = Systemd(str(tmp_path / "n"))
-    report = ServiceReport(StopRequest(), [Statistics()], ServiceManager(systemd.address))
+    report = ServiceReport(StopRequest(), [Statistics()], ServiceManager(systemd.address), ["gate"])
     with pytest.raises(RuntimeError), report:
         raise RuntimeError("rtsp://user:secret@host is gone\n  try again")
     assert systemd.receive_all()[-1] == {"STOPPING": "1", "STATUS": "failed: rtsp://...@host is gone"}
@@ -227,7 +253,7 @@ def test_a_run_is_ready_after_its_first_picture_and_feeds_the_watchdog(systemd, 
     messages = collect_until(systemd, lambda found: any("STOPPING" in message for message in found))
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 0, stderr
-    assert messages[0] == {"STATUS": "waiting for the first picture"}
+    assert messages[0]["STATUS"].startswith("waiting for the first picture of ")
     assert sum("READY" in message for message in messages) == 1
     assert sum("WATCHDOG" in message for message in messages) >= 3
     assert messages[-1] == {"STOPPING": "1", "STATUS": "ended by --max-frames"}
@@ -291,6 +317,32 @@ def test_a_backend_that_hangs_does_not_feed_the_watchdog(tmp_path):
         process.kill()
         process.communicate()
         systemd.close()
+
+
+OFTEN = "from svg_runtime.live import service; service._STATUS_EVERY_S = 0.2\n"
+
+
+@pytest.mark.parametrize("names", [["rtsp://127.0.0.1:{port}"], ["127-0-0-1-{port}", "localhost-{port}"]])
+def test_cameras_that_are_away_at_the_start_are_waited_for_longer_than_a_start_may_take(tmp_path, names):
+    systemd, port = Systemd(str(tmp_path / "notify")), free_port()
+    sources = [f"rtsp://viewer:secret@{host}:{port}/gate" for host in ("127.0.0.1", "localhost")[: len(names)]]
+    given = [word for source in sources for word in ("--source", source)]
+    process = start(systemd, tmp_path, *given, "--reconnect", "86400", "--max-frames", "1", before=OFTEN)
+    try:
+        messages = collect_until(systemd, lambda found: sum("EXTEND_TIMEOUT_USEC" in message for message in found) >= 3)
+        process.terminate()
+        messages += collect_until(systemd, lambda found: any("STOPPING" in message for message in found))
+        _, stderr = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
+        systemd.close()
+    assert process.returncode == 130, stderr
+    expected = waiting_for(", ".join(names).format(port=port))
+    assert all(message == expected for message in messages if "EXTEND_TIMEOUT_USEC" in message)
+    assert not any("READY" in message for message in messages)
+    assert messages[-1] == {"STOPPING": "1", "STATUS": "ended by signal SIGTERM"}
+    assert "secret" not in f"{messages}{stderr}"
 
 
 LOST_CAMERA = """

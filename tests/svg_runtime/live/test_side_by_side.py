@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from svg_common.errors import OutputError
+from svg_runtime.live import source_reader
 from svg_runtime.live.output_thread import OutputThread
 from svg_runtime.live.overlay import View
+from svg_runtime.live.source_reader import SourceReader
 from svg_runtime.live.sources.read_ahead import read_ahead
+from svg_runtime.live.sources.synthetic import SyntheticSource
 from svg_runtime.live.stats import STAGES
+from svg_runtime.live.stop import StopRequest
 from svg_runtime.live.timing import StageTimer
+from tests.command_runner import wait_until
 
 DEADLINE_S = 10.0
 
@@ -154,3 +160,19 @@ def test_reading_ahead_is_bounded_and_stops_with_its_reader():
     ahead.close()
     assert "reading ahead" not in {thread.name for thread in threading.enumerate()}
     assert closed
+
+
+def test_connecting_to_a_camera_is_no_wait_for_its_picture(monkeypatch):
+    """Which the statistics would have as the longest of its waits."""
+    clock = [100.0]
+    monkeypatch.setattr(source_reader, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    def connect(stop: StopRequest) -> SyntheticSource:
+        clock[0] += 3600.0
+        return SyntheticSource(0, 64, None)
+
+    reader = SourceReader(connect, StopRequest())
+    reader.ask()
+    wait_until(lambda: reader.arrived)
+    reader.close()
+    assert reader.fetch_s == 0.0

@@ -23,9 +23,11 @@ from svg_runtime.errors import BackendError, BundleError, ForecastError
 from svg_runtime.forecast.checks import check_finite
 from svg_runtime.live.preprocess import Preprocessor
 from svg_runtime.serve import session as session_module
+from svg_runtime.serve import sessions as sessions_module
 from svg_runtime.serve.answers import encode
 from svg_runtime.serve.catalogue import Catalogue, EngineOptions
 from svg_runtime.serve.problems import problem_of
+from tests.command_runner import wait_until
 from tests.svg_runtime.serve.serve_helpers import array_of, digits, encoded, open_session, send
 
 
@@ -205,6 +207,45 @@ def test_idle_sessions_are_looked_for_without_a_request(open_client):
         while len(client.server.sessions) and time.monotonic() < deadline:
             time.sleep(0.02)
         assert client.get("/healthz").json()["sessions"] == 0
+
+
+@pytest.mark.parametrize(("error", "is_logged"), [(RuntimeError("the driver is gone"), True), (BackendError("gone"), False)])
+def test_a_session_whose_closing_fails_is_gone_and_others_are_closed_after_it(
+    open_client, monkeypatch, logged, error, is_logged
+):
+    """And not only once a client opens another session."""
+    monkeypatch.setattr(sessions_module, "_IDLE_CHECK_S", 0.05)
+    real, failed = Forecaster.close, []
+
+    def close(self) -> None:
+        real(self)
+        if not failed:
+            failed.append(self)
+            raise error
+
+    monkeypatch.setattr(Forecaster, "close", close)
+    with open_client(sessions=2) as client:
+        names = [open_session(client, samples=1, horizon=1).rpartition("/")[2] for _ in range(2)]
+        table = client.server.sessions
+        for name, left in zip(names, (1, 0), strict=True):
+            table.get(name).last_used -= 301
+            wait_until(lambda left=left: len(table) == left)
+        wait_until(lambda: 'svg_serve_sessions_closed_total{reason="idle"} 2.0' in client.get("/metrics").text)
+    assert ("the driver is gone" in logged.text) == is_logged
+
+
+def test_a_session_whose_closing_fails_is_closed_for_its_client(client, monkeypatch, logged):
+    session = open_session(client, samples=1, horizon=1)
+    real = Forecaster.close
+
+    def close(self) -> None:
+        real(self)
+        raise RuntimeError("the driver is gone")
+
+    monkeypatch.setattr(Forecaster, "close", close)
+    assert client.delete(session).status_code == 204
+    assert client.get(session).status_code == 404
+    assert "the driver is gone" in logged.text
 
 
 def test_a_session_that_opens_slower_than_it_may_be_idle_is_not_closed_at_once(open_client, monkeypatch):

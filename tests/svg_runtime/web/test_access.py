@@ -37,7 +37,10 @@ async def fail(request: Request) -> PlainTextResponse:
     raise RuntimeError("a bug")
 
 
-ROUTES = [Route("/", look), Route("/change", change, methods=["POST"]), Route("/fail", fail)]
+ROUTES = [
+    Route("/", look), Route("/numbers.json", look), Route("/cameras/gate", look), Route("/change", change, methods=["POST"]),
+    Route("/fail", fail),
+]  # fmt: skip
 
 
 def client(access: Access, host: str = "127.0.0.1:8000", **options) -> TestClient:
@@ -149,6 +152,31 @@ def test_a_link_with_the_token_sets_a_cookie_and_takes_the_token_out_of_the_addr
     assert SECRET not in cookie
     assert browser.get("/").status_code == 200  # with the cookie
     assert browser.get("/?token=wrong").status_code == 401
+
+
+def test_a_login_lasts_from_its_last_use_on():
+    browser = client(Access(OPEN, Token(SECRET)))
+    given = browser.get(f"/?token={SECRET}").headers["set-cookie"]
+    assert "Max-Age=2592000" in given
+    for path in ("/", "/numbers.json"):
+        assert browser.get(path).headers["set-cookie"] == given
+    for path in ("/cameras/gate", "/nothing/here"):  # their folder is another one, and only the browser knows that of `/`
+        assert "set-cookie" not in browser.get(path).headers
+    assert "set-cookie" not in browser.post("/change", content=b"{}", headers=JSON).headers
+
+
+def test_who_comes_without_a_cookie_gets_none():
+    known = client(Access(OPEN, Token(SECRET)))
+    assert "set-cookie" not in known.get("/", headers={"authorization": f"Bearer {SECRET}"}).headers
+    assert "set-cookie" not in known.get("/", headers={"cookie": "svg_edge_8000=wrong"}).headers
+    assert "set-cookie" not in client(Access(LOCAL)).get("/", headers={"cookie": "svg_edge_8000=any"}).headers
+
+
+def test_one_right_cookie_is_enough():
+    """A browser sends those of all folders above an address, of which one may be of an earlier token."""
+    right = f"svg_edge_8000={Token(SECRET).cookie}"
+    for cookies in (f"svg_edge_8000=old; {right}", f"{right}; svg_edge_8000=old"):
+        assert client(Access(OPEN, Token(SECRET))).get("/", headers={"cookie": cookies}).status_code == 200
 
 
 def test_a_link_on_another_site_works_although_its_redirect_would_come_without_the_cookie():

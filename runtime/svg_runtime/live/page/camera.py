@@ -190,9 +190,11 @@ class PageCamera:
         if self._ended is not None:
             return self._ended
         quiet_s, moment = time.monotonic() - self._published_s, self._moment
+        if moment is None:
+            return "no picture yet"
         if quiet_s >= away_after_s(self.stats.interval_s):
-            return "no picture yet" if moment is None else f"no picture for {quiet_s:.0f} s"
-        if moment is not None and moment.view.trouble == "roi_outside":
+            return f"no picture for {quiet_s:.0f} s"
+        if moment.view.trouble == "roi_outside":
             return "the region of interest lies outside the picture"
         return None
 

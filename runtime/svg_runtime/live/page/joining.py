@@ -52,7 +52,7 @@ def join_page(
     for camera, joined in zip(cameras, page.add_cameras(joining), strict=True):
         camera.page = joined
     if len(cameras) > 1:
-        run.events.listeners.append(page.on_event)
+        run.events.listen(page.on_event)
     page.summary = HeldSummary(run.summary)
 
 

@@ -73,7 +73,7 @@ class LivePage:
             camera = PageCamera(key=key, about=about, settings=settings, stats=stats, studio=self._studio, board=self.board)
             cameras[key] = camera
             joined.append(camera)
-            stats.events.listeners.append(camera.on_event)
+            stats.events.listen(camera.on_event)
             stats.alarms.listeners.append(camera.on_alarm)
         self.cameras = cameras
         return joined

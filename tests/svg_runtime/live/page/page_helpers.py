@@ -79,9 +79,11 @@ def make_view(level: int = 0, size_hw: tuple[int, int] = (64, 64), noisy: bool =
     )  # fmt: skip
 
 
-def add_camera(page: LivePage, name: str = "wall", clips: Path | None = None, fixed: Fixed | None = None) -> PageCamera:
+def add_camera(
+    page: LivePage, name: str = "wall", clips: Path | None = None, fixed: Fixed | None = None, stats: LiveStats | None = None
+) -> PageCamera:
     about = CameraAbout(name=name, caption=CAPTION, clips=clips, fixed=fixed or Fixed())
-    (camera,) = page.add_cameras([(about, SETTINGS, make_stats())])
+    (camera,) = page.add_cameras([(about, SETTINGS, stats or make_stats())])
     return camera
 
 

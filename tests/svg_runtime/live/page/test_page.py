@@ -41,6 +41,7 @@ from tests.svg_runtime.live.page.page_helpers import (
     add_camera,
     applying,
     client,
+    make_stats,
     make_view,
     served_page,
     wait_until,
@@ -192,8 +193,22 @@ def test_every_overlay_can_be_shown(overlay):
 
 def test_without_a_picture_there_is_an_answer_all_the_same(monkeypatch):
     monkeypatch.setattr(routes, "_PICTURE_S", 0.05)
-    with served_page() as (_, address), client(address) as known:
+    with served_page() as (page, address), client(address) as known:
+        camera = page.cameras["wall"]
+        camera.publish(make_view())
+        camera.live.ready_s = time.monotonic() + 3600  # as if it took for ever
         assert known.get("/cameras/wall/picture.jpg").status_code == 503
+
+
+@pytest.mark.parametrize("file", ["picture.jpg", "futures.jpg", "snapshot.png"])
+def test_the_first_picture_of_a_camera_is_not_waited_for(monkeypatch, file):
+    """It may be away for days, and a browser has six connections for all of them."""
+    monkeypatch.setattr(routes, "_PICTURE_S", 3600.0)
+    with served_page() as (page, address), client(address) as known:
+        answer = known.get(f"/cameras/wall/{file}")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        page.cameras["wall"].publish(make_view())
+        assert known.get(f"/cameras/wall/{file}").status_code == 200
 
 
 def test_streams_are_limited_and_a_head_request_takes_none():
@@ -317,8 +332,9 @@ def test_two_pages_in_one_process_do_not_share_metrics():
 def test_health_says_why_a_run_makes_no_progress():
     with served_page() as (page, address), client(address) as known:
         camera = page.cameras["wall"]
-        assert known.get("/healthz").status_code == 200
+        assert (known.get("/healthz").status_code, known.get("/healthz").text) == (503, "wall: no picture yet\n")
         camera.publish(make_view())
+        assert known.get("/healthz").status_code == 200
         camera._published_s -= 60
         answer = known.get("/healthz")
         assert (answer.status_code, answer.text) == (503, "wall: no picture for 60 s\n")
@@ -395,6 +411,20 @@ def test_who_joins_late_gets_the_last_events_and_goes_on_from_there():
         assert "event 58" not in again
         assert f"id: {seen[:-2]}59\nevent: event\n" in again
         assert events_of(address, f"/events?last={seen}", until="event 60") == again
+
+
+def test_events_from_before_a_camera_was_on_the_page_are_shown():
+    """Such as those of its opening."""
+    stats = make_stats()
+    stats.events.add("camera_settings", "camera 0 gives 640x480")
+    with served_page(names=()) as (page, address):
+        add_camera(page, "gate", stats=stats)
+        stats.events.add("slow_source", "all there is")
+        read = events_of(address, until="all there is")
+        entries = [json.loads(data) for data in re.findall(r"event: event\ndata: (.*)", read)]
+    assert [(entry["camera"], entry["kind"], entry["message"]) for entry in entries] == [
+        ("gate", "camera_settings", "camera 0 gives 640x480"), ("gate", "slow_source", "all there is"),
+    ]  # fmt: skip
 
 
 def test_who_has_seen_events_of_an_earlier_run_gets_the_last_ones_of_this():

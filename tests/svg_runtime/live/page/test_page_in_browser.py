@@ -14,7 +14,7 @@ from playwright import sync_api
 
 from benchmarks.page_pictures import CHROMIUM, CHROMIUM_ARGUMENTS
 from svg_runtime.live.alarms.record import AlarmRecord
-from svg_runtime.live.page import board
+from svg_runtime.live.page import board, routes
 from svg_runtime.live.page.camera import PageCamera
 from svg_runtime.live.page.controls import Change
 from svg_runtime.live.page.live_page import LivePage
@@ -530,6 +530,26 @@ def test_many_cameras_without_pictures_are_counted_and_fit_on_the_page(browser, 
         served.close()
 
 
+def test_cameras_without_pictures_hold_up_no_tile(browser, monkeypatch):
+    """There are more of them than connections of a browser to one server."""
+    monkeypatch.setattr(routes, "_PICTURE_S", 3600.0)
+    served = opened()
+    *_, camera = (add_camera(served, f"gate-{number}") for number in range(8))
+    served.start()
+    try:
+        with Seen(browser, served, viewport={"width": 1000, "height": 600}) as seen:
+            seen.wait_for("document.querySelectorAll('.tile .status.bad').length === 8")
+            picture = "document.querySelector('[data-camera=gate-7] img').src"
+            shown = {""}
+            for level in range(0, 250, 50):
+                camera.publish(make_view(level))
+                seen.until(lambda: seen.find(picture) not in shown)
+                shown.add(seen.find(picture))
+            seen.wait_for("document.querySelectorAll('.tile .status.bad').length === 7")
+    finally:
+        served.close()
+
+
 def test_a_page_whose_token_is_no_longer_valid_says_so(browser):
     served = opened()
     add_camera(served).publish(make_view())
@@ -542,9 +562,24 @@ def test_a_page_whose_token_is_no_longer_valid_says_so(browser):
             served = opened(port, token=TOKEN[::-1])
             add_camera(served).publish(make_view())
             served.start()
-            seen.wait_for("document.getElementById('status').textContent.includes('open the new link')")
+            seen.wait_for("document.getElementById('status').textContent === 'log in again: open the link with the token'")
     finally:
         served.close()
+
+
+def test_the_login_of_a_page_that_stays_open_is_renewed_every_day(browser, page):
+    def ends_s(seen: Seen) -> float:
+        (cookie,) = seen.context.cookies()
+        return cookie["expires"]
+
+    with Seen(browser, page) as seen:
+        seen.context.clock.install()
+        seen.tab.reload()
+        seen.wait_for("document.getElementById('live').naturalWidth")
+        before_s = ends_s(seen)
+        with seen.tab.expect_response("**/cameras.json"):
+            seen.tab.clock.fast_forward(24 * 3600 * 1000)
+        seen.until(lambda: ends_s(seen) > before_s)
 
 
 def test_a_page_that_hears_nothing_any_more_says_so(browser, page, monkeypatch):

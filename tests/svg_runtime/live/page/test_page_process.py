@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from svg_common.errors import MissingExtraError, UsageError
 from svg_runtime.live.cli import app
 from svg_runtime.live.page import options
+from tests.svg_runtime.live.network_cameras import free_port
 from tests.svg_runtime.live.page.page_helpers import PictureStream, client, wait_until
 
 MAIN = "from svg_runtime.live.cli import main; main()"
@@ -72,6 +73,17 @@ def wait_for_forecasts(known: httpx.Client, count: int) -> None:
     wait_until(lambda: known.get("/stats.json").json().get("frames", {}).get("forecast", 0) >= count, seconds=60)
 
 
+def kinds_of(known: httpx.Client) -> list[str]:
+    """Of the events so far, which a client that joins gets at once."""
+    read = ""
+    with known.stream("GET", "/events") as events:
+        for piece in events.iter_text():
+            read += piece
+            if "event: " in read or "still here" in read:
+                break
+    return re.findall(r'"kind": "(\w+)"', read)
+
+
 def test_a_real_run_is_seen_changed_and_ended(start, tmp_path):
     run = start(*RUN, "--alarm", "--serve", "0", "--json", "stats.json")
     address = run.link().rstrip("/")
@@ -101,6 +113,23 @@ def test_a_real_run_is_seen_changed_and_ended(start, tmp_path):
     assert "Traceback" not in printed
     assert "failed to answer" not in printed
     stream.close()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_cameras_that_are_away_at_the_start_are_on_the_page_with_the_reason(start, count):
+    """And so is what concerns the run as a whole, here that these are no digits."""
+    sources = ["--source", f"rtsp://127.0.0.1:{free_port()}/gate"] * count
+    run = start("--headless", *MODEL, *sources, "--reconnect", "86400", "--serve", "0")
+    with client(run.link().rstrip("/")) as known:
+        names = keys_of(known)
+        assert known.get("/healthz").text == "".join(f"{name}: no picture yet\n" for name in names)
+        assert known.get(f"/cameras/{names[0]}/picture.jpg").status_code == 503
+        wait_until(lambda: sorted(kinds_of(known)) == ["camera_missing"] * count + ["digits_only"], seconds=60)
+        counted = f'svg_events_total{{camera="{names[0]}",kind="camera_missing"}} 1.0'
+        wait_until(lambda: counted in known.get("/metrics").text)  # the numbers are a second old at most
+    run.process.terminate()
+    code, printed = run.end()
+    assert code == 130, printed
 
 
 def test_a_port_in_use_is_refused_before_anything_starts(start):

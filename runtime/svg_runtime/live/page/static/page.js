@@ -4,11 +4,12 @@ import { Chart } from "./chart.js";
 
 const $ = (id) => document.getElementById(id);
 const RETRY_MS = 1500, FUTURES_MS = 700, TILE_MS = 400;
+const LOGIN_MS = 24 * 3600 * 1000; // of the month that a login lasts
 const SILENT_MS = 5000; // without the numbers that come every second: a connection may die without being closed
 const MOST_EVENTS = 100; // that are alarms, and as many others: those of a bad connection push out no alarm
 const GRID_COLUMNS = 6; // of the grid of futures, as the server draws it
 const NARROW = 600; // CSS pixels of the live picture, below which its panels are composed for a phone
-const OLD_TOKEN = "the token is another one now: open the new link";
+const LOGGED_OUT = "log in again: open the link with the token";
 const NO_SUCH_CAMERA = "no such camera";
 const OVERLAYS = {
   live: "none",
@@ -78,6 +79,7 @@ async function start() {
   listen();
   document.addEventListener("visibilitychange", pauseOrGoOn);
   setInterval(noticeSilence, 1000);
+  setInterval(() => fetch(root("cameras.json")).catch(() => {}), LOGIN_MS); // renews the login of a page that stays open
 }
 
 // Nothing is composed for a page that nobody sees.
@@ -186,7 +188,7 @@ async function explain() {
 
 // Why a request was refused, as the server says; a proxy answers with a page of its own.
 async function reasonOf(answer) {
-  if (answer.status === 401) return OLD_TOKEN;
+  if (answer.status === 401) return LOGGED_OUT;
   const isMessage = (answer.headers.get("content-type") || "").startsWith("text/plain");
   return (isMessage && (await answer.text()).trim()) || "no connection";
 }
@@ -259,7 +261,10 @@ async function refreshTile(picture, address) {
 async function showPicture(image, address) {
   try {
     const answer = await fetch(address);
-    if (!answer.ok) return;
+    if (!answer.ok) { // of a camera without pictures, say
+      await new Promise((done) => setTimeout(done, RETRY_MS));
+      return;
+    }
     const old = image.src;
     image.src = URL.createObjectURL(await answer.blob());
     await image.decode().finally(() => old.startsWith("blob:") && URL.revokeObjectURL(old));
