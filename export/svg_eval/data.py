@@ -42,6 +42,7 @@ def open_held_out(info: ModelInfo, given: Mapping[str, Any], protocol: Protocol 
         settings, trained_s = {**protocol.data, **chosen}, None
     else:
         settings, trained_s = settings_as_trained(info.data, info.frame_interval_s, chosen)
+    settings = {name: value for name, value in settings.items() if name not in _TRAINING_ONLY}
     check_data_options(settings["name"], chosen)
     check_data_channels(info.label, info.channels, settings["name"])
     config = build_config({"model": _any_model(info), "train": {"n_future": info.n_future}, "data": settings})

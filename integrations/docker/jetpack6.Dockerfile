@@ -31,7 +31,7 @@ COPY runtime runtime
 # TensorRT is that of the image: the environment sees it through --system-site-packages. While the image is built it can be
 # found, but not loaded: libraries of the host are missing.
 RUN python3 -m venv --system-site-packages /opt/svg-edge \
-    && /opt/svg-edge/bin/pip install '.[mqtt,serve]' 'filelock>=3.12' 'cuda-bindings==12.8.*' \
+    && /opt/svg-edge/bin/pip install '.[mqtt,serve]' 'filelock>=3.30' 'cuda-bindings==12.8.*' \
     && /opt/svg-edge/bin/python -c 'import importlib.util as found, sys; sys.exit(found.find_spec("tensorrt") is None)'
 
 FROM ${JETPACK_IMAGE} AS plain

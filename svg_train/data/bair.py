@@ -79,11 +79,25 @@ def _sources(root: Path, split: Split) -> list[Path]:
     """
     for name in _FOLDERS:
         folder = root / name / split
-        records = [file for file in folder.glob("*.tfrecords") if file.is_file()]
-        found = records or [file for file in folder.glob("traj_*") if file.is_dir() and trajectory_folders(file)]
+        try:
+            files = list(folder.iterdir()) if folder.is_dir() else []  # not glob, which takes what it cannot read for empty
+            records = [file for file in files if file.suffix == ".tfrecords" and file.is_file()]
+            found = records or [file for file in files if file.name.startswith("traj_") and _has_trajectories(file)]
+        except OSError as error:
+            raise SvgError(
+                f"cannot read '{error.filename}': {error.strerror}\n  check the rights to it and its disk"
+            ) from error
         if found:
             return sorted(found, key=_first_trajectory)
     raise SvgError(f"--data-root '{root}' has no BAIR {split} data\n{_LAYOUT}")
+
+
+def _has_trajectories(folder: Path) -> bool:
+    """Whether it has any, as far as it can be read: if it cannot, it is listed when it is decoded."""
+    try:
+        return folder.is_dir() and bool(trajectory_folders(folder))
+    except OSError:
+        return True
 
 
 def _first_trajectory(path: Path) -> tuple[int, str]:

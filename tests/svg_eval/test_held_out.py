@@ -139,3 +139,8 @@ def test_pictures_that_were_left_out_of_training_move_no_clip(tmp_path):
     write_pictures(clips / "e1", 60)
     checkpoint = trained_on(clips)  # pictures, 10 a second, have none for every step
     assert held_out(checkpoint).description == open_data(checkpoint.config, "test", 2 + HORIZON).description
+
+
+def test_what_only_training_does_restricts_no_crop(clips):
+    moving = trained_on(clips, crop=(0.5, 0.8), camera_motion=0.25)
+    assert held_out(moving, crop=(1.0, 1.0))[0].shape == (MODEL["n_past"] + HORIZON, 64, 64, 1)

@@ -285,6 +285,16 @@ def test_what_cannot_be_read_now_is_not_kept_as_damage(root, logged, away, numbe
     assert {number for number, _ in windows(open_bair(root, "train"))} == {1, 2, 3}
 
 
+def test_folders_that_cannot_be_listed_are_an_error_or_a_source_less(root, logged):
+    write_pngs(root / "train" / "traj_0_to_255", [1])
+    write_pngs(root / "train" / "traj_256_to_511", [2])
+    with refused(root / "train" / "traj_0_to_255"):
+        assert {number for number, _ in windows(open_bair(root, "train"))} == {2}
+    assert "1 trajectory file is not used" in logged.text
+    with refused(root / "train"), pytest.raises(SvgError, match=r"cannot read '.*train': Permission denied"):
+        open_bair(root, "train")
+
+
 def test_a_disk_that_fails_in_the_middle_of_a_file_is_not_damage(root, monkeypatch):
     write_records(root / "train" / "traj_0_to_255.tfrecords", [1, 2])
 

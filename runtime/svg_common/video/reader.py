@@ -46,9 +46,12 @@ _JOINED = (
 
 # Errors that say nothing about the file: of this machine, and of the disk or network that holds it or the rights to it.
 _MACHINE = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
-_DISK = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
+_DISK = (
+    errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENODEV, errno.ENXIO, errno.ENOTCONN,
+    errno.ECONNABORTED, errno.ECONNRESET, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ESHUTDOWN,
+)  # fmt: skip
 _ALSO_DAMAGE = (errno.EPERM, errno.EIO)  # -1, and what some of FFmpeg's formats return where a file ends or is damaged
-_PIECE = 1 << 20  # bytes
+_PIECE, _MOST_PIECES = 1 << 20, 256  # bytes; of a larger file, so many pieces are tried: a stop waits for it
 
 
 class VideoError(SvgError):
@@ -303,8 +306,10 @@ def _disk_failed(path: Path, error: Any) -> bool:
         return error.errno in _DISK
     try:  # of the two, only reading tells
         with path.open("rb") as file:
-            while file.read(_PIECE):
-                pass
+            size = os.fstat(file.fileno()).st_size
+            for start in range(0, size, max(_PIECE, size // _MOST_PIECES)):
+                file.seek(start)
+                file.read(_PIECE)
     except OSError:
         return True
     return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -28,7 +29,7 @@ from svg_runtime.live.stats import LiveStats
 from svg_runtime.live.timing import wall_clock
 
 _FAILURES_IN_A_ROW = 5  # without a success in between, forecasting is considered broken
-_GAP_STEPS = 1.5  # between two pictures: from here on, one is missing between them
+_GAP_STEPS = 1.5  # of the camera, between two pictures: from here on, one is missing between them
 
 
 class CameraRun:
@@ -110,6 +111,8 @@ class CameraRun:
         stats.captured = self.reader.captured
         stats.dropped = self.reader.dropped
         if picture is not None:
+            if not stats.taken and stats.name is None:
+                stats.begin(self.reader.opened_s)
             stats.taken += 1
             stats.held += picture.held
             stats.interval_s = self.view.step_s = picture.step_s or stats.interval_s
@@ -164,7 +167,7 @@ class CameraRun:
             self.stats.surprise.add(surprise)
         self.stats.scores.add(observation.scores)
         is_clear = self.view.trouble is None  # a covered lens says nothing about the model
-        if not is_clear or self._steps * self.tick_s > _GAP_STEPS * self.stats.interval_s:
+        if not is_clear or self._is_after_gap():
             self.stats.fit.cut()  # what moved since a picture before a dropped one is more than in a step of the training data
         if is_clear:
             self.stats.fit.add(frame, observation.scores, self._steps)
@@ -275,6 +278,11 @@ class CameraRun:
         elif cut:
             events.add("new_clip", f"{self._description}: a new video begins; the context is reset")
         return cut
+
+    def _is_after_gap(self) -> bool:
+        """Whether a picture is missing before this one. A camera a little slower than the ticks has some that are two apart."""
+        ticks = self.stats.interval_s / self.tick_s  # of a step of the camera
+        return self._steps > max(_GAP_STEPS * ticks, math.ceil(ticks - 1e-6))
 
     def _steps_since(self, source_frame: SourceFrame) -> int:
         """Model steps since the picture before; at most a second of them, as long as a picture is held: the loop may stall."""

@@ -147,6 +147,8 @@ def run_cameras(cameras: Sequence[LiveOptions], console: Console) -> list[LiveSt
         close_side_by_side([camera.stats.alarms for camera in opened])
         if stop.signalled and run.taken == 0:
             raise KeyboardInterrupt
+        if len(opened) == 1 and run.taken == 0:
+            _raise_if_all_ended(opened)  # a camera that never came: what an earlier run has written stays
         _finish(options, run, console)
         _raise_if_all_ended(opened)
         if stop.interrupted:

@@ -21,6 +21,7 @@ from svg_runtime.live.timing import away_after_s
 _SEND_TIMEOUT_S = 0.5  # a manager that is busy must not hold up forecasts
 _STATUS_EVERY_S = 5.0
 _START_EXTENSION_S = 60.0  # how long the manager waits for the next message: a first picture may take long to be processed
+_MOST_NAMES = 8
 _VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
@@ -117,11 +118,16 @@ class ServiceReport:
             if self._ready:
                 manager.send(STATUS=self._status(now))
             else:
-                waiting = f"waiting for the first picture of {', '.join(self._names)}"
-                manager.send(STATUS=waiting, EXTEND_TIMEOUT_USEC=f"{_START_EXTENSION_S * 1e6:.0f}")
+                extension = f"{_START_EXTENSION_S * 1e6:.0f}"
+                manager.send(STATUS=f"waiting for the first picture of {self._waited_for()}", EXTEND_TIMEOUT_USEC=extension)
         if manager.watchdog_s is not None and now >= self._ping_due_s:
             self._ping_due_s = now + manager.watchdog_s / 2
             manager.send(WATCHDOG="1")
+
+    def _waited_for(self) -> str:
+        """A few names: systemd ignores a message of more than 4096 bytes."""
+        more = len(self._names) - _MOST_NAMES
+        return ", ".join(self._names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
     def _status(self, now: float) -> str:
         runs = self._runs

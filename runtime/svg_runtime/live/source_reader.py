@@ -31,6 +31,7 @@ class SourceReader:
     Attributes:
         arrived: there is a picture, the end or an error, which `take` returns.
         fetch_s: how long the last picture was waited for.
+        opened_s: `time.monotonic()` when the source was open; 0 before.
     """
 
     def __init__(self, open_source: Callable[[StopRequest], Source], stop: StopRequest, interval_s: float = 0.0) -> None:
@@ -46,6 +47,7 @@ class SourceReader:
         self._error: BaseException | None = None
         self.arrived = False
         self.fetch_s = 0.0
+        self.opened_s = 0.0
         self._thread = threading.Thread(target=self._run, name="source", daemon=True)  # one that hangs ends with the process
 
     @property
@@ -66,7 +68,7 @@ class SourceReader:
     def open(self) -> Source:
         """Open the source in the caller's thread, which raises its errors. Otherwise its own thread opens it."""
         self._source = self._open_source(self._stop)
-        self._asked_s = time.monotonic()  # connecting is no wait for a picture
+        self.opened_s = self._asked_s = time.monotonic()  # connecting is no wait for a picture
         return self._source
 
     def ask(self) -> None:

@@ -120,6 +120,10 @@ class LiveStats:
         self.ended_at: datetime | None = None  # of the clock of this machine; None: it goes on
         self.recorders: Sequence[Recorder] = ()
 
+    def begin(self, at_s: float) -> None:
+        """Count the time from then on, of `time.monotonic()`: a camera that is alone was waited for until then."""
+        self._start = max(self._start, at_s)
+
     def count_empty(self, found: EmptyPicture | None) -> EmptyPicture | None:
         """Count a picture that carries nothing, and return what was found."""
         self.blank += found == "blank"

@@ -343,7 +343,7 @@ def _remove_unfinished(folder: Path) -> None:
         if found is None:
             continue
         with suppress(DatasetInUseError), _locked(folder, found[1]):
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)  # a download that was left alone may still be writing
 
 
 def _agree_on(file: Path, settings: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -222,7 +223,8 @@ def local_copy(video: Video, folder: Path, stop: StopRequest) -> Iterator[Path]:
     own = Path(tempfile.mkdtemp(dir=folder))
     try:
         path = own / f"video{os.path.splitext(without_query(video.address))[1][:16]}"
-        same_version = download(video.address, path, stop, video.version)
+        clean_up = partial(shutil.rmtree, own, ignore_errors=True)
+        same_version = download(video.address, path, stop, version=video.version, clean_up=clean_up)
         if not same_version or video.size not in (_UNKNOWN_SIZE, path.stat().st_size):
             raise UnreachableError(f"'{video.name}' has changed since it was listed")
         yield path

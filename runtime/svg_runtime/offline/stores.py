@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -183,7 +183,9 @@ def read_list(address: str, limit: int) -> bytes:
     return content
 
 
-def download(address: str, path: Path, stop: StopRequest, version: str = "") -> bool:
+def download(
+    address: str, path: Path, stop: StopRequest, version: str = "", clean_up: Callable[[], None] = lambda: None
+) -> bool:
     """Copy a video to `path`.
 
     Args:
@@ -191,6 +193,7 @@ def download(address: str, path: Path, stop: StopRequest, version: str = "") -> 
         path: of the copy.
         stop: ends it early.
         version: that it should have, as of `version_of`.
+        clean_up: called after a stop, when nothing is written any more.
 
     Returns:
         Whether it has this version, as far as its store says.
@@ -209,7 +212,7 @@ def download(address: str, path: Path, stop: StopRequest, version: str = "") -> 
         return not version or _is_still(store, place, version)
 
     try:
-        same = until_stopped(stop, fetch)
+        same = until_stopped(stop, fetch, clean_up)
     except StoppedError:
         raise
     except Exception as error:  # of the driver's own kinds
@@ -240,12 +243,17 @@ def _is_still(store: Any, place: str, version: str) -> bool:
     try:
         for info in _infos_now(store, place):
             now = version_of(store, place, info)
-            if now == version:
+            if _unquoted(now) == _unquoted(version):
                 return True
             differs |= now.partition(" ")[0] == kind  # others cannot be compared
     except Exception:  # of the driver's own kinds
         return True
     return not differs
+
+
+def _unquoted(version: str) -> str:
+    """The same for an ETag however it is written: lists of Azure leave the quotes out."""
+    return version.replace("W/", "").replace('"', "")
 
 
 def _infos_now(store: Any, place: str) -> Iterator[Mapping[str, Any]]:

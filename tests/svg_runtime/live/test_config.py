@@ -334,6 +334,7 @@ def test_a_password_that_others_may_read_is_warned_about(tmp_path, capsys, monke
         ("rtsp://host:554/a@b", False),
         ("http://h/token/x?channel=1", False),
         ("clips/pass=1.mp4", False),
+        ("http://h/v?bypass=1&compass=north", False),
     ],
 )
 def test_a_password_is_known_before_the_host_and_by_its_name_in_a_query(address, expected):

@@ -97,10 +97,18 @@ def test_a_file_with_fewer_pictures_than_the_model_expects_drops_none(svg_live, 
     assert stats["frames"]["frozen"] == 45 - 40
 
 
-@pytest.mark.parametrize(("step_s", "is_known"), [(None, False), (0.5, True)])  # 0.5: the step of a slow camera, none dropped
-def test_motion_over_a_dropped_picture_is_not_compared_with_that_of_a_step(svg_live, monkeypatch, step_s, is_known):
-    monkeypatch.setattr(loop, "open_source", lambda **_: SlowCamera(STEADY, frozen=False, step_s=step_s))
-    code, stderr, stats = svg_live(*SMALL, "--max-frames", "30")
+@pytest.mark.parametrize(
+    ("ticks", "step_s", "is_known"),
+    [
+        (STEADY, None, False),
+        (STEADY, 0.5, True),  # the step of a slow camera, none dropped
+        ([int(number * 1.25) for number in range(60)], 0.125, True),  # of one a little slower: every fourth tick has no picture
+        ([3 * number for number in range(60)], 0.125, False),
+    ],
+)
+def test_motion_over_a_dropped_picture_is_not_compared_with_that_of_a_step(svg_live, monkeypatch, ticks, step_s, is_known):
+    monkeypatch.setattr(loop, "open_source", lambda **_: SlowCamera(ticks, frozen=False, step_s=step_s))
+    code, stderr, stats = svg_live(*SMALL, "--max-frames", str(len(ticks)))
     assert code == 0, stderr
     seen = stats["fit"]["statistics"]
     assert "brightness" in seen

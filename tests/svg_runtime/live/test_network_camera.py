@@ -553,12 +553,18 @@ def test_svg_live_runs_on_a_network_camera(svg_live, tmp_path):
     assert "s3cret" not in stderr + json.dumps(stats)
 
 
-def test_a_camera_that_is_away_at_the_start_is_waited_for(svg_live, monkeypatch):
+def test_a_camera_that_is_away_at_the_start_is_waited_for(svg_live, tmp_path, monkeypatch):
     monkeypatch.setattr(source_reader, "_BACK_OFF_S", (0.05, 0.05))
     port = free_port()
     url = f"rtsp://127.0.0.1:{port}/cam"
-    code, stderr, _ = svg_live("--headless", "--source", url, "--max-frames", "3", "--reconnect", "0.3")
+    earlier = tmp_path / "earlier.json"
+    earlier.write_text('{"run": "before"}')
+    code, stderr, _ = svg_live(
+        "--headless", "--source", url, "--max-frames", "3", "--reconnect", "0.3", "--json", "earlier.json"
+    )
     assert (code, "Connection refused; retrying for 0.3 s" in stderr) == (ExitCode.SOURCE_LOST, True)
+    assert json.loads(earlier.read_text()) == {"run": "before"}  # what the last run has written stays
+    started_s = time.monotonic()
     with ExitStack() as stack:
         timer = threading.Timer(1.0, lambda: stack.enter_context(switched_on(Rtsp, port=port)))
         timer.start()
@@ -567,6 +573,7 @@ def test_a_camera_that_is_away_at_the_start_is_waited_for(svg_live, monkeypatch)
         )
         assert code == 0, stderr
         assert stats["events"]["counts"]["camera_missing"] == 1
+        assert stats["duration_s"] < time.monotonic() - started_s - 1.0  # without the wait for it
         timer.join()
     code, stderr, _ = svg_live("--headless", "--source", "missing.mp4", "--max-frames", "3", "--reconnect", "60")
     assert (code, "retrying" in stderr) == (ExitCode.USAGE, False)

@@ -118,6 +118,13 @@ def waiting_for(names: str) -> dict[str, str]:
     return {"STATUS": f"waiting for the first picture of {names}", "EXTEND_TIMEOUT_USEC": "60000000"}
 
 
+def test_a_status_of_many_cameras_names_a_few(tmp_path):
+    systemd, stop = Systemd(str(tmp_path / "n")), StopRequest()
+    names = [f"{number:040}" for number in range(100)]
+    with ServiceReport(stop, [Statistics() for _ in names], ServiceManager(systemd.address), names):
+        assert systemd.receive_all() == [waiting_for(f"{', '.join(names[:8])} and 92 more")]
+
+
 def test_the_start_may_take_longer_as_long_as_cameras_are_waited_for(tmp_path):
     systemd, stop, clock = Systemd(str(tmp_path / "n")), StopRequest(), [100.0]
     runs = [Statistics(name="gate"), Statistics(name="yard")]

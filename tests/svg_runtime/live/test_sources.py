@@ -418,7 +418,7 @@ class TestCamera:
                 clock.sleep(0.0 if success else 10.0)
                 return success, image
 
-        devices = iter([Stalling(100.0), Stalling(110.0)])
+        devices = iter([Stalling(100.0, 100.1, 100.2), Stalling(110.0, 110.1, 110.2)])
 
         def open_device() -> Delivering:
             device = next(devices, None)
@@ -431,6 +431,30 @@ class TestCamera:
         thread.run()
         assert events.counts == {"camera_lost": 2, "camera_back": 1}
         assert clock.now_s == 120.0
+
+    def test_a_camera_that_is_slow_itself_is_not_opened_anew_while_its_driver_waits(self, monkeypatch):
+        """A picture every 15 seconds: V4L2 gives up a read after ten of them, and the next one after five has it."""
+        clock = FakeClock()
+        monkeypatch.setattr("svg_runtime.live.sources.capture.time", SimpleNamespace(monotonic=lambda: clock.now_s))
+
+        class Slow:
+            reads = 0
+
+            def read(self):
+                self.reads += 1
+                clock.sleep(10.0 if self.reads % 2 else 5.0)
+                if self.reads == 12:
+                    thread._closing.set()
+                return self.reads % 2 == 0, np.zeros((4, 4, 3), np.uint8)
+
+            def release(self) -> None:
+                pass
+
+        events = EventLog()
+        thread = CaptureThread("camera 3", Slow(), Slow, events, retry_s=10)
+        thread.run()
+        assert not events.counts
+        assert thread.captured == 6
 
     def test_a_camera_that_takes_long_to_say_no_is_retried_for_as_long_as_it_should_be(self, monkeypatch):
         """The longest wait is for a device that says nothing, and not for all of its attempts together."""
@@ -464,7 +488,7 @@ class TestCamera:
         with pytest.raises(SourceLostError, match=r"did not come back within 60 s: no response"):
             thread.latest(newer_than=0, max_age_s=1, timeout_s=60 + 12, stop=stop)
         assert events.counts == {"camera_lost": 1}
-        assert clock.now_s == 100 + 10 + 6 * 11
+        assert clock.now_s == 100 + 3 * 10 + 6 * 11  # it has no pace yet by which one read is too long
 
     def test_connections_that_break_at_once_flood_no_camera_however_short_it_is_waited_for(self):
         waited_s: list[float] = []

@@ -7,7 +7,9 @@ import re
 
 _VARIABLE = re.compile(r"\$(\$?)\{([A-Za-z_][A-Za-z0-9_]*)\}")
 # user:password@, or what a query calls so, such as ?user=me&password=x or ?access_token=x
-_PASSWORD = re.compile(r"://(?:[^/@:]*:[^/?#@]+@|[^?]*\?(?:[^#]*&)?[^=&#]*(?:pass|pwd|token)[^=&#]*=[^&#])", re.IGNORECASE)
+_PASSWORD = re.compile(
+    r"://(?:[^/@:]*:[^/?#@]+@|[^?]*\?(?:[^#]*&)?(?:[^=&#]*[_.-])?(?:pass(?:word|wd)?|pwd|token)=[^&#])", re.IGNORECASE
+)
 
 
 class MissingVariableError(ValueError):

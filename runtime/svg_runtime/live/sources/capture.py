@@ -23,7 +23,9 @@ from svg_runtime.live.stop import StopRequest
 
 HANG_ADVICE = "unplug it and plug it in again, then restart"  # for a camera at this machine
 _FAILED_READS = 3  # in a row; one bad MJPEG picture is not a reason to reconnect
-_STALLED_S = 5.0  # but one read that fails after so long is: nothing came. V4L2 waits for 10 s, GStreamer for 30 s
+# But one read that fails after so long is: nothing came. V4L2 waits for 10 s, GStreamer for 30 s. A camera that is slow itself,
+# such as with a picture every 15 s, is waited for.
+_STALLED_S, _STALLED_INTERVALS = 5.0, 3
 _BACK_OFF_S = (0.1, 2.0)  # first and longest pause between two attempts to reconnect
 _STEADY_S = 5.0  # a connection that has delivered pictures for so long has not broken at once: pauses begin at the first again
 _POLL_S = 0.02  # the reader polls the stop flag, because a signal handler must not take the lock; windows show pictures then
@@ -277,9 +279,14 @@ class CaptureThread(threading.Thread):
                 continue
             self._answered_s = time.monotonic()
             failed += 1
-            if failed == _FAILED_READS or self._answered_s - start_s >= _STALLED_S:
+            if failed == _FAILED_READS or self._is_stalled(self._answered_s - start_s):
                 self._reconnect()
                 failed = 0
+
+    def _is_stalled(self, read_s: float) -> bool:
+        """Whether a read that has failed after so long is longer than any pause between pictures of this camera."""
+        longest_s = max(self._intervals_s, default=read_s)
+        return read_s >= max(_STALLED_S, _STALLED_INTERVALS * longest_s)
 
     def _publish(self, image: Picture) -> None:
         captured_s = getattr(self._device, "captured_s", None) or time.monotonic()
