@@ -43,7 +43,7 @@ from svg_runtime.live.output_locks import hold_outputs
 from svg_runtime.live.output_thread import OutputThread
 from svg_runtime.live.outputs import Output, RecordingOptions, check_output_name, open_outputs, open_recorders
 from svg_runtime.live.overlay import Caption, ForecastPicture, check_display
-from svg_runtime.live.overlay.wall import WallPicture, wall_overlays
+from svg_runtime.live.overlay.wall import WallPicture, check_wall
 from svg_runtime.live.page.controls import MOST_STEPS
 from svg_runtime.live.page.joining import join_page, open_page
 from svg_runtime.live.rounds import LiveLoop
@@ -307,10 +307,9 @@ def _open_wall(setup: _Setup, cameras: Sequence[CameraRun], displays: Sequence[O
     )  # fmt: skip
     if not displays and not recorders:
         return None
-    overlays = wall_overlays(options.display_wh, options.overlays, len(cameras))
     return CameraWall(
         cameras=cameras,
-        picture=WallPicture([camera.caption for camera in cameras], options.display_wh, overlays),
+        picture=WallPicture([camera.caption for camera in cameras], options.display_wh, options.overlays),
         outputs=displays,
         recorders=recorders,
         interval_s=interval_s,
@@ -325,7 +324,7 @@ def _check_outputs(options: LiveOptions, cameras: Sequence[LiveOptions], model: 
     if len(cameras) == 1:
         check_display(options.display_wh, options.overlays)
     elif options.window or options.output is not None or options.recording.shows_display:
-        wall_overlays(options.display_wh, options.overlays, len(cameras))
+        check_wall(options.display_wh, options.overlays, len(cameras))
     files = {"--output": options.output, "--json": options.json}
     end_the_run = set(files)  # on a full disk; everything else is tried again, and may make room itself
     folders = dict(options.recording.folders)

@@ -18,7 +18,7 @@ from svg_runtime.live.camera_wall import CameraWall
 from svg_runtime.live.overlay import Caption, View
 from svg_runtime.live.overlay.names import DEFAULT
 from svg_runtime.live.overlay.theme import WARNING
-from svg_runtime.live.overlay.wall import SMALL_OVERLAYS, TileView, WallPicture, WallView, default_overlays, wall_overlays
+from svg_runtime.live.overlay.wall import SMALL_OVERLAYS, TileView, WallPicture, WallView, check_wall, default_overlays
 from svg_runtime.live.rounds import Due
 from svg_runtime.live.sources import SourceFrame
 from svg_runtime.live.stats import STAGES
@@ -64,12 +64,12 @@ def test_what_can_be_read_is_shown():
     assert default_overlays(SIZE_WH, 4) == default_overlays(SIZE_WH, 9) == SMALL_OVERLAYS
     assert default_overlays((3840, 2160), 9) == DEFAULT
     for overlays in (("contours",), SMALL_OVERLAYS):
-        assert wall_overlays(SIZE_WH, overlays, 4) == overlays
+        check_wall(SIZE_WH, overlays, 4)
     for size_wh, overlays, count in (
         (SIZE_WH, DEFAULT, 3), ((640, 480), SMALL_OVERLAYS, 9), (SIZE_WH, ("likely", "before"), 9),
     ):  # fmt: skip
         with pytest.raises(UsageError, match="larger one: --display-size"):
-            wall_overlays(size_wh, overlays, count)
+            check_wall(size_wh, overlays, count)
 
 
 def test_only_what_has_changed_is_drawn_anew():

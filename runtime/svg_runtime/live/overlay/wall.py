@@ -191,14 +191,13 @@ def default_overlays(size_wh: tuple[int, int], cameras: int) -> tuple[str, ...]:
     return DEFAULT if cameras == 1 or can_be_read(_tiles_in(size_wh, DEFAULT, cameras)) else SMALL_OVERLAYS
 
 
-def wall_overlays(size_wh: tuple[int, int], overlays: tuple[str, ...], cameras: int) -> tuple[str, ...]:
-    """What each of so many tiles shows: `overlays`, which can be read in them.
+def check_wall(size_wh: tuple[int, int], overlays: tuple[str, ...], cameras: int) -> None:
+    """Refuse overlays that cannot be read in the tiles of so many cameras.
 
     Raises:
-        UsageError: they cannot; the message has the size that would do.
+        UsageError: with a size that would do.
     """
     refuse_small(lambda wh: _tiles_in(wh, overlays, cameras), size_wh)
-    return overlays
 
 
 def _tiles_in(size_wh: tuple[int, int], overlays: tuple[str, ...], cameras: int) -> Tiles:
