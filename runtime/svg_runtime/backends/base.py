@@ -31,10 +31,15 @@ class Buffer(Protocol):
 
 @dataclass(frozen=True)
 class StepBuffers:
-    """Buffers of one shape, one per step, that travel between host and device in one copy."""
+    """Buffers of one shape, one per step, that travel between host and device in one copy.
 
-    whole: Buffer  # (count, *shape), for `read` and `write`
-    steps: tuple[Buffer, ...]  # each of `shape`, to bind graphs to
+    Attributes:
+        whole: (count, *shape), for `read` and `write`.
+        steps: each of `shape`, to bind graphs to.
+    """
+
+    whole: Buffer
+    steps: tuple[Buffer, ...]
 
 
 class BoundGraph(Protocol):
@@ -62,7 +67,7 @@ class Chain:
 
 
 class Backend(Protocol):
-    """A device with the graphs of one precision loaded. Not thread-safe, but for `lanes`."""
+    """A device with the graphs of one precision loaded. Not thread-safe, but for `lanes` and `close`."""
 
     name: str  # as the user names it: cpu, cuda, ...
     precision: Precision  # of the loaded graphs
@@ -127,5 +132,5 @@ class Backend(Protocol):
         ...
 
     def close(self) -> None:
-        """Free everything on the device."""
+        """Free everything on the device. What another thread is running or binding meanwhile keeps its memory until it ends."""
         ...

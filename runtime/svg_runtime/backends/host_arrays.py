@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,6 +13,35 @@ from numpy.typing import ArrayLike
 from svg_runtime.backends.base import Array, BoundGraph, Buffer, Chain, StepBuffers
 
 _BackendT = TypeVar("_BackendT")
+
+
+class _Releasable(Protocol):
+    def release(self) -> None: ...
+
+
+class BoundGraphs:
+    """The graphs that a backend has bound, as long as they live. One thread may close the backend while another one binds."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # reentrant: a signal handler may close what the same thread is binding with
+        self._graphs: weakref.WeakSet[_Releasable] = weakref.WeakSet()
+        self._released = False
+
+    def add(self, graph: _Releasable) -> None:
+        """Add a graph, which is released at once if all others already are."""
+        with self._lock:
+            self._graphs.add(graph)
+            released = self._released
+        if released:
+            graph.release()
+
+    def release_all(self) -> None:
+        """Release all graphs, and every one that is added later."""
+        with self._lock:
+            self._released = True
+            graphs = list(self._graphs)
+        for graph in graphs:
+            graph.release()
 
 
 class HostArrays:

@@ -17,6 +17,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from svg_runtime.backends.base import Backend, BoundGraph
+
 
 class cudaError_t(IntEnum):
     cudaSuccess = 0
@@ -185,6 +187,20 @@ class NumpyCuda:
         """Put an engine's run on a stream."""
         (error,) = self._put(name, stream, work)
         assert error == OK
+
+    def run_while_closing(self, graph: BoundGraph, backend: Backend) -> None:
+        """Run a graph of an engine; before its run is put on the stream, another thread begins to close the backend."""
+        closing = threading.Thread(target=backend.close)
+
+        def closed_meanwhile(name: str, stream: int, work: Work) -> None:
+            del self.enqueue  # again that of the class
+            closing.start()
+            closing.join(0.1)
+            self.enqueue(name, stream, work)
+
+        self.enqueue = closed_meanwhile  # type: ignore[method-assign]
+        graph.run()
+        closing.join()
 
     def view(self, address: int, nbytes: int) -> np.ndarray:
         """Bytes of the device's memory, which must lie in one piece that is still allocated."""

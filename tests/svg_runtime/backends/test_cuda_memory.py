@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import threading
 
 import numpy as np
 import pytest
@@ -107,11 +108,13 @@ def test_memory_is_freed_with_its_last_buffer(arrays, cuda):
 def test_close_frees_everything_and_later_calls_are_refused(arrays, cuda):
     buffer = arrays.allocate((4,), "float32")
     arrays.write(buffer, 1.0)
+    values = arrays.read(buffer)
     address = buffer.address
     graph = arrays._device.capture(lambda: arrays._device.copy(address, address + 8, 4))
     arrays._device.close()
     arrays._device.close()
-    assert cuda.left == (0, 0, 0, 0)
+    assert cuda.left == (0, 1, 0, 0)
+    assert values.tolist() == [1.0] * 4  # another thread may be reading them
     arrays._device.drop_graph(graph)
     with pytest.raises(BackendError, match="closed"):
         arrays.write(buffer, 2.0)
@@ -119,6 +122,40 @@ def test_close_frees_everything_and_later_calls_are_refused(arrays, cuda):
         arrays.read(buffer)
     del buffer
     gc.collect()
+    del values
+    gc.collect()
+    assert cuda.left == (0, 0, 0, 0)
+
+
+def test_close_waits_for_what_another_thread_does(arrays, cuda, monkeypatch):
+    buffer = arrays.allocate((4,), "float32")
+    closing = threading.Thread(target=arrays._device.close)
+    copy = cuda.cudaMemcpyAsync
+
+    def closed_meanwhile(*arguments):
+        closing.start()
+        closing.join(0.1)
+        return copy(*arguments)
+
+    monkeypatch.setattr(cuda, "cudaMemcpyAsync", closed_meanwhile)
+    arrays.write(buffer, 1.0)
+    closing.join()
+    with pytest.raises(BackendError, match="closed"):
+        arrays.read(buffer)
+
+
+def test_close_frees_what_another_thread_has_not_freed_yet(arrays, cuda, monkeypatch):
+    buffers = []
+    free = cuda.cudaFree
+
+    def freed_meanwhile(address):
+        buffers.clear()
+        return free(address)
+
+    monkeypatch.setattr(cuda, "cudaFree", freed_meanwhile)
+    buffers += [arrays.allocate((4,), "float32") for _ in range(3)]
+    arrays._device.close()
+    assert cuda.left == (0, 0, 0, 0)
 
 
 def test_a_captured_graph_runs_at_launch_on_the_values_at_that_time(arrays):

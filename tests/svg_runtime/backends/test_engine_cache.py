@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from svg_runtime.backends.nvidia.engine_files import engine_folders
 from svg_runtime.backends.tensorrt.cache import EngineCache
 from svg_runtime.backends.tensorrt.engine import EngineKey, find_engine, read_engine, write_engine
 from svg_runtime.errors import EngineError, MissingExtraError
@@ -185,6 +186,40 @@ def test_a_temporary_folder_that_others_can_write_is_not_trusted(tmp_path, own_f
     assert (cache.fetch(KEY, build), cache.fetch(KEY, build)) == (b"engine 1", b"engine 2")
     assert logged.messages == []
     assert list(own_folder.iterdir()) == []
+
+
+@pytest.fixture
+def no_temporary_folder(monkeypatch) -> None:
+    """As with a full root disk, or in a read-only container."""
+
+    def refuse() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(tempfile, "gettempdir", refuse)
+
+
+@pytest.mark.usefixtures("no_temporary_folder")
+def test_without_a_temporary_folder_engines_lie_in_the_cache_alone(tmp_path):
+    assert engine_folders(str(tmp_path)) == [tmp_path]
+
+
+@pytest.mark.usefixtures("no_temporary_folder")
+def test_a_user_without_home_and_temporary_folder_has_no_engines(monkeypatch):
+    for name in ("SVG_EDGE_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    assert engine_folders(None) == []
+
+
+@pytest.mark.usefixtures("no_temporary_folder")
+def test_without_a_temporary_folder_nothing_is_cached_that_the_cache_does_not_take(tmp_path, logged):
+    (tmp_path / "file").write_text("")
+    assert EngineCache(str(tmp_path / "file")).fetch(KEY, Builder()) == b"engine 1"
+    assert "not cached" in logged.messages[0]
 
 
 def test_on_a_full_disk_the_engine_is_used_but_not_cached(cache, tmp_path, monkeypatch, logged):

@@ -253,7 +253,16 @@ def test_a_device_that_fails_is_freed_too(fused_bundle, cuda):
     with pytest.raises(BackendError, match="CUDA failed while waiting"):
         backend.read(outputs["mu"])
     backend.close()
+    del outputs
+    gc.collect()
     assert cuda.left == (0, 0, 0, 0)
+
+
+def test_close_waits_for_a_run_in_another_thread(backend, cuda):
+    graph = backend.bind("posterior", *bound(backend))
+    cuda.run_while_closing(graph, backend)
+    with pytest.raises(BackendError, match="the backend is closed"):
+        graph.run()
 
 
 def test_a_freed_bound_graph_frees_its_cuda_graph(fused_bundle, ort):
@@ -558,7 +567,8 @@ def test_an_onnxruntime_for_the_cpu_is_refused_with_the_command_to_replace_it(fu
     monkeypatch.setattr(ort_providers, "load_onnxruntime", lambda backend, extra: onnxruntime)
     message = open_error(fused_bundle, name)
     assert "the installed one has " in message
-    assert "with a GPU: pip uninstall onnxruntime onnxruntime-gpu && pip install 'svg-edge[gpu]'" in message
+    assert "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'onnxruntime-gpu[cuda,cudnn]' 'cuda-" in message
+    assert "with a driver before 580: the same with 'onnxruntime-gpu[cuda,cudnn]<1.27' 'cuda-bindings<13'" in message
 
 
 def test_no_gpu_is_refused(fused_bundle, monkeypatch):

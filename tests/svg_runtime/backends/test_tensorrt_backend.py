@@ -264,6 +264,19 @@ def test_closing_frees_everything(tensorrt, cuda, fused_bundle, frames):
     assert cuda.left == (0, 0, 0, 0)
 
 
+def test_close_waits_for_a_run_in_another_thread(tensorrt, cuda, fused_bundle):
+    bundle = Bundle.open(fused_bundle)
+    backend = open_backend(bundle, "tensorrt", None, "fp32", samples=1)
+    spec = bundle.manifest.variants["fp32"].graphs["encoder"]
+    inputs, outputs = (
+        {each.name: backend.allocate(each.sized(1), each.dtype) for each in side} for side in (spec.inputs, spec.outputs)
+    )
+    graph = backend.bind("encoder", inputs, outputs)
+    cuda.run_while_closing(graph, backend)
+    with pytest.raises(BackendError, match="the backend is closed"):
+        graph.run()
+
+
 def test_few_rollouts_are_cached_and_the_rest_is_freed(tensorrt, cuda, fused_bundle, frames):
     with opened(fused_bundle, frames) as forecaster:
         sizes = []

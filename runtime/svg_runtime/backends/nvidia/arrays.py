@@ -20,10 +20,10 @@ _ALIGNMENT = 256  # bytes, as cudaMalloc guarantees: TensorRT's kernels may rely
 
 
 class DeviceMemory:
-    """Device memory, or page-locked host memory, that is freed when nothing refers to it any more."""
+    """Device memory that is freed when nothing refers to it any more."""
 
-    def __init__(self, device: CudaDevice, nbytes: int, on_host: bool = False) -> None:
-        self.address = device.allocate_on_host(nbytes) if on_host else device.allocate(nbytes)
+    def __init__(self, device: CudaDevice, nbytes: int) -> None:
+        self.address = device.allocate(nbytes)
         self.nbytes = nbytes
         weakref.finalize(self, device.free, self.address)
 
@@ -32,7 +32,7 @@ class DeviceMemory:
 class _Staging:
     """The host copy of a buffer."""
 
-    memory: DeviceMemory
+    address: int
     array: Array
     uploaded_at: int = -1  # the device's `waits` at the last upload: until that rises, the upload may still be running
 
@@ -62,12 +62,14 @@ class DeviceBuffer:
     def staging(self, device: CudaDevice) -> _Staging:
         """Return the host copy, in the same layout; created on first use."""
         if self._staged is None:
-            memory = DeviceMemory(device, self.nbytes, on_host=True)
-            content = np.ctypeslib.as_array((ctypes.c_uint8 * max(self.nbytes, 1)).from_address(memory.address))
+            address = device.allocate_on_host(self.nbytes)
+            content = (ctypes.c_uint8 * max(self.nbytes, 1)).from_address(address)
+            # Freed with the last array on it, which a caller may have when another thread closes the device.
+            weakref.finalize(content, device.free_on_host, address).atexit = False
             inner = np.empty(self.shape[1:] if self._pitch is not None else self.shape, self.dtype).strides
             strides = inner if self._pitch is None else (self._pitch, *inner)
-            array: Array = np.ndarray(self.shape, self.dtype, content, strides=strides)
-            self._staged = _Staging(memory, array)
+            array: Array = np.ndarray(self.shape, self.dtype, np.ctypeslib.as_array(content), strides=strides)
+            self._staged = _Staging(address, array)
         return self._staged
 
     def rows(self, first: int, count: int) -> DeviceBuffer:
@@ -113,7 +115,7 @@ class DeviceArrays:
         if staged.uploaded_at == self._device.waits:
             self._device.wait()
         np.copyto(staged.array, values, casting="same_kind")
-        self._device.upload(buffer.address, staged.memory.address, buffer.nbytes)
+        self._device.upload(buffer.address, staged.address, buffer.nbytes)
         staged.uploaded_at = self._device.waits
 
     def copy(self, source: Buffer, destination: Buffer) -> None:
@@ -143,7 +145,7 @@ class DeviceArrays:
         """Wait for the device and return its values, valid until the next `read` or `write` of the same buffer."""
         assert isinstance(buffer, DeviceBuffer)
         staged = buffer.staging(self._device)
-        self._device.download(staged.memory.address, buffer.address, buffer.nbytes)
+        self._device.download(staged.address, buffer.address, buffer.nbytes)
         self._device.wait()
         return staged.array
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -56,6 +58,7 @@ class CudaDevice:
     Attributes:
         stream: handle of the CUDA stream.
         waits: how often the host has waited for the device.
+        lock: held while the host uses the device, so that another thread can close it only in between.
 
     Raises:
         MissingExtraError: cuda-bindings is not installed.
@@ -68,13 +71,14 @@ class CudaDevice:
         index = _parse_index(backend, requested)
         self._index = _check_available(self._cuda, backend, index)
         self.waits = 0
-        self._live: dict[int, Callable[[int], Any]] = {}  # address -> function that frees it
+        self._addresses: set[int] = set()  # of device memory
         self._graphs: list[Any] = []
         self._open = True
         self._capturing = False
         self._deferred: list[Callable[[], None]] = []  # what has to be freed once a capture is over
-        self.make_current()
-        self._stream = self._call("creating a stream", "cudaStreamCreateWithFlags", self._cuda.cudaStreamNonBlocking)
+        self.lock = threading.RLock()
+        with self.in_use():
+            self._stream = self._call("creating a stream", "cudaStreamCreateWithFlags", self._cuda.cudaStreamNonBlocking)
         self.stream = int(self._stream)
 
     @property
@@ -91,27 +95,32 @@ class CudaDevice:
         Raises:
             MemoryError: not enough device memory.
         """
-        self.make_current()
-        address = int(self._call(f"allocating {nbytes} bytes on the device", "cudaMalloc", max(nbytes, 1)))
-        self._live[address] = self._cuda.cudaFree
-        self._call("clearing memory", "cudaMemsetAsync", address, 0, max(nbytes, 1), self._stream)
+        with self.in_use():
+            address = int(self._call(f"allocating {nbytes} bytes on the device", "cudaMalloc", max(nbytes, 1)))
+            self._addresses.add(address)
+            self._call("clearing memory", "cudaMemsetAsync", address, 0, max(nbytes, 1), self._stream)
         return address
 
     def allocate_on_host(self, nbytes: int) -> int:
         """Return the address of page-locked host memory, which asynchronous copies require."""
-        self.make_current()
-        address = int(self._call(f"allocating {nbytes} bytes of page-locked memory", "cudaMallocHost", max(nbytes, 1)))
-        self._live[address] = self._cuda.cudaFreeHost
-        return address
+        with self.in_use():
+            return int(self._call(f"allocating {nbytes} bytes of page-locked memory", "cudaMallocHost", max(nbytes, 1)))
 
     def free(self, address: int) -> None:
-        """Free device or host memory; does nothing after `close`. CUDA itself waits for work that still uses it."""
+        """Free device memory; does nothing after `close`. CUDA itself waits for work that still uses it."""
         if self._capturing:
             self._deferred.append(lambda: self.free(address))
             return
-        release = self._live.pop(address, None)
-        if release is not None:
-            release(address)
+        with suppress(KeyError):
+            self._addresses.remove(address)
+            self._cuda.cudaFree(address)
+
+    def free_on_host(self, address: int) -> None:
+        """Free page-locked host memory, after `close` too: until then the caller may read what came from the device."""
+        if self._capturing:
+            self._deferred.append(lambda: self.free_on_host(address))
+        else:
+            self._cuda.cudaFreeHost(address)
 
     def upload(self, address: int, host: int, nbytes: int) -> None:
         """Copy page-locked host memory to the device, asynchronously: it must not change until the next `wait`."""
@@ -130,9 +139,9 @@ class CudaDevice:
 
     def wait(self) -> None:
         """Wait until the device has finished all work on the stream."""
-        self.make_current()
-        self._call("waiting for the device", "cudaStreamSynchronize", self._stream)
-        self.waits += 1
+        with self.in_use():
+            self._call("waiting for the device", "cudaStreamSynchronize", self._stream)
+            self.waits += 1
 
     def capture(self, work: Callable[[], None]) -> Any:
         """Record what `work` launches on the stream, without running it, as a CUDA graph for `launch`.
@@ -145,14 +154,14 @@ class CudaDevice:
         collects = gc.isenabled()
         gc.disable()
         try:
-            return self._capture(work)
+            with self.in_use():
+                return self._capture(work)
         finally:
             if collects:
                 gc.enable()
 
     def _capture(self, work: Callable[[], None]) -> Any:
         cuda = self._cuda
-        self.make_current()
         # Other threads may use CUDA meanwhile: only the work of this one has to be capturable.
         mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call("capturing a graph", "cudaStreamBeginCapture", self._stream, mode)
@@ -179,49 +188,56 @@ class CudaDevice:
 
     def launch(self, graph: Any) -> None:
         """Run a captured graph."""
-        self.make_current()
-        self._call("launching a graph", "cudaGraphLaunch", graph, self._stream)
+        with self.in_use():
+            self._call("launching a graph", "cudaGraphLaunch", graph, self._stream)
 
     def drop_graph(self, graph: Any) -> None:
         """Free a captured graph; does nothing after `close`."""
         if self._capturing:
             self._deferred.append(lambda: self.drop_graph(graph))
-        elif graph in self._graphs:
+            return
+        with suppress(ValueError):
             self._graphs.remove(graph)
             self._cuda.cudaGraphExecDestroy(graph)
 
     def drop_graphs(self) -> None:
         """Free all captured graphs. Must come before freeing what they launch."""
-        for graph in self._graphs:
-            self._cuda.cudaGraphExecDestroy(graph)
-        self._graphs.clear()
+        with suppress(IndexError):  # none is left; another thread may drop one meanwhile
+            while True:
+                self._cuda.cudaGraphExecDestroy(self._graphs.pop())
 
     def close(self) -> None:
-        """Free the stream, all graphs and all memory; closing again does nothing."""
-        if not self._open:
-            return
-        self._open = False
-        self._cuda.cudaSetDevice(self._index)
-        self._cuda.cudaStreamSynchronize(self._stream)  # its error code does not matter: everything has to be freed
-        self.drop_graphs()
-        for address, release in self._live.items():
-            release(address)
-        self._live.clear()
-        self._cuda.cudaStreamDestroy(self._stream)
+        """Free the stream, all graphs and all device memory; closing again does nothing."""
+        with self.lock:
+            if not self._open:
+                return
+            self._open = False
+            self._cuda.cudaSetDevice(self._index)
+            self._cuda.cudaStreamSynchronize(self._stream)  # its error code does not matter: everything has to be freed
+            self.drop_graphs()
+            with suppress(KeyError):  # none is left; another thread may free one meanwhile
+                while True:
+                    self._cuda.cudaFree(self._addresses.pop())
+            self._cuda.cudaStreamDestroy(self._stream)
 
-    def make_current(self) -> None:
-        """Make this GPU the thread's current one: another forecaster in the same thread may use another GPU.
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep other threads from closing the device meanwhile, and make this GPU the thread's current one.
+
+        Another forecaster in the same thread may use another GPU.
 
         Raises:
             BackendError: the device is closed.
         """
-        if not self._open:
-            raise BackendError("the backend is closed\n  open another one")
-        self._call("selecting the GPU", "cudaSetDevice", self._index)
+        with self.lock:
+            if not self._open:
+                raise BackendError("the backend is closed\n  open another one")
+            self._call("selecting the GPU", "cudaSetDevice", self._index)
+            yield
 
     def _copy(self, action: str, destination: int, source: int, nbytes: int, kind: Any) -> None:
-        self.make_current()
-        self._call(action, "cudaMemcpyAsync", destination, source, nbytes, kind, self._stream)
+        with self.in_use():
+            self._call(action, "cudaMemcpyAsync", destination, source, nbytes, kind, self._stream)
 
     def _call(self, action: str, function: str, *arguments: Any) -> Any:
         error, *values = getattr(self._cuda, function)(*arguments)

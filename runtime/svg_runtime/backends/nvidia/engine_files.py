@@ -19,14 +19,22 @@ def engine_folders(configured: str | None) -> list[Path]:
     Args:
         configured: folder chosen by the user; None means $SVG_EDGE_CACHE, else the user's cache folder.
     """
+    folders = [temporary_folder()]
     with contextlib.suppress(SvgError):  # this user has none
-        return [cache_folder(configured), temporary_folder()]
-    return [temporary_folder()]
+        folders.insert(0, cache_folder(configured))
+    return [folder for folder in folders if folder is not None]
 
 
-def temporary_folder() -> Path:
-    """Return this user's folder in the system's temporary one, for engines that no other folder takes."""
-    return Path(tempfile.gettempdir()) / (f"svg-edge-{os.getuid()}" if hasattr(os, "getuid") else "svg-edge")
+def temporary_folder() -> Path | None:
+    """Return this user's folder in the system's temporary one, for engines that no other folder takes.
+
+    None: the system has no temporary folder that can be written, as on a full disk or in a read-only container.
+    """
+    try:
+        system = tempfile.gettempdir()
+    except OSError:
+        return None
+    return Path(system) / (f"svg-edge-{os.getuid()}" if hasattr(os, "getuid") else "svg-edge")
 
 
 def file_stamp(file: Path) -> str:

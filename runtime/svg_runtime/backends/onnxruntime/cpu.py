@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
@@ -10,7 +9,7 @@ from typing import Any
 
 from svg_runtime.backends.base import BoundGraph, Buffer
 from svg_runtime.backends.computed import summarize
-from svg_runtime.backends.host_arrays import HostArrays, unaliased
+from svg_runtime.backends.host_arrays import BoundGraphs, HostArrays, unaliased
 from svg_runtime.backends.onnxruntime.session import BoundSession, load_onnxruntime, load_session, session_options
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import Bundle
@@ -58,7 +57,7 @@ class CpuBackend(HostArrays):
             self.lanes = min(lanes, all_threads)
             threads = all_threads // self.lanes
         self._sessions: dict[str, Any] = {}
-        self._bound: weakref.WeakSet[BoundSession] = weakref.WeakSet()
+        self._bound = BoundGraphs()
         self.computed_in: dict[str, Counter[str]] = {}
         for graph_name, content in bundle.graphs(precision).items():
             options = _session_options(onnxruntime, threads)
@@ -81,9 +80,9 @@ class CpuBackend(HostArrays):
         Raises:
             BackendError: the backend is closed.
         """
-        if not self._sessions:
+        session = self._sessions.get(graph)
+        if session is None:
             raise BackendError(f"the cpu backend is closed and cannot run {graph}\n  open another one")
-        session = self._sessions[graph]
         binding, keep = session.io_binding(), []
         for name, array, is_output in unaliased(graph, inputs, outputs):
             bind = binding.bind_output if is_output else binding.bind_input
@@ -94,10 +93,9 @@ class CpuBackend(HostArrays):
         return bound
 
     def close(self) -> None:
-        """Free the sessions; bound graphs cannot run any more."""
-        for bound in self._bound:
-            bound.release()
+        """Free the sessions; bound graphs cannot run any more. One that another thread is running ends its run first."""
         self._sessions.clear()
+        self._bound.release_all()
 
 
 def _session_options(onnxruntime: Any, threads: int | None) -> Any:

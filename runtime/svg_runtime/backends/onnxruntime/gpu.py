@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import logging
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -134,24 +134,26 @@ class OrtGpuBackend(DeviceArrays):
 
         Raises:
             UsageError: the engines were built for fewer samples.
+            BackendError: the backend is closed.
         """
         input_buffers, output_buffers = _on_device(inputs), _on_device(outputs)
         check_unaliased(graph, input_buffers, output_buffers)
         batch = self._batch(graph, input_buffers)
         self._check_batch(batch)
-        placed = self._graphs[graph]
-        session = placed.for_batch(batch)
-        bound = _GpuSession(graph, session, session.io_binding(), [input_buffers, output_buffers])
-        bound.input_bindings = {name: self._binding_arguments(buffer) for name, buffer in input_buffers.items()}
-        bound.bind_inputs()
-        for name, buffer in output_buffers.items():
-            bound.binding.bind_output(name, *self._binding_arguments(buffer))
-        bound.asynchronous = placed.asynchronous and not placed.mixed
-        if placed.mixed:
-            bound.wait = self._device.wait
-        bound.options = self._run_options(bound)
-        bound.hint = NO_GRAPH if self._provider.cuda_graph else ""
-        self._bound.add(bound)
+        with self._device.in_use():
+            placed = self._graphs[graph]
+            session = placed.for_batch(batch)
+            bound = _GpuSession(graph, session, session.io_binding(), [input_buffers, output_buffers])
+            bound.device = self._device
+            bound.input_bindings = {name: self._binding_arguments(buffer) for name, buffer in input_buffers.items()}
+            bound.bind_inputs()
+            for name, buffer in output_buffers.items():
+                bound.binding.bind_output(name, *self._binding_arguments(buffer))
+            bound.asynchronous = placed.asynchronous and not placed.mixed
+            bound.mixed = placed.mixed
+            bound.options = self._run_options(bound)
+            bound.hint = NO_GRAPH if self._provider.cuda_graph else ""
+            self._bound.add(bound)
         return bound
 
     def chain(self, graphs: Sequence[BoundGraph]) -> BoundGraph:
@@ -159,13 +161,14 @@ class OrtGpuBackend(DeviceArrays):
         return Chain(tuple(graphs))
 
     def close(self) -> None:
-        """Free sessions and device; closing again does nothing."""
-        with contextlib.suppress(BackendError, MemoryError):  # its errors do not matter: everything has to be freed
-            self._device.wait()
-        for bound in self._bound:
-            bound.release()  # the provider uses the stream until its session is gone
-        self._graphs.clear()
-        self._device.close()
+        """Free sessions and device, after what another thread runs or binds just now; closing again does nothing."""
+        with self._device.lock:
+            with contextlib.suppress(BackendError, MemoryError):  # its errors do not matter: everything has to be freed
+                self._device.wait()
+            for bound in self._bound:
+                bound.release()  # the provider uses the stream until its session is gone
+            self._graphs.clear()
+            self._device.close()
 
     def _binding_arguments(self, buffer: DeviceBuffer) -> tuple[str, int, Any, tuple[int, ...], int]:
         return "cuda", self._provider.gpu.index, buffer.dtype.type, buffer.shape, buffer.address
@@ -201,7 +204,8 @@ class _GpuSession(BoundSession):
 
     input_bindings: dict[str, tuple[str, int, Any, tuple[int, ...], int]]  # input -> device, its index, type, shape, address
     asynchronous = False  # whether a run returns before the device has finished
-    wait: Callable[[], None] | None = None  # waits for the device; set where some nodes run on the CPU
+    mixed = False  # whether some nodes run on the CPU
+    device: CudaDevice
 
     def bind_inputs(self) -> None:
         for name, arguments in self.input_bindings.items():
@@ -209,10 +213,11 @@ class _GpuSession(BoundSession):
 
     def run(self) -> None:
         """Run it on the stream. If nodes run on the CPU, the host waits for what was launched before, too."""
-        if self.wait is not None and self.session is not None:
-            self.wait()
-            self.bind_inputs()  # only this copies the inputs of CPU nodes to the host
-        super().run()
+        with self.device.in_use():
+            if self.mixed:
+                self.device.wait()
+                self.bind_inputs()  # only this copies the inputs of CPU nodes to the host
+            super().run()
 
 
 def _load_graphs(

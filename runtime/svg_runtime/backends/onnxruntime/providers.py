@@ -177,7 +177,10 @@ def load_provider(backend: str, cuda_graph: bool) -> tuple[Any, str]:
         raise BackendMissingError(
             f"the {backend} backend needs an onnxruntime with {provider}; the installed one has {', '.join(available)}\n"
             "  expected an NVIDIA GPU and onnxruntime-gpu without onnxruntime, which hides it when both are installed\n"
-            "  with a GPU: pip uninstall onnxruntime onnxruntime-gpu && pip install 'svg-edge[gpu]'; without: --backend cpu"
+            "  with a GPU: pip uninstall -y onnxruntime onnxruntime-gpu && "
+            "pip install 'onnxruntime-gpu[cuda,cudnn]' 'cuda-bindings>=12'\n"
+            "  with a driver before 580: the same with 'onnxruntime-gpu[cuda,cudnn]<1.27' 'cuda-bindings<13'; "
+            "without a GPU: --backend cpu"
         )
     if cuda_graph and _release(onnxruntime.__version__) < _GRAPHS_SINCE:
         needed = ".".join(map(str, _GRAPHS_SINCE))

@@ -109,14 +109,17 @@ class BoundSession:
         Raises:
             BackendError: ONNX Runtime failed, or the backend is closed.
         """
-        if self.session is None:
+        # Another thread may release them: so the run holds all that it uses, and reads the session, which goes first, last.
+        _buffers, binding, session = self._keep, self.binding, self.session
+        if session is None:
             raise BackendError("the backend is closed\n  open another one")
         try:
-            self.session.run_with_iobinding(self.binding, self.options)
+            session.run_with_iobinding(binding, self.options)
         except Exception as error:  # ONNX Runtime raises its own unrelated classes
             raise BackendError(f"ONNX Runtime failed while running {self.graph_name}: {error}{self.hint}") from error
 
     def release(self) -> None:
-        """Release the session: it cannot run again."""
-        self.session = self.binding = None
-        self._keep.clear()
+        """Release the session: it cannot run again. A run that has begun keeps it, and its buffers, until it ends."""
+        self.session = None
+        self.binding = None
+        self._keep = []

@@ -19,7 +19,7 @@ from typing import Any
 from svg_common.command import require_modules
 from svg_runtime.backends.base import Array, BoundGraph, Buffer
 from svg_runtime.backends.computed import detail, summarize
-from svg_runtime.backends.host_arrays import HostArrays, unaliased
+from svg_runtime.backends.host_arrays import BoundGraphs, HostArrays, unaliased
 from svg_runtime.backends.openvino.device import (
     SHARED_THREADS,
     Placement,
@@ -71,21 +71,24 @@ class _BoundRequest:
         Raises:
             BackendError: OpenVINO failed, or the backend is closed.
         """
-        if self.request is None:
+        # Another thread may release them: so the run holds all that it uses, and reads the request, which goes first, last.
+        _arrays, _compiled, request = self.arrays, self.compiled, self.request
+        if request is None:
             raise _closed(self.graph_name)
         try:
             if self.in_lane:  # in this thread, which must not wait for one of OpenVINO's own
-                self.request.infer(share_outputs=True)
+                request.infer(share_outputs=True)
             else:
-                self.request.start_async()  # `infer` would create a dictionary of all results at every call
-                self.request.wait()
+                request.start_async()  # `infer` would create a dictionary of all results at every call
+                request.wait()
         except Exception as error:  # OpenVINO raises RuntimeError and classes of its own
             raise BackendError(f"OpenVINO failed while running {self.graph_name}: {error}") from error
 
     def release(self) -> None:
-        """Release the request: it cannot run again."""
-        self.request = self.compiled = None
-        self.arrays.clear()
+        """Release the request: it cannot run again. A run that has begun keeps it, and its arrays, until it ends."""
+        self.request = None
+        self.compiled = None
+        self.arrays = []
 
 
 class OpenVinoBackend(HostArrays):
@@ -149,7 +152,7 @@ class OpenVinoBackend(HostArrays):
         self._specs = dict(bundle.variant(self.precision).graphs)
         self._files = {graph_name: spec.file for graph_name, spec in self._specs.items()}
         self._compiled: weakref.WeakValueDictionary[tuple[Any, ...], _Compiled] = weakref.WeakValueDictionary()
-        self._bound: weakref.WeakSet[_BoundRequest] = weakref.WeakSet()
+        self._bound = BoundGraphs()
         self.computed_in: dict[str, Counter[str]] = {}
         # The graph that observes is compiled here, so that an unsupported precision is refused before anything runs.
         first = next(graph for graph in _VERIFIED if graph in self._specs)
@@ -189,8 +192,6 @@ class OpenVinoBackend(HostArrays):
             BundleError: OpenVINO cannot load the graph, or not at these shapes.
             BackendError: the backend is closed.
         """
-        if not self._contents:
-            raise _closed(graph)
         shapes = {name: tuple(buffer.shape) for name, buffer in inputs.items()}
         compiled = self._compile(graph, shapes, frozenset(outputs))
         request, arrays = compiled.model.create_infer_request(), []
@@ -209,20 +210,22 @@ class OpenVinoBackend(HostArrays):
         return bound
 
     def close(self) -> None:
-        """Free the graphs; bound graphs cannot run any more."""
-        for bound in self._bound:
-            bound.release()
+        """Free the graphs; bound graphs cannot run any more. One that another thread is running ends its run first."""
         for lane in (self, *self._lanes):
             lane._contents = {}
             lane._first = None
             lane._compiled.clear()
+        self._bound.release_all()
 
     def _compile(self, graph: str, shapes: dict[str, tuple[int, ...]], outputs: frozenset[str]) -> _Compiled:
         key = graph, tuple(sorted(shapes.items())), outputs
         compiled = self._compiled.get(key)
         if compiled is None:
+            content = self._contents.get(graph)
+            if content is None:
+                raise _closed(graph)
             try:
-                compiled = _Compiled(self._load(graph, shapes, outputs))
+                compiled = _Compiled(self._load(graph, content, shapes, outputs))
             except Exception as error:  # OpenVINO raises RuntimeError and classes of its own
                 raise BundleError(
                     f"OpenVINO cannot load {self._files[graph]} of {self._where} on {self._placement.device}: {error}"
@@ -248,8 +251,8 @@ class OpenVinoBackend(HostArrays):
                 f"here\n  expected {available}, or {device} to let the device choose, without --bf16"
             )
 
-    def _load(self, graph: str, shapes: dict[str, tuple[int, ...]], outputs: frozenset[str]) -> Any:
-        model = self._core.read_model(self._contents[graph])
+    def _load(self, graph: str, content: bytes, shapes: dict[str, tuple[int, ...]], outputs: frozenset[str]) -> Any:
+        model = self._core.read_model(content)
         for result in model.get_results():
             if not result.input_value(0).get_names() & outputs:
                 model.remove_result(result)

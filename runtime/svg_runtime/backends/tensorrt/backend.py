@@ -56,8 +56,7 @@ class _BoundExecution:
         Raises:
             BackendError: TensorRT or CUDA failed, or the backend is closed.
         """
-        self._device.make_current()
-        with self._library.collect_messages() as messages:
+        with self._device.in_use(), self._library.collect_messages() as messages:
             launched = self._execution.execute_async_v3(self._device.stream)
         if not launched:
             message = "; ".join(message for is_error, message in messages if is_error)
@@ -185,18 +184,22 @@ class TensorrtBackend(DeviceArrays):
         Raises:
             EngineError: the engine cannot be built or loaded.
             UsageError: the batch is larger than the engine was built for.
+            BackendError: TensorRT refuses an address, or the backend is closed.
         """
         input_buffers = {name: _device_buffer(buffer) for name, buffer in inputs.items()}
         output_buffers = {name: _device_buffer(buffer) for name, buffer in outputs.items()}
         check_unaliased(graph, input_buffers, output_buffers)
-        self._device.make_current()
-        execution, keep = self._factory.make(graph, {name: buffer.shape for name, buffer in input_buffers.items()})
+        with self._device.in_use():
+            return self._bind(graph, input_buffers, output_buffers)
+
+    def _bind(self, graph: str, inputs: dict[str, DeviceBuffer], outputs: dict[str, DeviceBuffer]) -> BoundGraph:
+        execution, keep = self._factory.make(graph, {name: buffer.shape for name, buffer in inputs.items()})
         unread = {
             name: _device_buffer(self.allocate(shape, dtype))
             for name, (shape, dtype) in self._factory.outputs(graph, execution).items()
-            if name not in output_buffers
+            if name not in outputs
         }
-        tensors = {**input_buffers, **output_buffers, **unread}
+        tensors = {**inputs, **outputs, **unread}
         for name, buffer in tensors.items():
             if not execution.set_tensor_address(name, buffer.address):
                 raise BackendError(f"{self.name} rejects the address of '{name}' of {graph}")
@@ -233,16 +236,17 @@ class TensorrtBackend(DeviceArrays):
         return _Captured(self._device, cuda_graph, graphs)
 
     def close(self) -> None:
-        """Free the device; bound graphs cannot run any more. Closing again does nothing."""
-        with contextlib.suppress(BackendError, MemoryError):  # its errors do not matter: everything has to be freed
-            self._device.wait()  # an execution context must not be freed while it runs
-        self._device.drop_graphs()
-        for bound in self._bound:
-            bound.release()
-        try:
-            self._factory.close()
-        finally:
-            self._device.close()
+        """Free the device, after what another thread runs or binds just now. Closing again does nothing."""
+        with self._device.lock:
+            with contextlib.suppress(BackendError, MemoryError):  # its errors do not matter: everything has to be freed
+                self._device.wait()  # an execution context must not be freed while it runs
+            self._device.drop_graphs()
+            for bound in self._bound:
+                bound.release()
+            try:
+                self._factory.close()
+            finally:
+                self._device.close()
 
     def _without_graph(self, reason: str) -> None:
         """Log that forecasts are correct but slower; not an error."""

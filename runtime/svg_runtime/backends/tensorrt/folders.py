@@ -146,7 +146,7 @@ def _folders(configured: str | None) -> tuple[list[Path], Path | None]:
 def _own_temporary_folder() -> Path | None:
     """Return this user's temporary folder if nobody else can write to it: NVIDIA's library trusts the engines it loads."""
     folder = temporary_folder()
-    if not hasattr(os, "getuid"):  # Windows, where the temporary folder is the user's own
+    if folder is None or not hasattr(os, "getuid"):  # Windows, where the temporary folder is the user's own
         return folder
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
