@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -106,80 +107,59 @@ def write_bundle(
     refuse_foreign(out)
     held_out = held_out or load_held_out(checkpoint, {}, fp16, bf16)
     with atomic_directory(out) as folder:  # first: an unwritable folder fails before the work
+        bundle_id = _bundle_id(checkpoint)
+        describe = partial(_manifest, checkpoint, checkpoint_sha256, bundle_id)
         # 1) export the fp32 graphs and compare them with PyTorch
         model = checkpoint.build()
-        bundle_id = _bundle_id(checkpoint)
         family = FAMILY_EXPORTS[model.config.family]
         folded = family.fold(model)
         exports = family.graphs(folded, torch.float32, fused)
-        with _contract_errors():  # before the work, and in words: the loops of the parity gate would crash
-            unwritten = PrecisionVariant(graphs=unwritten_graphs(exports), parity=None)
-            _check_interface(_manifest(checkpoint, checkpoint_sha256, bundle_id, {"fp32": unwritten}))
-        contents = {"fp32": {graph_name: _export(entry, graph_name, bundle_id) for graph_name, entry in exports.items()}}
-        decoder = contents["fp32"].get("decoder")
-        second = shuffled_decoder(decoder, bundle_id) if shuffled and decoder is not None else None
-        extra = {} if second is None else {SHUFFLED_DECODER: second}
+        _check_interface(exports, describe)
+        fp32 = _export_all(exports, bundle_id)
+        extra = _shuffled(fp32, bundle_id) if shuffled else {}
         _LOG.info("parity: fp32 graphs against PyTorch")
-        reports = {"fp32": check_fp32(model, contents["fp32"] | extra)}
+        contents, reports = {"fp32": fp32}, {"fp32": check_fp32(model, fp32 | extra)}
         # 2) export the graphs that differ in fp16, and compare them with those in fp32
         if fp16:
             half = family.graphs(folded, torch.float16, fused)
-            converted = {
-                graph_name: _export(entry, graph_name, bundle_id)
-                for graph_name, entry in half.items()
-                if entry.computes != "float32"
-            }
-            contents["fp16"] = contents["fp32"] | converted
+            differing = {graph_name: entry for graph_name, entry in half.items() if entry.computes != "float32"}
+            contents["fp16"] = fp32 | _export_all(differing, bundle_id)
             _LOG.info("closed-loop error: fp16 graphs against fp32")
-            reports["fp16"] = compare_fp16(model, contents["fp32"], contents["fp16"])
+            reports["fp16"] = compare_fp16(model, fp32, contents["fp16"])
         # 3) compose the graph for servers of them, and compare it with PyTorch
         forecasts: dict[str, bytes] = {}
         if server_horizon is not None:
             _LOG.info("composing forecast, and its parity against PyTorch")
-            for precision, graphs in contents.items():
-                forecasts[precision] = compose_forecast(
-                    contents=graphs,
-                    states=exports["step"].states,
-                    config=model.config,
-                    horizon=server_horizon,
-                    bundle_id=bundle_id,
-                )
+            compose = partial(compose_forecast, states=exports["step"].states, config=model.config, horizon=server_horizon)
+            forecasts = {name: compose(graphs, bundle_id=bundle_id) for name, graphs in contents.items()}
             reports = forecast_reports(model, forecasts, server_horizon, reports)
         # 4) write the graphs, then run the quality gate of the reduced precisions on these files
-        contents["fp32"] |= extra
+        contents["fp32"] = fp32 | extra
         with _contract_errors():
-            variants = {
-                name: _write_variant(
-                    folder=folder,
-                    precision=name,
-                    contents=contents[name],
-                    forecast=forecasts.get(name),
-                    exports=exports,
-                    report=reports[name],
-                )
-                for name in contents
-            }
-            if bf16:
-                shared = variants["fp32"]
-                variants["bf16"] = PrecisionVariant(graphs=shared.graphs, parity=None, forecast=shared.forecast)
-            manifest = _manifest(checkpoint, checkpoint_sha256, bundle_id, variants)
+            variants = _write_variants(
+                folder=folder, contents=contents, forecasts=forecasts, exports=exports, reports=reports, bf16=bf16
+            )
+            manifest = describe(variants)
         if held_out is not None:
             manifest = attach_quality_reports(folder, manifest, held_out, progress or NullListener())
         # 5) write the manifest, and publish only what the runtime opens
-        text = json.dumps(manifest.model_dump(mode="json", exclude_none=False), indent=1, sort_keys=True)
-        (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+        _write_manifest(folder, manifest)
         with _contract_errors():
             _open_as_the_runtime_does(folder)
     return manifest
 
 
-def _check_interface(manifest: Manifest) -> None:
+def _check_interface(exports: Mapping[str, GraphExport], describe: Callable[[dict[str, PrecisionVariant]], Manifest]) -> None:
     """Refuse graphs that do not fit each other or the settings, as far as this is known before they are exported.
+
+    The loops of the parity gate would crash on them, after the work and without words.
 
     Raises:
         ContractError: all that does not fit is listed.
     """
-    problems = interface_errors(manifest)
+    with _contract_errors():
+        unwritten = PrecisionVariant(graphs=unwritten_graphs(exports), parity=None)
+        problems = interface_errors(describe({"fp32": unwritten}))
     if problems:
         raise ContractError(problems)
 
@@ -240,17 +220,53 @@ def _is_replaceable(path: Path, bundle: Path) -> bool:
     return folder in PRECISIONS and len(rest) == 1 and path.name in _GRAPH_FILES
 
 
+def _export_all(exports: Mapping[str, GraphExport], bundle_id: str) -> dict[str, bytes]:
+    return {graph_name: _export(entry, graph_name, bundle_id) for graph_name, entry in exports.items()}
+
+
 def _export(graph_export: GraphExport, graph_name: str, bundle_id: str) -> bytes:
     _LOG.info("exporting %s", graph_name)
     return export_graph(graph_export, graph_name, bundle_id)
 
 
+def _shuffled(fp32: Mapping[str, bytes], bundle_id: str) -> dict[str, bytes]:
+    """The second decoder by its name, if there is a decoder that it applies to."""
+    second = shuffled_decoder(fp32["decoder"], bundle_id) if "decoder" in fp32 else None
+    return {} if second is None else {SHUFFLED_DECODER: second}
+
+
+def _write_variants(
+    folder: Path,
+    contents: Mapping[str, dict[str, bytes]],
+    forecasts: Mapping[str, bytes],
+    exports: Mapping[str, GraphExport],
+    reports: Mapping[str, ParityReport],
+    bf16: bool,
+) -> dict[str, PrecisionVariant]:
+    """Write the graphs of all precisions. bf16 has no files of its own."""
+    variants = {
+        name: _write_variant(
+            folder=folder,
+            precision=name,
+            contents=graphs,
+            forecast=forecasts.get(name),
+            exports=exports,
+            report=reports[name],
+        )
+        for name, graphs in contents.items()
+    }
+    if bf16:
+        shared = variants["fp32"]
+        variants["bf16"] = PrecisionVariant(graphs=shared.graphs, parity=None, forecast=shared.forecast)
+    return variants
+
+
 def _write_variant(
     folder: Path,
     precision: str,
-    contents: dict[str, bytes],
+    contents: Mapping[str, bytes],
     forecast: bytes | None,
-    exports: dict[str, GraphExport],
+    exports: Mapping[str, GraphExport],
     report: ParityReport,
 ) -> PrecisionVariant:
     graphs = {}
@@ -277,6 +293,11 @@ def _write_graph(folder: Path, file: str, content: bytes) -> GraphSpec:
         outputs=outputs,
         computes="variant",
     )
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
+    text = json.dumps(manifest.model_dump(mode="json", exclude_none=False), indent=1, sort_keys=True)
+    (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
 
 
 def _manifest(

@@ -165,6 +165,7 @@ def export(
     Exit codes: 0 ok, 1 error, 2 usage, 3 parity failed, precision too low, or a bundle that the runtime would refuse (nothing
     is published), 4 missing extra or backend, or no bf16 on this machine, 130 Ctrl-C.
     """
+    # 1) a bundle as it is: nothing is exported
     refuse_address(checkpoint)
     options = PushOptions(push, licence, public)
     require_archive_name(pack)
@@ -175,6 +176,7 @@ def export(
         served.check_horizon(checkpoint)
         publish_bundle(context, push=options, pack=pack, triton=served, folder=checkpoint)
         return
+    # 2) refuse options that contradict each other, before the seconds that importing torch takes
     server = server or (triton is not None and fused)  # for the backends that run no Python
     _check_server(server, fused, server_horizon, triton_horizon)
     source = settings_of("data", settings)
@@ -182,7 +184,7 @@ def export(
     require_modules("svg-export", "export", "torch", "onnx", "onnxscript", "onnxruntime")
     with defer_interrupts():  # onnx, which --help must not load
         from svg_export.engine_options import engine_request
-    request = engine_request(  # before the seconds that importing torch takes
+    request = engine_request(
         engine=engine, backend=backend, targets=targets, samples=samples, workspace=workspace, cache_dir=cache_dir
     )
     with defer_interrupts():  # heavy: torch, ONNX Runtime
@@ -190,7 +192,8 @@ def export(
         from svg_export.precision import load_held_out
         from svg_train.reference.checkpoint import load_with_sha256
 
-    prepared = options.prepare()  # before the work
+    # 3) refuse, before the work, files and addresses that could not be written
+    prepared = options.prepare()
     console = stderr_console()
     target = out or Path(f"{checkpoint.stem}.svgb")
     inputs = [existing_file(checkpoint), existing_file(model_config)]
@@ -205,6 +208,7 @@ def export(
         data=[source["root"]],
     )
     served.check(target)
+    # 4) load the model, and what its precision is measured on
     loaded, sha256 = load_with_sha256(checkpoint, model_config)
     _check_graphs(loaded, fused, shuffled)
     unrolled = _unrolled_steps(loaded, server_horizon or triton_horizon) if server else None
@@ -216,6 +220,7 @@ def export(
     batch_norm: dict[str, Any] = {"recalibrated": False}
     if bn == "recalibrate":
         loaded, batch_norm = _recalibrate(loaded, source, bn_sequences, console)
+    # 5) export it
     with _saved(loaded, save_checkpoint, console), ProgressDisplay(console) as display:
         manifest = write_bundle(
             checkpoint=loaded,
@@ -232,6 +237,7 @@ def export(
         summary = {"bundle": str(target), "batch_norm": batch_norm, **_summary(manifest)}
         if request is not None:
             summary["engines"] = request.build(target, display)
+    # 6) say what was written, and pass it on
     _report(manifest, lambda: repeat_with_data(context, loaded.config.data.name), target, console)
     if pack is not None:
         summary["packed"] = pack_and_report(target, pack, console)

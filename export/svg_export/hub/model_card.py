@@ -95,7 +95,7 @@ def _use(address: HubAddress) -> str:
     return f"""## Use it
 
 ```sh
-pip install 'svg-edge[cpu,hub]'
+pip install 'svg-edge[cpu,hub] @ git+https://github.com/svg-edge/svg-edge'
 svg-live --model {repo} --camera 0
 ```
 

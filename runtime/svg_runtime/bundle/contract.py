@@ -343,7 +343,7 @@ def _source_errors(manifest: Manifest, graphs: Graphs, names: _Names) -> Iterato
         "encoder": {"frame"}, "skip": names.skips, "posterior": {"h", "state"}, "prior": {"h", "state"},
         "predictor": {"h", "z", "state"}, "decoder": {"g"} | names.conds, SHUFFLED_DECODER: {"g"} | names.conds,
         "prime": {"h_seq", "eps"}, "step": {"eps"} | names.conds | names.primed | names.states,
-        "decode": names.shown | names.conds | names.primed,
+        "decode": names.shown | names.conds | (names.primed - names.states),  # it runs after the last step, which moved them on
     }  # fmt: skip
     needed = _needed_inputs(manifest, graphs, names)
     for graph_name, spec in graphs.items():

@@ -41,7 +41,7 @@ EMBEDDED_NAMES = ("embedded", "digits", "camera")  # of models in the package; e
 ADAPT_COMMAND = "svg-train --init camera --source YOUR_CAMERA --train 30m"  # what helps when a model does not fit
 KNOWS_DIGITS_ONLY = (
     "the embedded digits know only moving digits, and their forecasts of anything else mean nothing; "
-    "take --model camera, or train your own: svg-train --config video --data-root YOUR_VIDEOS/"
+    "take the model camera, or train your own: svg-train --config video --data-root YOUR_VIDEOS/"
 )
 MANIFEST_LIMIT = 4 << 20  # bytes
 _LINE_LIMIT = 400  # characters of one problem in a message: keys and names in a hostile manifest can be megabytes
@@ -221,12 +221,16 @@ class Bundle:
         _compare("outputs", header.outputs, spec.outputs)
         if header.opset != spec.opset:
             raise BundleError(f"its opset is {header.opset}, the manifest says {spec.opset}")
-        stamp = header.metadata.get("svg_bundle_id"), header.metadata.get("svg_graph")
-        if stamp != (self.manifest.bundle_id, graph_name):
-            raise BundleError(
-                f"belongs to another bundle or graph: its metadata is {stamp}, expected {(self.manifest.bundle_id, graph_name)}"
-            )
+        expected = {"svg_bundle_id": self.manifest.bundle_id, "svg_graph": graph_name}
+        stamp = {key: header.metadata.get(key) for key in expected}
+        if stamp != expected:
+            raise BundleError(f"belongs to another bundle or graph: its metadata has {stamp}, expected {expected}")
         return content
+
+
+def model_name(bundle: Path) -> str:
+    """The name of a bundle for messages, which says if it is one of the package."""
+    return f"{bundle.name} (embedded)" if bundle.parent == EMBEDDED_FOLDER else bundle.name
 
 
 def find_model(path: str | Path | None, real_video: bool = False) -> Path:

@@ -380,6 +380,7 @@ def test_the_card_holds_what_the_manifest_reports():
     ):  # fmt: skip
         assert fact in card
     rows = [line for line in card.splitlines() if line.startswith("|")]
+    assert rows
     assert all(line.endswith("|") for line in rows)
 
 

@@ -129,7 +129,9 @@ def test_graphs_of_another_bundle_are_detected_by_their_hash(damaged, other_bund
 
 def test_graphs_of_another_bundle_are_detected_by_their_metadata(damaged, other_bundle):
     replace_graph(damaged, "decoder", graph_bytes(other_bundle, "decoder"))
-    assert "belongs to another bundle" in refusal(damaged)
+    own, other = (Bundle.open(bundle).manifest.bundle_id for bundle in (damaged, other_bundle))
+    expected = f"its metadata has {{'svg_bundle_id': '{other}', 'svg_graph': 'decoder'}}, expected {{'svg_bundle_id': '{own}', "
+    assert f"belongs to another bundle or graph: {expected}" in refusal(damaged)
 
 
 def test_swapped_graphs_are_detected(damaged):

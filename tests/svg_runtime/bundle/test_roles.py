@@ -208,6 +208,9 @@ DECODED: dict[str, tuple[Change, str]] = {
         all_of(without("decode", "inputs", "latent"), add("decode", "inputs", "y_out", "batch", 5)),
         "decode.inputs: ('y_out', 'float32', ('batch', 5))",
     ),
+    "decode reads where the state started": (
+        add("decode", "inputs", "y", "cond_batch", 5), "decode.inputs: ('y', 'float32', ('cond_batch', 5)), expected [",
+    ),
     "a latent of another size": (reshape("decode", "latent", 1, 6), "decode.inputs: ('latent', 'float32', ('batch', 6)"),
     "a latent at one batch only": (reshape("decode", "latent", 0, "cond_batch"), "decode.inputs: ('latent', 'float32', ('cond"),
     "a condition for each frame": (reshape("decode", "cond_0", 0, "batch"), "decode.inputs: ('cond_0', 'float32', ('batch'"),

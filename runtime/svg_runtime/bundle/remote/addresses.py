@@ -8,7 +8,7 @@ import re
 from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from svg_common.errors import UsageError
 from svg_common.printable import console_text
@@ -20,6 +20,7 @@ _REPO_PART = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9_][\w.-]{0,95}(?<![.-])(?<!\.
 _REVISION = re.compile(r"(?!.*(\.\.|//))[\w.][\w./+-]{0,199}(?<!/)", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HASH = re.compile(r"sha256=([0-9a-fA-F]{64})")
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 _GET_HASH = (
     "get the hash from whoever publishes the bundle; of a file that you have: sha256sum name.svgb.tar\n"
     "  then give: https://host/name.svgb.tar#sha256=HASH"
@@ -55,7 +56,7 @@ class HubAddress:
 class ArchiveAddress:
     """A bundle in a tar archive on a web server, with the hash of the archive."""
 
-    url: str  # without the fragment
+    url: str  # as it is requested: in ASCII, without the fragment
     sha256: str
 
     @property
@@ -149,7 +150,10 @@ def _archive_address(text: str) -> ArchiveAddress:
             f"the address of a model has a user name in it: '{shown}'\n"
             "  download the file yourself, unpack it with tar -xf, and give the folder"
         )
-    url = parts._replace(fragment="").geturl()
+    try:
+        url = _request_url(parts)
+    except UnicodeError as error:
+        raise UsageError(f"no server has a name like that in '{shown}'\n  expected {FORMS}") from error
     if not is_encrypted_or_local(url):
         raise UsageError(
             f"a model is not fetched without encryption: '{shown}'\n  expected an address that starts with https://"
@@ -166,6 +170,17 @@ def _archive_address(text: str) -> ArchiveAddress:
             f"invalid hash in the address of '{shown}': expected #sha256= and 64 hexadecimal digits\n  {_GET_HASH}"
         )
     return ArchiveAddress(url, digest[1].lower())
+
+
+def _request_url(parts: SplitResult) -> str:
+    """The URL in ASCII: the host as DNS knows it, the rest percent-encoded (RFC 3987, section 3.1).
+
+    Raises:
+        UnicodeError: there cannot be such a host.
+    """
+    host, colon, port = parts.netloc.partition(":")
+    netloc = parts.netloc if host.isascii() else f"{host.encode('idna').decode('ascii')}{colon}{port}"
+    return _NOT_ASCII.sub(lambda signs: quote(signs[0]), parts._replace(netloc=netloc, fragment="").geturl())
 
 
 def _split(text: str) -> SplitResult | None:

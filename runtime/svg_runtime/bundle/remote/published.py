@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
@@ -12,7 +11,7 @@ from typing import Protocol
 
 from svg_common.cache import models_folder
 from svg_common.errors import first_line
-from svg_common.files import beside
+from svg_common.files import beside, flush
 from svg_common.printable import one_line
 from svg_runtime.bundle.manifest import FILE_NAME, PRECISIONS, Manifest
 from svg_runtime.bundle.reader import MANIFEST_LIMIT, Bundle
@@ -133,8 +132,7 @@ def _move(new: Path, folder: Path) -> None:
     """Put `new` in the place of `folder`, unless another process has just put the same there."""
     for file in new.rglob("*.*"):
         if file.is_file():
-            with file.open("rb") as stream:
-                os.fsync(stream.fileno())
+            flush(file)
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.exists() and find_published(folder) is None:  # damaged
         shutil.rmtree(folder)

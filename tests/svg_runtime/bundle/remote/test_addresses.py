@@ -54,6 +54,18 @@ def test_an_address_of_an_archive(text, name, shown):
 
 
 @pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("https://host/cám%20é.svgb.tar?clé=é%2B", "https://host/c%C3%A1m%20%C3%A9.svgb.tar?cl%C3%A9=%C3%A9%2B"),
+        ("https://bücher.example:8443/cam.tar", "https://xn--bcher-kva.example:8443/cam.tar"),
+        ("http://[::1]:80/é.tar", "http://[::1]:80/%C3%A9.tar"),
+    ],
+)
+def test_an_address_of_an_archive_is_requested_in_ascii(text, url):
+    assert parse_model_address(f"{text}#sha256={HASH}") == ArchiveAddress(url, HASH)
+
+
+@pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("hf://cam", "expected hf://user/name"),
@@ -79,6 +91,7 @@ def test_an_address_of_an_archive(text, name, shown):
         (f"http://127.0.0.1.example.org/cam.svgb.tar#sha256={HASH}", "https://"),
         (f"https://example.org:port/cam.svgb.tar#sha256={HASH}", "invalid address"),
         (f"https:///cam.svgb.tar#sha256={HASH}", "invalid address"),
+        (f"https://bü..example/cam.svgb.tar#sha256={HASH}", "no server has a name like that"),
         (f"https://exam ple.org/cam.svgb.tar#sha256={HASH}", "invalid address"),
         (f"https://ada:secret@example.org/cam.svgb.tar#sha256={HASH}", "user name"),
     ],
