@@ -14,16 +14,16 @@ from svg_adapt.adaptation_report import as_text, verdict, write_text
 from svg_adapt.adaptation_stage import STATE, exported_bundle, read_stage, write_stage
 from svg_adapt.comparison import SEQUENCES, Comparison, compare
 from svg_adapt.kept_video import KeptVideo
-from svg_adapt.recorded_source import RecordedSource
+from svg_adapt.recorded_source import RecordedSource, view_options
 from svg_adapt.recorder import Recorder
-from svg_adapt.recording import RECORDING, Facts, Recording, frames_cache, how_to_delete, make_private, read_facts
+from svg_adapt.recording import Facts, Recording, frames_cache, how_to_delete, make_private, read_facts
 from svg_common.errors import ExitCode, SvgError, UsageError
 from svg_common.files import resolved
 from svg_common.folder_lock import FolderLock
 from svg_common.path_advice import shell_argument
+from svg_common.printable import one_line
 from svg_common.progress import ProgressDisplay
 from svg_common.quantities import duration_text, size_text
-from svg_common.video.sampling import SAME_RATE
 from svg_eval.measure import Settings
 from svg_export.bundle_writer import write_bundle
 from svg_runtime.bundle.reader import EMBEDDED_FOLDER
@@ -35,13 +35,13 @@ from svg_train.checkpoint import load_checkpoint
 from svg_train.config import Config, build_config
 from svg_train.config_options import check_data_options
 from svg_train.data import open_data
-from svg_train.data.video import require_something_to_train_on
+from svg_train.data.video import require_something_to_train_on, split_for
 from svg_train.initial_weights import require_same_shape
 from svg_train.machine import Machine
 from svg_train.processes import LostLoaderError
 from svg_train.recipe_files import load_recipe
 from svg_train.reference.checkpoint import load_any_checkpoint, load_with_sha256
-from svg_train.run_folder import BEST, LAST
+from svg_train.run_folder import BEST, LAST, RECORDING
 from svg_train.saved_run import is_complete, refuse_existing
 from svg_train.shipped_models import shipped_models
 from svg_train.train import FullDiskError, StoppedError, Trainer
@@ -122,7 +122,8 @@ def _adapt_in(request: Adaptation, lock: FolderLock) -> dict[str, Any]:
         _record(request.record, config, out, lock)
         _require_enough(out, config)
     else:
-        _refuse_slow_clips(config)
+        config = _split_clips(config, out)
+        open_data(config, "test", _evaluated(config))  # what training would refuse, before there is a folder
     # 2) train on all but the last part
     _train(request, config, lock)
     # 3) compare on that part
@@ -185,7 +186,8 @@ def _configuration(request: Adaptation) -> Config:
         folder = request.out / RECORDING
         data |= {"root": str(folder), "split_by": "end", "cache": str(frames_cache(folder))}
     check_data_options(given.get("name", "video"), given)
-    config = build_config({"model": start.config.model.model_dump()}, recipe, {"data": data}, request.overrides)
+    known = {"model": start.config.model.model_dump(), "train": {"description": f"adapted from {one_line(request.start_name)}"}}
+    config = build_config(known, recipe, {"data": data}, request.overrides)
     if config.data.name != "video":
         raise UsageError(f"--data {config.data.name} is not a recording\n  adapt a model to videos: --source or --data-root")
     # what training would refuse, before anything is recorded
@@ -199,7 +201,7 @@ def _configuration(request: Adaptation) -> Config:
 
 
 def _record(record: CameraRecording, config: Config, out: Path, lock: FolderLock) -> None:
-    interval_s, recorded_source = config.data.frame_interval_s, RecordedSource.of(record.source)
+    interval_s, recorded_source = config.data.frame_interval_s, RecordedSource.of(record.source, record.roi)
     assert interval_s is not None  # _configuration and the options see to it
     lock.hold()  # another command may have begun to record meanwhile, and what it writes is not complete yet
     facts, again = read_facts(out / RECORDING), False
@@ -231,7 +233,8 @@ def _record(record: CameraRecording, config: Config, out: Path, lock: FolderLock
                 how_to_delete(out),
             )  # fmt: skip
             try:
-                Recorder(recording, source, side=side, events=events, least_s=least_s).record(record.wanted_s, stop, display)
+                recorder = Recorder(recording, source, side=side, events=events, least_s=least_s, roi=record.roi)
+                recorder.record(record.wanted_s, stop, display)
             except SourceLostError as error:
                 raise SourceLostError(f"{error}\n  what was recorded is kept{_GO_ON}") from error
     kept = KeptVideo.read(recording.folder, recording.facts)
@@ -314,15 +317,19 @@ def _exactly(seconds: float) -> str:
 # ---- 2) train ----
 
 
-def _refuse_slow_clips(config: Config) -> None:
-    """As for a camera: a model cannot be trained at an interval at which there are no pictures."""
-    wanted_s = config.data.frame_interval_s
-    own_s = open_data(config, "test", _evaluated(config)).frame_interval_s
-    if wanted_s is not None and own_s is not None and own_s > wanted_s * (1 + SAME_RATE):
-        raise UsageError(
-            f"{config.data.root} has a picture every {own_s:.2g} s, but the model forecasts in steps of {wanted_s:g} s\n"
-            f"  adapt it to the clips' own steps: --frame-interval-s {own_s:.2g}"
-        )
+def _split_clips(config: Config, out: Path) -> Config:
+    """The settings with what to hold out of clips, if nobody says so: the end of each, or, of short ones, of all together."""
+    if config.data.split_by is not None:
+        return config
+    if (out / LAST).exists():
+        split_by = load_checkpoint(out / LAST).config.data.split_by  # else frames that were held out would be trained on
+    elif (split_by := split_for(config, _evaluated(config))) == "end":
+        held_out = f"the last {config.data.test_fraction:.0%}"
+        _LOG.info(
+            "note: %s of most clips are less than the %d pictures of an evaluation: held out are %s of all clips together, "
+            "in the order of their names (--split-by end)", held_out, _evaluated(config), held_out,
+        )  # fmt: skip
+    return config.model_copy(update={"data": config.data.model_copy(update={"split_by": split_by})})
 
 
 def _train(request: Adaptation, config: Config, lock: FolderLock) -> None:
@@ -345,7 +352,8 @@ def _train(request: Adaptation, config: Config, lock: FolderLock) -> None:
 
 
 def _refuse_other_settings(saved: Config, given: Config, out: Path) -> None:
-    before, now = (config.model_dump(exclude={"data": {"root", "cache"}}) for config in (saved, given))  # they may have moved
+    free = {"data": {"root", "cache"}, "train": {"description"}}  # they may have moved; earlier versions have no description
+    before, now = (config.model_dump(exclude=free) for config in (saved, given))
     different = [
         f"  {table}.{name}: saved {value}, given {now[table].get(name)}"
         for table, values in before.items()
@@ -389,6 +397,7 @@ def _report(request: Adaptation, comparison: Comparison, bundle: Path) -> dict[s
                 source=_source_argument(request),
                 recorded_s=facts.recorded_s if facts is not None else None,
                 kept_s=kept.seconds if kept is not None and kept.gave_way else None,
+                has_ended=facts is not None and facts.ended,
             ),
         ]
     )
@@ -422,8 +431,14 @@ def _start_advice(request: Adaptation) -> str:
 
 
 def _source_argument(request: Adaptation) -> str:
-    """How svg-live is given the camera, without a password; of clips, a camera to be named."""
-    source = request.record.source if request.record is not None else SourceOptions(camera=0)
+    """How svg-live is given the camera and the view of it, without a password; of clips, a camera to be named."""
+    record = request.record
+    if record is None:
+        return "--camera 0"
+    return f"{_named_source(record.source)} {view_options(record.source, record.roi)}".rstrip()
+
+
+def _named_source(source: SourceOptions) -> str:
     if source.camera is not None:
         return f"--camera {source.camera}"
     if source.path is None and not source.is_synthetic:  # an address: what it hides, its owner knows

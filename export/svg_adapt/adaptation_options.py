@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 from svg_common.errors import UsageError
 from svg_common.quantities import parse_duration, parsed_option, parsed_size
-from svg_runtime.live.sources import SourceOptions, check_source
+from svg_runtime.live.camera_arguments import source_options
+from svg_runtime.live.roi import Roi, parse_roi
+from svg_runtime.live.sources import SourceOptions
 from svg_runtime.live.sources.foreign_names import camera_number
 from svg_train.config_options import flag
 from svg_train.shipped_models import shipped_models
@@ -46,6 +47,7 @@ class CameraRecording:
     """What to record."""
 
     source: SourceOptions
+    roi: Roi | None  # the part of its pictures that is kept
     wanted_s: float
     limit_bytes: int
 
@@ -61,6 +63,11 @@ class AdaptationOptions:
     record: str | None
     record_limit: str | None
     reconnect: float | None
+    camera_size: str | None = None
+    camera_fps: float | None = None
+    rotate: str | None = None
+    source_flip: str | None = None
+    roi: str | None = None
 
     @property
     def records(self) -> bool:
@@ -84,7 +91,11 @@ class AdaptationOptions:
         """
         if self.source is not None and self.camera is not None:
             raise UsageError("both --source and --camera were given\n  expected one of them")
-        recording = {"--record": self.record, "--record-limit": self.record_limit, "--reconnect": self.reconnect}
+        recording = {
+            "--record": self.record, "--record-limit": self.record_limit, "--reconnect": self.reconnect,
+            "--camera-size": self.camera_size, "--camera-fps": self.camera_fps, "--rotate": self.rotate,
+            "--source-flip": self.source_flip, "--roi": self.roi,
+        }  # fmt: skip
         idle = [name for name, value in recording.items() if value is not None]
         if idle and not self.records:
             raise UsageError(f"{', '.join(idle)} without anything to record\n  add --source, or remove {' '.join(idle)}")
@@ -112,21 +123,22 @@ class AdaptationOptions:
             source_fps: pictures per second of a file without time stamps.
 
         Raises:
-            UsageError: a duration or size cannot be read, or the source is none.
+            UsageError: a duration, size or region cannot be read, the source is none, or an option does not apply to it.
         """
         if not self.records:
             return None
         camera = self.camera if self.source is None else camera_number(self.source)
-        source = SourceOptions(
-            camera=camera,
-            source=self.source if camera is None else None,
-            source_fps=source_fps,
-            reconnect_s=_DEFAULT_RECONNECT_S if self.reconnect is None else self.reconnect,
-        )
-        check_source(source)
+        values = {
+            "camera": camera, "source": self.source if camera is None else None, "source_fps": source_fps, "loop": False,
+            "reconnect": _DEFAULT_RECONNECT_S if self.reconnect is None else self.reconnect,
+            "camera_size": self.camera_size, "camera_fps": self.camera_fps, "rotate": self.rotate, "flip": self.source_flip,
+        }  # fmt: skip
+        source = source_options(values, realtime=False, seed=0)
         if self.reconnect is not None and source.path is not None:
             raise UsageError("--reconnect has no effect with a file, which is not waited for\n  remove it")
-        if source_fps is not None and (source.path is None or not 0 < source_fps < math.inf):
-            raise UsageError("--source-fps applies to files without time stamps, and is their pictures per second\n  remove it")
-        limit = parsed_size("--record-limit", self.record_limit or _DEFAULT_LIMIT, _LEAST_LIMIT, "a video")
-        return CameraRecording(source, parsed_option("--record", parse_duration, self.record or _DEFAULT_DURATION), limit)
+        return CameraRecording(
+            source=source,
+            roi=None if self.roi is None else parse_roi(self.roi),
+            wanted_s=parsed_option("--record", parse_duration, self.record or _DEFAULT_DURATION),
+            limit_bytes=parsed_size("--record-limit", self.record_limit or _DEFAULT_LIMIT, _LEAST_LIMIT, "a video"),
+        )

@@ -34,7 +34,7 @@ def as_text(comparison: Comparison) -> str:
     ]
     return "\n".join(
         [
-            f"held-out part, never trained on: {comparison.sequences} forecasts of {seconds:.3g} s, "
+            f"held-out part, never trained on: {comparison.sequences} forecasts of {seconds:.3g} s, not post-processed, "
             f"PSNR of the mean of {count_text(comparison.samples, 'sample')} in dB, ± standard error",
             f"{'':{width}}{'all pixels':>16}{f'moving ({100 * comparison.moving_share:.1f} %)':>18}",
             *(f"{name:{width}}{every:>16}{moving:>18}" for name, every, moving in rows),
@@ -50,6 +50,7 @@ def verdict(
     source: str,
     recorded_s: float | None,
     kept_s: float | None = None,
+    has_ended: bool = False,
 ) -> str:
     """Whether the adapted model is worth it, and the command to run next.
 
@@ -61,22 +62,35 @@ def verdict(
         source: how svg-live is given the camera.
         recorded_s: seconds that were recorded; None for clips.
         kept_s: seconds that the limit of the recording left of them; None if that is all.
+        has_ended: whether the source has no more.
     """
-    reasons = comparison.reasons_against
+    reasons, below = comparison.reasons_against, _below_repeating(comparison)
     if not reasons:
-        return f"worth it: wrote {bundle}\n  run it with: svg-live --model {shell_argument(bundle)} {source}"
+        run = f"  run it with: svg-live --model {shell_argument(bundle)} {source}"
+        return "\n".join([f"worth it: wrote {bundle}", *below, run])
     return "\n".join(
         [
             f"NOT worth it: keep {comparison.start_name}. No bundle was written, because",
             *(f"  - {reason}" for reason in reasons),
-            *(f"  {advice}" for advice in _advice(comparison, recorded_s, kept_s)),
+            *below,
+            *(f"  {advice}" for advice in _advice(comparison, recorded_s, kept_s, has_ended)),
             f"  run that one with: {start}",
             f"  export this one all the same with: svg-export {shell_argument(checkpoint)}",
         ]
     )
 
 
-def _advice(comparison: Comparison, recorded_s: float | None, kept_s: float | None) -> list[str]:
+def _below_repeating(comparison: Comparison) -> list[str]:
+    """What a reader of the table would ask about a model that is below repeating the last frame."""
+    scores = comparison.all
+    if not scores.over_repeat.db < 0:
+        return []
+    below = f"by itself it is {-scores.over_repeat.db:.2f} dB below repeating the last frame"
+    start = f"{comparison.start_name} is {scores.start - scores.repeat:+.2f} dB from it"
+    return [f"  {below}; {start}; svg-live corrects both by what came after earlier forecasts"]
+
+
+def _advice(comparison: Comparison, recorded_s: float | None, kept_s: float | None, has_ended: bool) -> list[str]:
     """What may help, the likeliest first."""
     advice = []
     if comparison.moving_share < _STILL:
@@ -86,7 +100,8 @@ def _advice(comparison: Comparison, recorded_s: float | None, kept_s: float | No
         kept = f"only {duration_text(kept_s)} of the {duration_text(recorded_s)} recorded were kept"
         advice.append(f"{kept}; record again with a larger --record-limit, in another --out")
     elif recorded_s is not None and recorded_s < _SHORT_S:
-        advice.append(f"only {duration_text(recorded_s)} were recorded; record longer, such as with --record 20m")
+        more = "take a longer one, with another --out" if has_ended else "record longer, such as with --record 20m"
+        advice.append(f"only {duration_text(recorded_s)} were recorded{' until the source ended' * has_ended}; {more}")
     return [*advice, "train longer, such as with --train 1h, or with a lower --lr, in another --out"]
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from copy import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
 from svg_adapt.adaptation_options import RECIPE, AdaptationOptions
 from svg_adapt.adaptation_stage import STATE, exported_bundle, read_stage
 from svg_adapt.machine_share import set_niceness, set_threads
-from svg_adapt.recording import RECORDING, delete_recording
+from svg_adapt.recording import delete_recording
 from svg_common.command import require_modules, run_command
 from svg_common.errors import UsageError
 from svg_common.files import write_json
@@ -18,9 +19,11 @@ from svg_common.outputs import check_outputs, existing_file
 from svg_common.quantities import count_text, parse_duration, parsed_option, size_text
 from svg_common.signals import defer_interrupts
 from svg_common.version import VersionOption
-from svg_train.config import build_config
+from svg_runtime.live.camera_options import CameraFpsOption, CameraSizeOption, FlipOption, RoiOption, RotateOption
+from svg_train.config import build_config, families_with
 from svg_train.config_options import check_data_options, config_options, fields, settings_of
 from svg_train.recipe_files import load_recipe, shipped_recipes
+from svg_train.run_folder import RECORDING
 from svg_train.shipped_models import find_checkpoint
 
 if TYPE_CHECKING:
@@ -36,8 +39,15 @@ def _adaptation(help: str, *names: str, **settings: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel="Adaptation", **settings)
 
 
+def _of_svg_live(option: Any) -> Any:
+    """What svg-live says of an option of its own."""
+    described = copy(get_args(option)[1])
+    described.rich_help_panel = "Adaptation"
+    return described
+
+
 @app.command(context_settings={"help_option_names": ["-h", "--help"]})
-@config_options(*_TABLES)
+@config_options(*_TABLES, show_defaults=True)
 def train(
     config: Annotated[
         str | None,
@@ -81,6 +91,11 @@ def train(
     reconnect: Annotated[
         float | None, _adaptation("How long to wait for a lost camera. Default: 60.", min=0.0, metavar="SECONDS")
     ] = None,
+    camera_size: Annotated[str | None, _of_svg_live(CameraSizeOption)] = None,
+    camera_fps: Annotated[float | None, _of_svg_live(CameraFpsOption)] = None,
+    rotate: Annotated[Literal["90", "180", "270"] | None, _of_svg_live(RotateOption)] = None,
+    source_flip: Annotated[Literal["horizontal", "vertical"] | None, _of_svg_live(FlipOption)] = None,
+    roi: Annotated[str | None, _of_svg_live(RoiOption)] = None,
     delete_recording: Annotated[
         bool, _adaptation("Delete what was recorded in --out, and the pictures made of it, and exit.", "--delete-recording")
     ] = False,
@@ -134,8 +149,9 @@ def train(
         set_niceness(nice)  # before anything starts a thread
     overrides = {table: _given(settings_of(table, settings)) for table in _TABLES}
     options = AdaptationOptions(
-        recipe=config, init=init, source=source, camera=camera, record=record, record_limit=record_limit, reconnect=reconnect
-    )
+        recipe=config, init=init, source=source, camera=camera, record=record, record_limit=record_limit, reconnect=reconnect,
+        camera_size=camera_size, camera_fps=camera_fps, rotate=rotate, source_flip=source_flip, roi=roi,
+    )  # fmt: skip
     options.check(overrides["data"], {"--model-config": model_config is not None, "--processes": processes > 1})
     if resume and not options.adapts:
         _check_resume(out, config is not None or init is not None or _has_settings(overrides))
@@ -165,6 +181,7 @@ def train(
         recipe = load_recipe(config) if config else {}
         if not resume:
             _check_data_options(recipe, overrides["data"])
+            _check_family(config, recipe, overrides["model"].get("family"))
         built = build_config(recipe, overrides)
         evaluation = Trainer(
             config=built, out=out, machine=machine, resume=resume, init=start, model_config=model_config, places=places
@@ -223,6 +240,18 @@ def _check_data_options(recipe: dict[str, Any], data: dict[str, Any]) -> None:
     table = recipe.get("data")
     named = table.get("name") if isinstance(table, dict) else None
     check_data_options(data.get("name") or str(named or fields("data")["name"].default), data)
+
+
+def _check_family(name: str | None, recipe: dict[str, Any], family: str | None) -> None:
+    """Refuse --family beside a recipe of another family by that, not by each setting of the recipe."""
+    table = recipe.get("model")
+    settings = {key: families_with(key) for key in table} if isinstance(table, dict) else {}
+    foreign = [key for key, families in settings.items() if families and family not in families]
+    if family is not None and foreign:
+        raise UsageError(
+            f"the recipe '{name}' is of another family than --family {family}, which has no {', '.join(foreign)}\n"
+            "  choose one with --config (svg-train --list-recipes), or give --family and --data without --config"
+        )
 
 
 def _choose_length(train: dict[str, Any]) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from svg_common.cache import cache_folder
 from svg_common.metrics import psnr
 from svg_common.progress import ProgressListener
 from svg_eval.evaluation_run import Request, run
@@ -17,6 +16,7 @@ from svg_eval.measure import Settings
 from svg_eval.pixels import CLASSES, PixelClass, PixelSums
 from svg_train.config import DataConfig
 from svg_train.config_options import fields
+from svg_train.data.video import decoded_folder
 
 SEQUENCES = 256  # at most
 _LEAST_GAIN_DB = 0.1  # nobody sees less
@@ -59,19 +59,17 @@ class Comparison:
 
     @property
     def reasons_against(self) -> list[str]:
-        """Why the adapted model is not worth using; empty if it is."""
-        over_start, over_repeat = self.all.over_start, self.all.over_repeat
+        """Why the adapted model is not worth using instead of its start; empty if it is.
+
+        Being below repeating the last frame is none: a start that it gains over is further below.
+        """
+        over_start = self.all.over_start
         margin = max(_LEAST_GAIN_DB, 0.0 if math.isnan(over_start.error) else over_start.error)
-        reasons = []
         if over_start.db < 0:
-            reasons.append(f"it forecasts worse than {self.start_name}: {over_start.db:+.2f} dB")
-        elif over_start.db < margin:
-            reasons.append(
-                f"it gains {over_start.db:+.2f} dB over {self.start_name}, and less than {margin:.2f} dB may be chance"
-            )
-        if over_repeat.db < 0:
-            reasons.append(f"it is {-over_repeat.db:.2f} dB below repeating the last frame")
-        return reasons
+            return [f"it forecasts worse than {self.start_name}: {over_start.db:+.2f} dB"]
+        if over_start.db < margin:
+            return [f"it gains {over_start.db:+.2f} dB over {self.start_name}, and less than {margin:.2f} dB may be chance"]
+        return []
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -101,7 +99,7 @@ def compare(
         precision=None,
         baselines=(str(start),),
         protocol=None,
-        data={**dict.fromkeys(fields("data")), "root": data.root, "cache": str(cache_folder(data.cache))},
+        data={**dict.fromkeys(fields("data")), "root": data.root, "cache": str(decoded_folder(data))},
         settings=settings,
     )
     evaluation = run(request, progress)

@@ -1,4 +1,4 @@
-"""Which source a recording is of: a name that may be shown, and a salted hash of what the name leaves out."""
+"""What a recording is of: a source by a name that may be shown, a salted hash of what it leaves out, and the view of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import secrets
 from dataclasses import dataclass
 
+from svg_runtime.live.roi import Roi
 from svg_runtime.live.sources import SourceOptions
 from svg_runtime.live.sources.addresses import HIDDEN_HOST, stream_name
 
@@ -21,21 +22,23 @@ class RecordedSource:
     Attributes:
         name: without passwords, for messages.
         hidden: what tells it apart from others of that name, without user and password, which may change; empty: the name does.
+        view: the options with which svg-live looks at the same part of it; empty: none.
     """
 
     name: str
     hidden: str = ""
+    view: str = ""
 
     @classmethod
-    def of(cls, options: SourceOptions) -> RecordedSource:
-        """The source in `options`."""
-        camera = options.local_camera
+    def of(cls, options: SourceOptions, roi: Roi | None = None) -> RecordedSource:
+        """The source in `options`, of which `roi` is recorded; None: all of it."""
+        view, camera = view_options(options, roi), options.local_camera
         if camera is not None:  # of a pipeline, the name has the first element alone
-            return cls(camera.name, _LOGINS.sub("", str(options.source)) if camera.name.endswith(" ...") else "")
+            return cls(camera.name, _LOGINS.sub("", str(options.source)) if camera.name.endswith(" ...") else "", view)
         if options.path is not None:
-            return cls(str(options.path.resolve()))
+            return cls(str(options.path.resolve()), view=view)
         url = str(options.source)
-        return cls(stream_name(url), "" if options.is_synthetic else _without_login(url))
+        return cls(stream_name(url), "" if options.is_synthetic else _without_login(url), view)
 
     def salted_hash(self) -> str | None:
         """The hash to store of what is hidden; None if nothing is."""
@@ -48,6 +51,19 @@ class RecordedSource:
     def _hash(self, salt: str) -> str:
         digest = hashlib.pbkdf2_hmac("sha256", self.hidden.encode("utf-8", "surrogateescape"), salt.encode(), _ITERATIONS)
         return f"{salt}:{digest.hex()}"
+
+
+def view_options(options: SourceOptions, roi: Roi | None) -> str:
+    """The options with which svg-live opens and turns a source, and looks at a part of it, as they are typed."""
+    size_wh, fps, turn = options.settings.size_wh, options.settings.fps, options.turn
+    given = {
+        "--camera-size": size_wh and "x".join(map(str, size_wh)),
+        "--camera-fps": fps and f"{fps:g}",
+        "--rotate": turn.rotate,
+        "--flip": turn.flip,
+        "--roi": roi,
+    }
+    return " ".join(f"{name} {value}" for name, value in given.items() if value)
 
 
 def _without_login(url: str) -> str:

@@ -15,6 +15,8 @@ from svg_common.progress import ProgressDisplay
 from svg_common.quantities import size_text
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.outputs.mp4 import Mp4Writer
+from svg_runtime.live.preprocess import crop
+from svg_runtime.live.roi import RegionOutsideError, Roi
 from svg_runtime.live.sources import Source, SourceFrame
 from svg_runtime.live.stop import StopRequest
 
@@ -49,13 +51,23 @@ class Recorder:
         side: of the model's frame in pixels.
         events: of the source.
         least_s: the shortest video of whose last part, which is held out, one sequence can be evaluated.
+        roi: the part of the pictures that is kept; None: all of them.
     """
 
-    def __init__(self, recording: Recording, source: Source, side: int, events: EventLog, least_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        recording: Recording,
+        source: Source,
+        side: int,
+        events: EventLog,
+        least_s: float = 0.0,
+        roi: Roi | None = None,
+    ) -> None:
         self._recording = recording
         self._source = source
         self._side = side
         self._events = events
+        self._roi = roi
         # Where a minute has few pictures: wherever a segment ends in the last part, a sequence lies on one side of its end.
         self._segment_s = max(SEGMENT_S, 2 * least_s)
         self._interval_s = recording.facts.interval_s
@@ -69,7 +81,7 @@ class Recorder:
 
         Raises:
             SourceLostError: the source stopped delivering pictures; what was recorded is kept.
-            UsageError: its pictures are further apart than the interval.
+            UsageError: its pictures are further apart than the interval, or do not contain the region.
             OutputError: the disk is full or gone; complete segments are kept.
         """
         keep, ended = True, False
@@ -103,7 +115,7 @@ class Recorder:
         return 0.0 if segment is None else (segment.last_tick - segment.first_tick + 1) * self._interval_s
 
     def _write(self, frame: SourceFrame) -> None:
-        picture = shrink(frame.image, self._side)
+        picture = shrink(self._part(frame.image), self._side)
         full = self._open_s >= self._segment_s
         if self._segment is not None:
             full = full or self._segment.writer.size_bytes >= self._recording.segment_limit_bytes
@@ -113,6 +125,15 @@ class Recorder:
             self._segment = self._open(frame, picture)
         self._segment.writer.write(picture, frame.tick)
         self._segment.last_tick = frame.tick
+
+    def _part(self, image: Picture) -> Picture:
+        """What is kept of a picture."""
+        if self._roi is None:
+            return image
+        try:
+            return crop(image, self._roi.in_picture(image.shape[0], image.shape[1]))
+        except RegionOutsideError as error:
+            raise UsageError(f"{error}\n  give another --roi, in another --out") from error
 
     def _open(self, frame: SourceFrame, picture: Picture) -> _Segment:
         height, width = picture.shape[:2]

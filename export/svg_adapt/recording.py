@@ -15,12 +15,8 @@ from svg_common.errors import UsageError
 from svg_common.files import resolved, write_json
 from svg_common.folder_lock import FolderLock
 from svg_common.path_advice import shell_argument
-from svg_train.run_folder import STRIPS
+from svg_train.run_folder import RECORDING, RECORDING_FACTS, RECORDING_FORMAT, RECORDING_FRAMES, STRIPS
 
-RECORDING = "recording"  # in the folder of the run
-_FACTS = "recording.json"
-_FRAMES = "frames"  # decoded, as the data set caches them
-_FORMAT = "svg-edge-recording"
 _SEGMENT = re.compile(r"(\d{6,})\.mp4")
 _UNFINISHED = re.compile(r"\.(?:\d{6,}\.[\w-]+\.mp4|recording\.[\w-]+\.json)")  # of atomic_file; left by a loss of power
 _PICTURES = {
@@ -34,9 +30,10 @@ class Facts(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: str = _FORMAT
+    format: str = RECORDING_FORMAT
     source: str  # without user, password and path of an address
     address: str | None = None  # salted hash of what `source` leaves out, but for user and password; earlier versions have none
+    view: str = ""  # of it: see RecordedSource; earlier versions recorded whole pictures
     interval_s: float  # between its pictures
     recorded_s: float = 0.0  # all segments, those that gave way to the limit included: see KeptVideo for the others
     ended: bool = False  # the source has no more
@@ -49,7 +46,7 @@ class Facts(BaseModel):
         return self.ended or recorded_s > seconds - self.interval_s / 2  # their sum is not exact
 
     def require(self, folder: Path, source: RecordedSource, interval_s: float) -> None:
-        """Refuse to go on with the recording in `folder` from another source, or at another interval.
+        """Refuse to go on with the recording in `folder` from another source, another view of it, or at another interval.
 
         Raises:
             UsageError: one of them differs.
@@ -59,6 +56,11 @@ class Facts(BaseModel):
             raise UsageError(
                 f"'{folder}' has a recording of {self.source} at {self.interval_s:g} s per picture, not of "
                 f"{source.name} at {interval_s:g} s\n  {advice}"
+            )
+        if self.view != source.view:
+            raise UsageError(
+                f"'{folder}' has a recording with {_options(self.view)}, but now {_options(source.view)} were given\n"
+                "  go on with the same options, or choose another --out"
             )
         if self.address is not None and not source.has_hash(self.address):
             raise UsageError(
@@ -87,7 +89,7 @@ class Recording:
     def __init__(self, folder: Path, source: RecordedSource, interval_s: float, limit_bytes: int) -> None:
         self.folder = folder
         self._limit_bytes = limit_bytes
-        self.facts = read_facts(folder) or Facts(source=source.name, interval_s=interval_s)
+        self.facts = read_facts(folder) or Facts(source=source.name, view=source.view, interval_s=interval_s)
         self.facts.require(folder, source, interval_s)
         if self.facts.address is None:
             self.facts = self.facts.model_copy(update={"address": source.salted_hash()})
@@ -155,7 +157,12 @@ class Recording:
         self._write()
 
     def _write(self) -> None:
-        write_json(self.folder / _FACTS, self.facts.model_dump())
+        write_json(self.folder / RECORDING_FACTS, self.facts.model_dump())
+
+
+def _options(view: str) -> str:
+    """The options of svg-train for a view: --flip, which is svg-live's, mirrors training data there."""
+    return view.replace("--flip ", "--source-flip ") or "no options of the view"
 
 
 def make_private(out: Path) -> None:
@@ -175,16 +182,18 @@ def read_facts(folder: Path) -> Facts | None:
     if not folder.exists():
         return None
     try:
-        facts = Facts.model_validate(json.loads((folder / _FACTS).read_text(encoding="utf-8")))
+        facts = Facts.model_validate(json.loads((folder / RECORDING_FACTS).read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError) as error:
         if folder.is_dir() and not any(folder.iterdir()):
             return None
         reason = "damaged" if isinstance(error, ValidationError) else "missing or damaged"
         raise UsageError(
-            f"'{folder}' is not a recording of svg-train: its {_FACTS} is {reason}\n  choose another --out"
+            f"'{folder}' is not a recording of svg-train: its {RECORDING_FACTS} is {reason}\n  choose another --out"
         ) from error
-    if facts.format != _FORMAT:
-        raise UsageError(f"'{folder}' is not a recording of svg-train: its {_FACTS} has another format\n  choose another --out")
+    if facts.format != RECORDING_FORMAT:
+        raise UsageError(
+            f"'{folder}' is not a recording of svg-train: its {RECORDING_FACTS} has another format\n  choose another --out"
+        )
     return facts
 
 
@@ -195,7 +204,7 @@ def segments_in(folder: Path) -> list[Path]:
 
 def frames_cache(folder: Path) -> Path:
     """Where the data set is to cache decoded frames of a recording: with it, so that they are private and deleted alike."""
-    return folder / _FRAMES
+    return folder / RECORDING_FRAMES
 
 
 @dataclass(frozen=True)
@@ -229,12 +238,12 @@ def delete_recording(out: Path) -> Deleted:
         raise UsageError(
             f"'{out}' has no recording\n  expected the --out of a run with --source: a folder with {RECORDING}/ in it"
         )
-    frames, drawn = folder / _FRAMES, {out / name: pattern for name, pattern in _PICTURES.items()}
+    frames, drawn = folder / RECORDING_FRAMES, {out / name: pattern for name, pattern in _PICTURES.items()}
     beside = {place: pattern for place, pattern in {frames: CACHE_FILE, **drawn}.items() if _is_own_folder(place)}
     found = [*_files(folder, _SEGMENT), *_files(folder, _UNFINISHED)]
     found += [file for place, pattern in beside.items() for file in _files(place, pattern)]
     # The facts last: should this be interrupted, the rest can still be deleted.
-    files = [*(file for file in found if not file.is_symlink()), folder / _FACTS]
+    files = [*(file for file in found if not file.is_symlink()), folder / RECORDING_FACTS]
     size = sum(file.stat().st_size for file in files)
     for file in files[:-1]:
         file.unlink()

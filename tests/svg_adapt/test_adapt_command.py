@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -26,6 +27,8 @@ from svg_export.parity import ParityError
 from svg_runtime import Forecaster
 from svg_train import shipped_models as shipped_models_module
 from svg_train.checkpoint import load_checkpoint, save_checkpoint
+from svg_train.config import build_config
+from svg_train.data import open_data
 from svg_train.processes import LostLoaderError
 from svg_train.shipped_models import find_checkpoint, shipped_models
 from tests.command_runner import start, wait_until
@@ -37,6 +40,9 @@ QUICK = [
     *("--device", "cpu", "--precision", "32-true", "--batch-size", "4", "--n-future", "4", "--warmup-steps", "0"),
     *("--eval-sequences", "4", "--eval-samples", "2", "--eval-horizon", "4", "--save-every", "1", "--threads", "1"),
 ]
+
+VIEW = ["--rotate", "180", "--source-flip", "vertical", "--roi", "0,0,32,32"]
+ADAPTED = ["--lr", "1e-2", "--steps", "30", *VIEW]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +80,7 @@ def command(start_model: Path, clip: Path, *more: str) -> list[str]:
 def adapted(start_model, flashing, tmp_path_factory):
     """A complete adaptation, and what it printed."""
     folder = tmp_path_factory.mktemp("adapted")
-    run = start(command(start_model, flashing, "--lr", "1e-2", "--steps", "30", "--json", "report.json"), folder)
+    run = start(command(start_model, flashing, *ADAPTED, "--json", "report.json"), folder)
     assert run.wait() == 0, run.output
     return folder, run.output
 
@@ -92,7 +98,9 @@ def test_an_adaptation_records_trains_compares_and_exports(adapted, flashing):
     assert {key: value for key, value in report.items() if key != "stage"} == json.loads((folder / "report.json").read_text())
     assert (run / "adaptation.txt").read_text().strip() in output
     assert "gain over start.pt" in output
-    assert f"run it with: svg-live --model run/run.svgb --source {flashing}" in output
+    view = "--rotate 180 --flip vertical --roi 0,0,32,32"
+    assert report["recording"]["view"] == view
+    assert f"run it with: svg-live --model run/run.svgb --source {flashing} {view}\n" in output
     assert output.count("svg-train --out run --delete-recording") == 2  # said before it begins and at the end
 
 
@@ -101,7 +109,8 @@ def test_the_bundle_of_an_adaptation_forecasts(adapted):
         for _ in range(3):
             forecaster.observe(np.full((16, 16, 3), 0.5, np.float32))
         assert forecaster.forecast().shape == (2, 2, 16, 16, 3)
-        assert "split by end" in forecaster.manifest.training_data.description
+        described = forecaster.manifest.training_data.description
+        assert described.startswith("adapted from start.pt; video: 1 file with 102 train frames (split by end)")
 
 
 def test_the_last_part_is_held_out_and_the_model_keeps_the_shape_of_the_start(adapted, start_model):
@@ -109,12 +118,11 @@ def test_the_last_part_is_held_out_and_the_model_keeps_the_shape_of_the_start(ad
     assert saved.config.model.shape() == load_checkpoint(start_model).config.model.shape()
     assert (saved.config.data.split_by, saved.config.data.test_fraction) == ("end", 0.15)
     assert saved.frame_interval_s == pytest.approx(0.1)
-    assert saved.training_data.description.startswith("video: 1 file with 102 train frames")
 
 
 def test_a_complete_adaptation_is_not_begun_again(adapted, start_model, flashing):
     for more in ([], ["--resume"]):
-        run = start(command(start_model, flashing, "--lr", "1e-2", "--steps", "30", *more), adapted[0])
+        run = start(command(start_model, flashing, *ADAPTED, *more), adapted[0])
         assert run.wait() == ExitCode.USAGE
         assert "is complete: run/adaptation.json" in run.output
 
@@ -147,10 +155,49 @@ def test_clips_with_fewer_pictures_than_the_model_has_steps_are_refused_with_the
     arguments = ["--init", str(start_model), "--config", "adapt", "--data-root", "slow.mp4", "--steps", "1", *QUICK]
     run = start(["svg-train", *arguments], tmp_path)
     assert run.wait() == ExitCode.USAGE
-    assert "slow.mp4 has a picture every 0.25 s, but the model forecasts in steps of 0.1 s" in run.output
+    assert "slow.mp4: at 4 frames per second its frames are 0.25 s apart, too slow for 0.1 s per step" in run.output
+    assert "--frame-interval-s 0.25" in run.output
     assert not (tmp_path / "run").exists()
     run = start(["svg-train", *arguments, "--frame-interval-s", "0.25"], tmp_path)
     assert run.wait() == 0, run.output
+
+
+def configured(monkeypatch, *arguments):
+    """The settings with which an adaptation would train."""
+    trainers = []
+
+    def remember(**given):
+        trainers.append(given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(adaptation, "Trainer", remember)
+    error = invoke("--config", "adapt", "--steps", "2", *QUICK, *arguments)
+    assert trainers, error
+    return trainers[0]["config"]
+
+
+@pytest.mark.parametrize("fps", [12, 15])
+def test_a_clip_is_adapted_to_at_the_time_per_step_of_the_model_whatever_its_rate(fps, start_model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "clip.mp4", frames=90, fps=fps)
+    config = configured(monkeypatch, "--init", start_model, "--data-root", "clip.mp4")
+    assert open_data(config, "train", 6).frame_interval_s == 0.1
+
+
+def test_short_clips_are_held_out_at_the_end_of_all_which_is_said_and_kept(start_model, tmp_path, monkeypatch, logged):
+    """The last 15 % of 30 pictures are fewer than the 7 that an evaluation needs, of 60 more."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clips").mkdir()
+    for number, frames in enumerate((60, 30, 30)):
+        write_video(tmp_path / "clips" / f"{number}.mp4", frames)
+    given = ["--init", start_model, "--data-root", "clips", "--resume"]
+    config = configured(monkeypatch, *given)
+    assert config.data.split_by == "end"
+    assert "of all clips together, in the order of their names (--split-by end)" in logged.text
+    assert configured(monkeypatch, *given, "--split-by", "file").data.split_by == "file"
+    begun = build_config(config.model_dump(), {"data": {"split_by": "time"}})  # by an older version
+    save_checkpoint(tmp_path / "run" / "last.pt", replace(load_checkpoint(start_model), config=begun, step=1))
+    assert configured(monkeypatch, *given).data.split_by == "time"
 
 
 @pytest.mark.parametrize(
@@ -489,6 +536,9 @@ def invoke(*arguments: str):
         (["--init", "nowhere"], "no checkpoint 'nowhere': neither a file nor a model of this package"),
         (["--init", "MODEL", "--source", "a.mp4", "--camera", "0"], "both --source and --camera"),
         (["--record", "5m"], "--record without anything to record"),
+        (VIEW, "--rotate, --source-flip, --roi without anything to record"),
+        (["--init", "MODEL", "--source", "synthetic://digits", "--roi", "5,5"], "--roi 5,5 is not a region"),
+        (["--init", "MODEL", "--source", "synthetic://digits", "--camera-size", "64x64"], "apply to cameras at this machine"),
         (["--init", "MODEL", "--source", "synthetic://digits", "--record", "20"], "--record: '20' is not a duration"),
         (["--init", "MODEL", "--source", "synthetic://digits", "--record", "1.4s"], "--record 1.4 s is too short to adapt to"),
         (["--init", "MODEL", "--source", "synthetic://digits", "--record-limit", "1kB"], "expected at least 1MB"),
@@ -545,7 +595,7 @@ def test_an_adaptation_that_is_stopped_in_its_comparison_says_how_to_go_on(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(adaptation, "compare", interrupted)
-    invoke(*command(start_model, flashing, "--lr", "1e-2", "--steps", "30", "--resume")[1:])
+    invoke(*command(start_model, flashing, *ADAPTED, "--resume")[1:])
     assert "what was recorded and trained is kept\n  continue with the same command and --resume" in logged.text
 
 
@@ -571,7 +621,7 @@ def test_an_adaptation_whose_graphs_differ_from_the_model_ends_with_the_code_tha
         raise ParityError("the graphs differ")
 
     monkeypatch.setattr(adaptation, "write_bundle", differs)
-    error = invoke(*command(start_model, flashing, "--lr", "1e-2", "--steps", "30", "--resume")[1:])
+    error = invoke(*command(start_model, flashing, *ADAPTED, "--resume")[1:])
     assert getattr(error, "exit_code", None) == ExitCode.PARITY_FAILED
     assert not (tmp_path / "run" / "run.svgb").exists()
     assert re.search(r"Exit codes: .* 3 parity failed", train.__doc__)

@@ -69,8 +69,8 @@ GOOD = Gain(1.0, 0.2)
         (Gain(-0.5, 0.1), GOOD, ["worse than camera: -0.50 dB"]),
         (Gain(0.05, 0.01), GOOD, [r"\+0.05 dB over camera, and less than 0.10 dB may be chance"]),
         (Gain(0.5, 0.6), GOOD, [r"\+0.50 dB over camera, and less than 0.60 dB may be chance"]),
-        (GOOD, Gain(-0.4, 0.1), ["0.40 dB below repeating"]),
-        (Gain(-1.0, 0.1), Gain(-2.0, 0.1), ["worse than camera", "below repeating"]),
+        (GOOD, Gain(-0.4, 0.1), []),  # the start is further below repeating
+        (Gain(-1.0, 0.1), Gain(-2.0, 0.1), ["worse than camera"]),
     ],
 )
 def test_what_is_not_worth_it_is_said_with_every_reason(over_start, over_repeat, reasons):
@@ -88,14 +88,25 @@ def test_what_is_not_worth_it_is_said_with_every_reason(over_start, over_repeat,
         assert "svg-live --model run/run.svgb --camera 0" in said
 
 
+def test_a_model_below_repeating_says_so_and_how_its_start_compares():
+    def said(over_start: Gain, over_repeat: Gain) -> str:
+        return verdict(comparison(over_start, over_repeat), Path("b"), Path("c"), "svg-live", "--camera 0", 1200.0)
+
+    below = "by itself it is 0.40 dB below repeating the last frame; camera is {} dB from it; svg-live corrects both"
+    assert said(GOOD, Gain(-0.4, 0.1)).startswith("worth it: wrote b\n  " + below.format("-1.40"))
+    assert below.format("+0.60") in said(Gain(-1.0, 0.1), Gain(-0.4, 0.1))
+    assert "by itself" not in said(GOOD, GOOD)
+
+
 def test_advice_fits_the_recording():
-    def said(moving_share: float, recorded_s: float | None) -> str:
+    def said(moving_share: float, recorded_s: float | None, has_ended: bool = False) -> str:
         poor = comparison(Gain(0.0, 0.1), GOOD, moving_share)
-        return verdict(poor, Path("b"), Path("c"), "svg-live", "--camera 0", recorded_s)
+        return verdict(poor, Path("b"), Path("c"), "svg-live", source="--camera 0", recorded_s=recorded_s, has_ended=has_ended)
 
     assert "little moves: 0.10 %" in said(0.001, 1200.0)
     assert "little moves" not in said(0.05, 1200.0)
-    assert "only 60 s were recorded" in said(0.05, 60.0)
+    assert "only 60 s were recorded; record longer, such as with --record 20m" in said(0.05, 60.0)
+    assert "only 60 s were recorded until the source ended; take a longer one, with" in said(0.05, 60.0, has_ended=True)
     assert "were recorded" not in said(0.05, None)
 
 

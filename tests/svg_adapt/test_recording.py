@@ -18,7 +18,8 @@ from svg_common.errors import UsageError
 from svg_common.progress import ProgressDisplay
 from svg_runtime.errors import SourceLostError
 from svg_runtime.live.events import EventLog
-from svg_runtime.live.sources import SourceFrame, SourceOptions, open_source
+from svg_runtime.live.roi import parse_roi
+from svg_runtime.live.sources import CameraSettings, SourceFrame, SourceOptions, Turn, open_source
 from svg_runtime.live.stop import StopRequest
 from svg_train.config import build_config
 from svg_train.data.video import VideoClips
@@ -58,9 +59,9 @@ def noisy(tick: int) -> SourceFrame:
     return SourceFrame(np.random.default_rng(tick).integers(0, 255, (64, 64, 3), np.uint8), tick)
 
 
-def record(recording: Recording, source, until_s: float = 1e9, events: EventLog | None = None, least_s: float = 0.0) -> None:
+def record(recording: Recording, source, until_s: float = 1e9, events: EventLog | None = None, **options) -> None:
     with ProgressDisplay() as display:
-        Recorder(recording, source, 16, events or EventLog(), least_s).record(until_s, StopRequest(), display)
+        Recorder(recording, source, 16, events or EventLog(), **options).record(until_s, StopRequest(), display)
 
 
 @pytest.fixture
@@ -205,6 +206,29 @@ def test_another_source_or_interval_is_not_mixed_in(recording, source, interval_
         Recording(recording.folder, RecordedSource(source), interval_s, LIMIT)
 
 
+def test_the_view_of_svg_live_is_recorded_and_another_one_is_not_mixed_in(tmp_path):
+    def of(roi: str | None, **options) -> RecordedSource:
+        return RecordedSource.of(SourceOptions(camera=0, **options), roi and parse_roi(roi))
+
+    turned = of("8,4,16,16", settings=CameraSettings((640, 480), 29.97), turn=Turn(rotate=90, flip="horizontal"))
+    assert turned.view == "--camera-size 640x480 --camera-fps 29.97 --rotate 90 --flip horizontal --roi 8,4,16,16"
+    recording = Recording(tmp_path, of("8,4,16,16"), 0.1, LIMIT)
+    bright = np.zeros((32, 48, 3), np.uint8)
+    bright[4:20, 8:24] = 200
+    record(recording, Frames([SourceFrame(bright, tick) for tick in range(3)]), roi=parse_roi("8,4,16,16"))
+    pictures = read_pictures(recording.segments[0])
+    assert pictures[0].shape == (16, 16, 3)
+    assert pictures[0].min() > 180
+    assert Recording(tmp_path, of("8,4,16,16"), 0.1, LIMIT).facts.recorded_s == pytest.approx(0.3)
+    with pytest.raises(UsageError, match=r"with --roi 8,4,16,16, but now no options of the view were given\n.*another --out"):
+        Recording(tmp_path, of(None), 0.1, LIMIT)
+
+
+def test_a_region_outside_the_picture_is_refused_with_what_to_do(recording):
+    with pytest.raises(UsageError, match=r"does not lie within the picture of 48x32 pixels(?s:.*)--roi, in another --out"):
+        record(recording, Frames([frame(0)]), roi=parse_roi("40,0,16,16"))
+
+
 @pytest.mark.parametrize("content", [None, "", "[]", '{"format": "other", "source": "x", "interval_s": 1}', '{"a": 1}'])
 def test_folders_that_are_not_ours_are_refused_and_kept(tmp_path, content):
     folder = tmp_path / RECORDING
@@ -321,16 +345,18 @@ def test_the_end_of_all_segments_together_is_held_out(recording, monkeypatch, tm
         "model": {"channels": 3, "n_past": 3, "nf": 2},
         "data": {
             "name": "video", "root": str(recording.folder), "split_by": "end", "test_fraction": 0.3,
-            "frame_interval_s": 0.1, "cache": str(frames_cache(recording.folder)),
+            "frame_interval_s": 0.1,
         },
         "train": {"n_future": 2},
     }  # fmt: skip
+    monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "cache"))
     train, test = (VideoClips(build_config(settings), split, 5) for split in ("train", "test"))
+    assert not (tmp_path / "cache").exists()
     assert {Path(train.clip_source(index)).name for index in range(len(train))} == {f"{n:06d}.mp4" for n in (1, 2, 3, 4)}
     assert {Path(test.clip_source(index)).name for index in range(len(test))} == {"000004.mp4", "000005.mp4"}
     assert len(train) == 3 * 16 + 6  # of 20, 20, 20 and 10 frames
     assert "split by end" in train.description
-    assert os.listdir(frames_cache(recording.folder))
+    assert os.listdir(frames_cache(recording.folder))  # of whoever reads a recording: they are deleted with it
 
 
 def test_recorded_cameras_are_told_apart_without_passwords(monkeypatch):
