@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from svg_common.errors import UsageError
+from svg_common.printable import one_line
 from svg_common.quantities import parse_duration
 from svg_common.validation import problem_text
 from svg_common.video.sampling import MAX_STEP_S, MIN_STEP_S
 from svg_train.families import FAMILIES, ModelConfig
-from svg_train.families.base import MAX_WEIGHT, Frozen
+from svg_train.families.base import MAX_WEIGHT, Frozen, ramp_share
 from svg_train.families.svg import SvgConfig
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ class DataConfig(Frozen):
     split_by: Literal["time", "file", "end"] | None = Field(
         None,
         description="What to hold out (video): the end of each file (time), whole files (file), or the end of all files in the "
-        "order of their names, as of one recording (end). Default: file from 5 videos on, else time.",
+        "order of their names, as of one recording (end). Default: file from 5 videos on, else time; of an adaptation: time, "
+        "or end where the ends are too short.",
     )
     crop: tuple[float, float] = Field(
         (1.0, 1.0),
@@ -133,6 +135,9 @@ class DataConfig(Frozen):
         return self
 
 
+_MOST_WORDS = 600  # characters; a bundle has room for 1000, of which the data set needs some
+
+
 class TrainConfig(Frozen):
     """How to train."""
 
@@ -165,12 +170,24 @@ class TrainConfig(Frozen):
     )
     eval_horizon: int = Field(10, ge=1, le=MOST_AT_ONCE, description="Forecast frames per held-out sequence.")
     save_every: int = Field(500, ge=1, le=_MOST_STEPS, description="Steps between saves of last.pt.")
+    description: str | None = Field(
+        None,
+        min_length=1,
+        max_length=_MOST_WORDS,
+        description="What the training data shows, in your words, such as 'people in a hall': stored with the model, and shown "
+        "by svg-live where the model does not fit. --resume keeps it.",
+    )
 
     @field_validator("duration_s", mode="before")
     @classmethod
     def _in_seconds(cls, value: Any) -> Any:
         """Seconds, or a text with a unit, as on a command line."""
         return parse_duration(value) if isinstance(value, str) else value
+
+    @field_validator("description", mode="before")
+    @classmethod
+    def _on_one_line(cls, given: Any) -> Any:
+        return one_line(" ".join(given.split())) if isinstance(given, str) else given
 
     @model_validator(mode="after")
     def _ramp_in_order(self) -> TrainConfig:
@@ -190,10 +207,9 @@ class TrainConfig(Frozen):
 
     def beta_at(self, step: int) -> float:
         """Weight of the KL term at `step` (KL annealing)."""
-        start, end = self.beta_ramp
-        if self.beta_start is None or step >= end:
+        done = ramp_share(step, self.beta_ramp)
+        if self.beta_start is None or done == 1.0:
             return self.beta
-        done = max(step - start, 0) / (end - start)
         return self.beta_start + done * (self.beta - self.beta_start)
 
 

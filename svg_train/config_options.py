@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 from svg_common.errors import UsageError
 from svg_train.config import DATA_OF_OPTION, GRAY_DATA, Config, families_with
@@ -23,7 +24,7 @@ _RANGES = ("crop", "playback", "beta_ramp", "sampling_ramp")  # two numbers in a
 _PANELS = {"data": "Data", "train": "Training"}
 
 
-def config_options(*tables: str, only: tuple[str, ...] = ()) -> Callable[[Command], Command]:
+def config_options(*tables: str, only: tuple[str, ...] = (), show_defaults: bool = False) -> Callable[[Command], Command]:
     """Add to a typer command an option for every field of these tables of `Config`, collected by its `**settings`.
 
     An option that is not given is None, so that it overrides nothing.
@@ -31,12 +32,14 @@ def config_options(*tables: str, only: tuple[str, ...] = ()) -> Callable[[Comman
     Args:
         tables: of model, data and train.
         only: the fields to take; default: all.
+        show_defaults: say in --help what a field is that neither an option nor a recipe sets.
     """
 
     def decorate(command: Command) -> Command:
         signature = inspect.signature(command, eval_str=True)
         own = [value for value in signature.parameters.values() if value.kind is not inspect.Parameter.VAR_KEYWORD]
-        made = [_parameter(table, name) for table in tables for name in fields(table) if not only or name in only]
+        chosen = [(table, name) for table in tables for name in fields(table) if not only or name in only]
+        made = [_parameter(table, name, _default(table, name) if show_defaults else False) for table, name in chosen]
         command.__signature__ = signature.replace(parameters=[*own, *made])  # type: ignore[attr-defined]
         return command
 
@@ -148,16 +151,27 @@ def _parameter_name(table: str, name: str) -> str:
     return _RENAMED.get((table, name), name)
 
 
-def _parameter(table: str, name: str) -> inspect.Parameter:
+def _parameter(table: str, name: str, default: str | Literal[False]) -> inspect.Parameter:
     field, text = fields(table)[name], _TEXTS.get((table, name))
     limits = {"metavar": text} if text else _limits(name, field)
-    option: Any = typer.Option(help=field.description, rich_help_panel=_panel(table, name), **limits)
+    option: Any = typer.Option(help=field.description, rich_help_panel=_panel(table, name), show_default=default, **limits)
     return inspect.Parameter(
         _parameter_name(table, name),
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
         annotation=Annotated[str | None if text or _is_list(field) else field.annotation | None, option],  # type: ignore[operator]
     )
+
+
+def _default(table: str, name: str) -> str | Literal[False]:
+    """The default of a field, as it is given on a command line; False: it has none, or families have different ones."""
+    tables = [family.config.model_fields for family in FAMILIES.values()] if table == "model" else [fields(table)]
+    defaults = {repr(fields[name].default): fields[name].default for fields in tables if name in fields}
+    if len(defaults) > 1 or (default := next(iter(defaults.values()))) in (None, PydanticUndefined):
+        return False
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    return arguments(table, name, default).partition(" ")[2]
 
 
 def _panel(table: str, name: str) -> str:

@@ -191,17 +191,18 @@ class Trainer:
 
     def _open(self) -> None:
         """Open the data. The first process alone evaluates and saves."""
-        self._data = open_data(self._config, "train", self._config.sequence_length)
+        trained_s = self._resumed.frame_interval_s if self._resumed is not None else None
+        self._data = open_data(self._config, "train", self._config.sequence_length, trained_s)
         if self._fabric.global_rank:
             return
         if self._resumed is None:
             refuse_existing(self._out)
         train = self._config.train
-        test = open_data(self._config, "test", self._config.model.n_past + train.eval_horizon)
+        test = open_data(self._config, "test", self._config.model.n_past + train.eval_horizon, trained_s)
         refuse_too_large(self._config, min(train.eval_sequences, len(test)), self._fabric.device)
         self._held_out = held_out(test, train.eval_sequences)
         self._descriptions = f"data: {self._data.description}\nheld out: {test.description}"
-        self._training_data = measure_training_data(self._data)
+        self._training_data = measure_training_data(self._data, self._config.train.description)
         train_files = files_fingerprint(self._data)
         test_files = files_fingerprint(test)
         self._data_files = {}

@@ -255,8 +255,8 @@ def is_checkpoint(model: str | None) -> bool:
         return False
     if not Path(model).exists():
         raise SvgError(
-            f"model '{model}' does not exist\n  expected a checkpoint (ckpt.pt), a bundle (ckpt.svgb), or 'embedded'; "
-            "make them with svg-train and svg-export"
+            f"model '{model}' does not exist\n  expected a checkpoint (ckpt.pt), a bundle (ckpt.svgb), or camera or digits "
+            "of the package; make others with svg-train and svg-export"
         )
     return not Path(model).is_dir()
 

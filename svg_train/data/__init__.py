@@ -80,7 +80,7 @@ def open_data(config: Config, split: Split, length: int, trained_s: float | None
     if config.data.name == "kth":
         from svg_train.data.kth import KTHActions
 
-        return KTHActions(config, split, length)
+        return KTHActions(config, split, length, trained_s)
     if config.data.name == "bair":
         from svg_train.data.bair import BAIRRobotPushing
 

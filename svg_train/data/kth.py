@@ -58,7 +58,7 @@ class KTHActions(ClipSequences):
         SvgError: the split has no usable clip; the message explains where to get them and where to put them.
     """
 
-    def __init__(self, config: Config, split: Split, length: int) -> None:
+    def __init__(self, config: Config, split: Split, length: int, trained_s: float | None = None) -> None:
         data, model = config.data, config.model
         root = root_folder(data.root, "kth", _LAYOUT)
         found, skipped = _clips_of_split(root, split, model.image_size)
@@ -67,7 +67,7 @@ class KTHActions(ClipSequences):
         shape = FrameShape(model.image_size, model.image_size, model.channels)
         decoded, unreadable = decode_videos(sorted(found, key=lambda clip: clip.name), cache_folder(data.cache), shape)
         videos = [video.at_rate(FPS) if video.time_base == "numbers" else video for video in decoded]
-        self.frame_interval_s: float | None = model_interval(data, [FPS], "KTH")
+        self.frame_interval_s: float | None = trained_s or model_interval(data, FPS, "KTH")
         clips, other_rate = at_one_interval(videos, self.frame_interval_s)
         in_range, unlisted = _inside_ranges(clips, names, ranges)
         mine, too_short = long_enough(in_range, split, length)

@@ -88,8 +88,13 @@ def warn_about_copies(train: FilesFingerprint, test: FilesFingerprint) -> None:
         )
 
 
-def measure_training_data(data: SequenceDataset) -> TrainingData:
-    """Measure sequences that are spread evenly over the data set, always the same ones."""
+def measure_training_data(data: SequenceDataset, words: str | None = None) -> TrainingData:
+    """Measure sequences that are spread evenly over the data set, always the same ones.
+
+    Args:
+        data: the data set.
+        words: what it shows, before what it says of itself; None: nothing is known.
+    """
     count = min(len(data), _SEQUENCES)
     measured = []
     for number in range(count):
@@ -97,7 +102,7 @@ def measure_training_data(data: SequenceDataset) -> TrainingData:
         measured.append(sequence_statistics(sequence))
     values = {name: np.array([each[name] for each in measured]) for name in STATISTICS if name in measured[0]}
     return TrainingData(
-        description=data.description,
+        description=data.description if words is None else f"{words}; {data.description}",
         sequences=count,
         frames=len(sequence),
         statistics={name: Distribution.of(of) for name, of in values.items()},

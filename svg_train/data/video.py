@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from svg_common.cache import cache_folder
 from svg_common.errors import SvgError, UsageError
@@ -38,7 +39,7 @@ from svg_train.data.video_sampling import (
     files_of_split,
     side_of_cut,
 )
-from svg_train.run_folder import is_strip
+from svg_train.run_folder import RECORDING_FRAMES, is_strip, recording_at
 
 _PLAYABLE = "playable videos that are longer than a sequence"
 _PICTURES_FPS = 10.0  # of picture files, if the options say nothing of time
@@ -59,44 +60,34 @@ class VideoClips(AugmentedSequences):
         trained_s: as for `open_data`.
 
     Raises:
-        UsageError: no root is given, or options contradict each other.
+        UsageError: no root is given, options contradict each other, or no video has a frame for every step.
         SvgError: no video is usable (all reasons are listed), or the cache cannot be written.
     """
 
     def __init__(self, config: Config, split: Split, length: int, trained_s: float | None = None) -> None:
-        data, model = config.data, config.model
+        data, n_past = config.data, config.model.n_past
         if split == "train":
             require_something_to_train_on(data)
-        shape = FrameShape(model.height, model.width, model.channels)
-        augmentation = Augmentation(data, split)
-        decoded, unreadable = _decoded(data, shape, augmentation.smallest_share)
-        skipped = no_files(Path(data.root or "")) + unreadable
-        _require(bool(decoded), "no video can be read", data, skipped=skipped, expected=_PLAYABLE)
-        data = _timed_as_trained(decoded, data, config.sequence_length, trained_s)
-        _note_rates(decoded, data)
-        videos = _with_rates(decoded, data)
-        interval_s = _interval(videos, data, config.sequence_length)
-        clips, other_rate = at_one_interval(videos, interval_s)
+        clips, skipped, interval_s = _clips_at_one_interval(config, split, trained_s)
         # A photo must not be all that is held out. One forecast frame is enough: the split is the same for all lengths.
-        films, no_sequence = long_enough(clips, split, model.n_past + 1)
-        mode = _split_mode(data, len(films), skipped + other_rate + no_sequence)
+        films, no_sequence = long_enough(clips, split, n_past + 1)
+        mode = _split_mode(data, len(films), skipped + no_sequence)
         if mode == "file":
             clips = films
             skipped += no_sequence
         mine, too_short = long_enough(_part_of_split(clips, split, mode, data.test_fraction), split, length)
-        skipped += other_rate
         too_few = f"no video is long enough for {split} sequences of {length} frames"
-        _require(bool(mine), too_few, data, skipped=skipped + too_short, expected=_expected(data, split))
+        _require(bool(mine), too_few, data, skipped=skipped + too_short, expected=_expected(data, split, mode, len(films)))
         warn_about_sources("video", skipped, [(clip.video.source, clip.video.problem) for clip in mine])
         warn_about_sources("video", too_short, split=split)
 
-        sequences = ClipSequences(mine, split, length)
+        sequences, augmentation = ClipSequences(mine, split, length), Augmentation(data, split)
         super().__init__(
             sequences=sequences,
             augmentation=augmentation,
-            shape=shape,
+            shape=_frame_shape(config),
             length=length,
-            n_past=model.n_past,
+            n_past=n_past,
             seed=config.train.seed,
         )
         self.frame_interval_s: float | None = interval_s
@@ -113,13 +104,51 @@ def require_something_to_train_on(data: DataConfig) -> None:
         raise UsageError("--test-fraction 1 leaves nothing to train on\n  expected less than 1, such as 0.15")
 
 
+def split_for(config: Config, length: int) -> Literal["time", "end"]:
+    """Return how to split videos of one camera: by time, or at the end where the ends of most are shorter than `length` frames.
+
+    Videos that are shorter as a whole, or alone, are no reason for the latter.
+
+    Raises:
+        UsageError, SvgError: as `VideoClips`.
+    """
+    clips, _, _ = _clips_at_one_interval(config, "test", trained_s=None)
+    films, _ = long_enough(clips, "test", length)
+    ends, _ = long_enough(_part_of_split(films, "test", "time", config.data.test_fraction), "test", length)
+    return "end" if len(films) > 1 and 2 * len(ends) < len(films) else "time"
+
+
+def _clips_at_one_interval(config: Config, split: Split, trained_s: float | None) -> tuple[list[Clip], Skipped, float]:
+    """The clips of the root as a whole, what cannot be used with the reasons, and the seconds per step."""
+    data = config.data
+    decoded, unreadable = _decoded(data, _frame_shape(config), Augmentation(data, split).smallest_share)
+    skipped = no_files(Path(data.root or "")) + unreadable
+    _require(bool(decoded), "no video can be read", data, skipped=skipped, expected=_PLAYABLE)
+    data = _timed_as_trained(decoded, data, config.sequence_length, trained_s)
+    _note_rates(decoded, data)
+    videos = _with_rates(decoded, data)
+    interval_s = _interval(videos, data, config.sequence_length)
+    clips, too_slow = at_one_interval(videos, interval_s)
+    return clips, skipped + too_slow, interval_s
+
+
+def _frame_shape(config: Config) -> FrameShape:
+    return FrameShape(config.model.height, config.model.width, config.model.channels)
+
+
 def _decoded(data: DataConfig, shape: FrameShape, smallest_share: float) -> tuple[list[DecodedVideo], Skipped]:
     """The videos at the model's size, or large enough that the smallest crop is not enlarged, as far as they are."""
-    folder = cache_folder(data.cache)
+    folder = decoded_folder(data)
     if smallest_share == 1:
         return decode_videos(_clips(data), folder, shape)
     height, width = (math.ceil(side / smallest_share) for side in (shape.height, shape.width))
     return decode_videos(_clips(data), folder, FrameShape(height, width, shape.channels), whole=True)
+
+
+def decoded_folder(data: DataConfig) -> Path:
+    """Where decoded frames are cached: those of a recording in its folder, where they are private and deleted with it."""
+    recording = recording_at(Path(data.root)) if data.root and data.cache is None else None
+    return cache_folder(data.cache) if recording is None else recording / RECORDING_FRAMES
 
 
 def _clips(data: DataConfig) -> list[SourceClip]:
@@ -151,7 +180,7 @@ def _timed_as_trained(
     if trained_s is None:
         return data
     try:
-        own_s = _interval(_with_rates(videos, data), data, sequence_length, quiet=True)
+        own_s = _interval(_with_rates(videos, data), data, sequence_length)
     except UsageError:  # a frame step that is impossible with these videos
         own_s = math.inf
     if abs(own_s - trained_s) <= SAME_RATE * trained_s:
@@ -193,18 +222,21 @@ def _require(usable: bool, what: str, data: DataConfig, skipped: Skipped, expect
         raise SvgError(f"{what} in --data-root '{data.root}':\n{list_sources(skipped)}\n  expected {expected}")
 
 
-def _expected(data: DataConfig, split: Split) -> str:
+def _expected(data: DataConfig, split: Split, mode: str, files: int) -> str:
     if data.test_fraction == 1:
         return _PLAYABLE
-    more = "; a larger --test-fraction gives more frames to the test part" if split == "test" else ""
-    return f"{_PLAYABLE} in each part of the split{more}"
+    expected = [f"{_PLAYABLE} in each part of the split"]
+    if split == "test":
+        expected.append("a larger --test-fraction gives more frames to the test part")
+    if mode == "time" and files > 1:
+        expected.append("--split-by end or --split-by file holds out whole videos")
+    return "; ".join(expected)
 
 
-def _interval(videos: list[DecodedVideo], data: DataConfig, sequence_length: int, quiet: bool = False) -> float:
+def _interval(videos: list[DecodedVideo], data: DataConfig, sequence_length: int) -> float:
     """Return the seconds per model step: the options, applied to the first video that is long enough."""
     lead = next((video for video in videos if len(video.times_s) >= sequence_length), videos[0])
-    rates = [lead.fps, *(video.fps for video in videos)]
-    return model_interval(data, rates, lead.source.name, quiet)
+    return model_interval(data, lead.fps, lead.source.name)
 
 
 def _split_mode(data: DataConfig, files: int, skipped: Skipped) -> str:

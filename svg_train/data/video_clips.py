@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,15 +12,12 @@ import numpy as np
 
 from svg_common.errors import UsageError
 from svg_common.quantities import count_text
-from svg_common.video.sampling import MAX_HOLD_S, MAX_STEP_S, MIN_STEP_S, SAME_RATE, step_of_video
+from svg_common.video.sampling import MAX_HOLD_S, MAX_STEP_S, MIN_STEP_S, step_of_video
 from svg_train.config import DataConfig
 from svg_train.data import Frames, Split
-from svg_train.data.frame_cache import Skipped
-from svg_train.data.notes import log_once
+from svg_train.data.frame_cache import Skipped, list_sources
 from svg_train.data.video_cache import DecodedVideo
 from svg_train.data.video_sampling import Indices, nearest_step, regular_runs, window_starts
-
-_ENOUGH_FRAMES = 2  # per step: the nearest one is then at most a quarter of a step away
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,52 +93,41 @@ class ClipSequences:
         return self.window(index)[0].video.source
 
 
-def model_interval(data: DataConfig, rates: Sequence[float], of: str, quiet: bool = False) -> float:
-    """Return the seconds per model step that the options define.
-
-    An interval that no frame of the only rate is near, with less than two frames per step, becomes a whole number of frames:
-    else every second step would be half as long again as the other one.
+def model_interval(data: DataConfig, fps: float, of: str) -> float:
+    """Return the seconds per model step that the options define. An interval that is given is never changed.
 
     Args:
         data: the options.
-        rates: frames per second of all videos; `frame_step` counts frames of the first.
-        of: name of the first file, or of the data set.
-        quiet: whether to log nothing.
+        fps: frames per second of the first video; `frame_step` counts its frames.
+        of: name of that file, or of the data set.
 
     Raises:
         UsageError: frame_step and frame_interval_s contradict each other, or a step lasts longer or shorter than models run at.
     """
-    fps, wanted_s = rates[0], data.frame_interval_s
     rate = f"'{of}' with {fps:.4g} frames per second"
-    if wanted_s is None:
-        return _possible(data.frame_step / fps, f"{count_text(data.frame_step, 'frame')} of {rate}")
-    step = nearest_step(wanted_s, fps)
-    if data.frame_step not in (1, step):
+    if data.frame_interval_s is not None:
+        step = nearest_step(data.frame_interval_s, fps)
+        if data.frame_step not in (1, step):
+            raise UsageError(
+                f"--frame-interval-s {data.frame_interval_s:g} corresponds to {count_text(step, 'frame')} of {rate}, "
+                f"but --frame-step {data.frame_step} was also given\n  remove one of the two"
+            )
+        return data.frame_interval_s
+    step_s = data.frame_step / fps
+    if not MIN_STEP_S <= step_s <= MAX_STEP_S:
         raise UsageError(
-            f"--frame-interval-s {wanted_s:g} corresponds to {count_text(step, 'frame')} of {rate}, "
-            f"but --frame-step {data.frame_step} was also given\n  remove one of the two"
+            f"a model step of {step_s:.4g} s, {count_text(data.frame_step, 'frame')} of {rate}, is not possible\n"
+            f"  expected {MIN_STEP_S:g} to {MAX_STEP_S:g} s; give another --frame-step, or the true rate with --source-fps"
         )
-    one_rate = all(abs(other - fps) <= SAME_RATE * fps for other in rates)
-    if not one_rate or wanted_s * fps >= _ENOUGH_FRAMES or abs(step / fps - wanted_s) <= SAME_RATE * wanted_s:
-        return wanted_s
-    if not quiet:
-        note = f"note: {wanted_s:g} s per step becomes {step / fps:.4g} s, {count_text(step, 'frame')} of {rate}"
-        log_once(logging.INFO, note)
-    return _possible(step / fps, f"{count_text(step, 'frame')} of {rate}")
-
-
-def _possible(step_s: float, frames: str) -> float:
-    """`step_s`, unless no model can run at such a step."""
-    if MIN_STEP_S <= step_s <= MAX_STEP_S:
-        return step_s
-    raise UsageError(
-        f"a model step of {step_s:.4g} s, {frames}, is not possible\n  expected {MIN_STEP_S:g} to {MAX_STEP_S:g} s; "
-        "give another --frame-step, or the true rate with --source-fps"
-    )
+    return step_s
 
 
 def at_one_interval(videos: Sequence[DecodedVideo], interval_s: float) -> tuple[list[Clip], Skipped]:
-    """Return the videos that have a frame for every step of `interval_s`, and the slower ones with the reason."""
+    """Return the videos that have a frame for every step of `interval_s`, and the slower ones with the reason.
+
+    Raises:
+        UsageError: all are slower.
+    """
     clips: list[Clip] = []
     skipped: Skipped = []
     for video in videos:
@@ -153,6 +138,12 @@ def at_one_interval(videos: Sequence[DecodedVideo], interval_s: float) -> tuple[
         else:
             runs = regular_runs(video.times_s, video.fps, step.tick_s)
             clips.append(Clip(video, step.pictures, runs, pauses=len(runs) - 1))
+    if videos and not clips:
+        own_s = 1 / max(video.fps for video in videos)
+        raise UsageError(
+            f"no video has a frame for every step of {interval_s:.4g} s:\n{list_sources(skipped)}\n"
+            f"  use steps as long as the frames are apart: --frame-interval-s {own_s:.3g}"
+        )
     return clips, skipped
 
 

@@ -43,6 +43,17 @@ def check_tensor(settings: str, shape: tuple[int, ...]) -> None:
         )
 
 
+def ramp_share(step: int, ramp: tuple[int, int]) -> float:
+    """How much of a linear change is done at an optimizer step: 0 up to the first step of `ramp`, 1 from its second on.
+
+    A ramp of one step is a switch: 0 before it.
+    """
+    start, end = ramp
+    if step >= end:
+        return 1.0
+    return (step - start) / (end - start) if step > start else 0.0
+
+
 class Frozen(BaseModel):
     """Base of all configuration: immutable, unknown keys are refused, and so is the text "5" or true for a number."""
 

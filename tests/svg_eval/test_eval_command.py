@@ -213,9 +213,12 @@ def test_plots_of_one_step_show_points_at_a_whole_number(tiny_checkpoint, tmp_pa
     assert len(plots) == (2 if samples == "1" else 4)
     for plot in [*plots, (tmp_path / "plot.svg").read_text()]:
         axes = re.split(r'<g id="axes_\d+">', plot)[1:]
+        assert axes
         for axis in axes:
             ticks = re.search(r'<g id="matplotlib\.axis_\d+">.*?<g id="matplotlib\.axis_\d+">', axis, re.DOTALL)
-            assert all("." not in label for label in re.findall(r"<!-- ([\d.]+) -->", ticks[0]))
+            labels = re.findall(r"<!-- ([\d.]+) -->", ticks[0])
+            assert labels
+            assert all("." not in label for label in labels)
             assert re.search(r'<g clip-path="[^"]+">\s*<use', axis)  # marks within the axes
 
 

@@ -123,6 +123,31 @@ def test_other_clips_are_read_at_the_models_interval(tmp_path):
     assert held_out(checkpoint, root=str(many)).frame_interval_s == pytest.approx(0.04)  # pictures are one step apart
 
 
+@pytest.mark.parametrize("fps", [12, 15])
+def test_a_clip_alone_is_measured_at_the_time_that_it_has_among_others(tmp_path, fps):
+    (tmp_path / "trained").mkdir()
+    write_video(tmp_path / "trained/a.avi", frames=60, fps=10)
+    checkpoint = trained_on(tmp_path / "trained", n_future=4)
+    (tmp_path / "odd").mkdir()
+    write_video(tmp_path / "odd/a.avi", frames=60, fps=fps)
+    odd = {"root": str(tmp_path / "odd"), "test_fraction": 1.0}
+    alone, asked_for = held_out(checkpoint, **odd), held_out(checkpoint, **odd, frame_interval_s=0.1)
+    write_video(tmp_path / "odd/b.avi", frames=120, fps=25)
+    among = held_out(checkpoint, **odd)
+    assert alone.frame_interval_s == pytest.approx(0.1)
+    assert asked_for.frame_interval_s == 0.1
+    for data in (alone, asked_for):
+        np.testing.assert_array_equal(data[0], among[0])
+
+
+def test_a_model_whose_interval_was_rounded_is_measured_at_what_it_was_trained_at(tmp_path):
+    """As older versions did: 0.1 s are one and a half frames of this clip, which made two."""
+    (tmp_path / "clips").mkdir()
+    write_video(tmp_path / "clips/a.avi", frames=60, fps=15)
+    checkpoint = replace(trained_on(tmp_path / "clips", n_future=4, frame_interval_s=0.1), frame_interval_s=2 / 15)
+    assert held_out(checkpoint, test_fraction=1.0).frame_interval_s == pytest.approx(2 / 15)
+
+
 @pytest.mark.parametrize("options", [{"frame_step": 2}, {"frame_step": 2, "frame_interval_s": 0.5}, {"source_fps": 4.0}])
 def test_pictures_keep_the_rate_that_they_had_in_training(tmp_path, options):
     write_pictures(tmp_path / "pictures/one", 80)

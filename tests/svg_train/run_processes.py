@@ -186,7 +186,7 @@ def second_vanishes_while_the_first_evaluates() -> None:
     def evaluate(self: Trainer) -> None:
         if os.environ["LOCAL_RANK"] == "1":
             os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(100)
+        time.sleep(600)  # longer than `run_launched` waits
 
     Trainer._evaluate = evaluate  # type: ignore[method-assign]
 

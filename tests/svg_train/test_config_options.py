@@ -148,6 +148,30 @@ def test_several_numbers_written_otherwise_are_refused_with_the_right_form(value
     assert "  expected --crop FROM TO, with a space between\n" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("option", "default"),
+    [
+        ("--steps", "20000"), ("--lr", "0.002"), ("--widths", "32 64 96"), ("--hidden", "64,64,64"), ("--flip", "off"),
+        ("--data", "digits"), ("--channels", False), ("--data-root", False),
+    ],
+)  # fmt: skip
+def test_defaults_are_shown_where_families_have_the_same(option, default):
+    assert options(svg_train)[option].show_default == default
+    if option in options(svg_eval):
+        assert options(svg_eval)[option].show_default is False  # there it is what the model was trained on
+
+
+def test_a_family_beside_a_recipe_of_another_one_is_refused_by_the_recipe(monkeypatch, capsys, tmp_path):
+    given = ["--config", "video", "--data-root", str(tmp_path), "--family", "srvp", "--out", str(tmp_path / "run")]
+    monkeypatch.setattr("sys.argv", ["svg-train", *given])
+    with pytest.raises(SystemExit) as end:
+        run_command(svg_train)
+    assert end.value.code == 2
+    message = capsys.readouterr().err
+    assert "the recipe 'video' is of another family than --family srvp, which has no g_dim, z_dim" in message
+    assert "svg-train --list-recipes" in message
+
+
 def test_arguments_are_what_the_command_line_takes():
     written = [arguments("model", *pair) for pair in (("hidden", (8, 4)), ("layer_norm", False), ("cell", "mim"))]
     assert written == ["--hidden 8,4", "--no-layer-norm", "--cell mim"]

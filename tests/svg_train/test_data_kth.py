@@ -137,6 +137,13 @@ def test_frame_step_and_interval_mean_the_same(root):
         open_kth(root, "train", frame_step=2, frame_interval_s=0.12)
 
 
+def test_a_model_that_was_trained_already_keeps_its_interval(root):
+    write_clip(root, "person02_walking_d3", 40)
+    write_ranges(root, "person02_walking_d3\tframes\t1-40")
+    assert open_kth(root, "train", frame_interval_s=0.05).frame_interval_s == 0.05
+    assert open_data(config_of(root, frame_interval_s=0.05), "train", LENGTH, 0.04).frame_interval_s == 0.04
+
+
 def test_channels_and_size_follow_the_model(root):
     write_clip(root, "person01_boxing_d1", mark=100)
     frames = open_kth(root, "train", channels=3, image_size=128)[0]

@@ -29,6 +29,7 @@ from svg_train.config import build_config
 from svg_train.data import open_data, video_cache
 from svg_train.data.frame_cache import FrameShape
 from svg_train.data.notes import log_once
+from svg_train.data.video import split_for
 from svg_train.data.video_cache import DecodedVideo
 from svg_train.data.video_clips import at_one_interval, describe_cuts
 from svg_train.data.video_sampling import regular_runs
@@ -147,12 +148,21 @@ def test_frame_step_and_interval_mean_the_same(options):
     assert max(max(window) for window in all_indices(by_step)) == 35
 
 
-def test_an_interval_between_two_steps_is_rounded_and_reported(options, logged):
-    write_video(Path(options["root"]) / "a.avi")
-    train, _ = open_both(options, test_fraction=0.4, frame_interval_s=0.17)
-    assert train.frame_interval_s == pytest.approx(0.2)
-    messages = logged.text
-    assert messages.count("0.17 s per step becomes 0.2 s") == 1
+@pytest.mark.parametrize(("fps", "frames"), [(12, [0, 1, 2, 4, 5, 6]), (15, [0, 2, 3, 5, 6, 8])])
+def test_an_interval_that_is_asked_for_is_kept_by_the_nearest_frames(options, fps, frames):
+    write_video(Path(options["root"]) / "a.avi", fps=fps)
+    train, _ = open_both(options, test_fraction=0.4, frame_interval_s=0.1)
+    assert train.frame_interval_s == 0.1
+    assert all_indices(train)[0] == frames
+
+
+def test_an_interval_at_which_no_video_has_frames_comes_with_one_that_works(options):
+    for name, fps in (("a", 4), ("b", 6)):
+        write_video(Path(options["root"]) / f"{name}.avi", fps=fps)
+    with pytest.raises(UsageError, match=r"no video has a frame for every step of 0\.1 s:\n.*a\.avi: at 4 frames") as refused:
+        open_both(options, test_fraction=0.4, frame_interval_s=0.1)
+    works = float(str(refused.value).rpartition("--frame-interval-s ")[2])
+    assert open_both(options, test_fraction=0.4, frame_interval_s=works)[0].description.startswith("video: 1 file")
 
 
 def test_step_and_interval_that_contradict_are_refused(options):
@@ -764,6 +774,26 @@ def test_more_of_a_short_video_is_advised_only_where_there_is_more(options, test
     with pytest.raises(SvgError, match="for train sequences of 11 frames") as refused:
         open_data(config_of(options, test_fraction=0.5), "train", 11)
     assert "a larger --test-fraction" not in str(refused.value)
+
+
+@pytest.mark.parametrize("split_by", ["end", "file"])
+def test_whole_videos_are_advised_where_the_ends_of_several_are_too_short(options, split_by):
+    write_video(Path(options["root"]) / "a.avi", frames=20)
+    write_video(Path(options["root"]) / "b.avi", frames=20)
+    with pytest.raises(SvgError, match=f"--split-by {split_by}"):
+        open_both(options, test_fraction=0.2)
+    _, test = open_both(options, test_fraction=0.2, split_by=split_by)
+    assert len(test)
+
+
+@pytest.mark.parametrize(
+    ("frames", "split_by"),
+    [([40, 40, 20], "time"), ([40, 20, 20], "end"), ([20], "time"), ([40, 5, 5, 5], "time")],
+)
+def test_clips_of_one_camera_are_split_at_the_end_if_the_ends_of_most_are_too_short(options, frames, split_by):
+    for number, count in enumerate(frames):
+        write_video(Path(options["root"]) / f"{number}.avi", count)
+    assert split_for(config_of(options, test_fraction=0.15), LENGTH) == split_by
 
 
 @pytest.mark.skipif(not PEDESTRIANS.exists(), reason="the odd files are not here")

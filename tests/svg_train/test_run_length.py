@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import time
+from functools import partial
 
 import pytest
 
 from svg_common.errors import UsageError
+from svg_train import train as train_module
 from svg_train.checkpoint import load_checkpoint
 from svg_train.config import TrainConfig, build_config
 from svg_train.run_length import RunLength
@@ -55,22 +56,33 @@ def test_what_is_no_duration_is_refused_by_name(given):
         build_config({"train": {"duration_s": given}})
 
 
+def count_half_a_second_per_step(monkeypatch) -> None:
+    """A clock that nothing else moves."""
+    now, plain = [100.0], Trainer._train_step
+
+    def train_step(self, frames):
+        now[0] += 0.5
+        plain(self, frames)
+
+    monkeypatch.setattr(Trainer, "_train_step", train_step)
+    monkeypatch.setattr(train_module, "RunLength", partial(RunLength, now=lambda: now[0]))
+
+
 def test_a_run_in_time_ends_with_an_evaluation_and_can_be_resumed(tmp_path, monkeypatch):
     timed = config(steps=1, duration_s=2.0, eval_every=100_000, save_every=100_000)
-    stop_after(3, monkeypatch)
-    with pytest.raises(StoppedError):
-        Trainer(timed, tmp_path / "run", CPU, resume=False).run()
+    count_half_a_second_per_step(monkeypatch)
+    with monkeypatch.context() as stopping:
+        stop_after(3, stopping)
+        with pytest.raises(StoppedError):
+            Trainer(timed, tmp_path / "run", CPU, resume=False).run()
     saved = load_checkpoint(tmp_path / "run" / "last.pt")
     assert saved.step == 3  # more than `steps`, which do not count
-    assert 0 < saved.training["elapsed_s"] < 2
+    assert saved.training["elapsed_s"] == 1.5
     assert not is_complete(saved)
-    monkeypatch.undo()
-    began = time.monotonic()
     evaluation = Trainer(timed, tmp_path / "run", CPU, resume=True).run()
     assert evaluation is not None
     whole = load_checkpoint(tmp_path / "run" / "last.pt")
-    assert whole.step > 3
-    assert 2 <= whole.training["elapsed_s"] <= saved.training["elapsed_s"] + time.monotonic() - began
+    assert (whole.step, whole.training["elapsed_s"]) == (4, 2)
     assert whole.training["schedule"]["_last_lr"] == [0]
     with pytest.raises(UsageError, match="is complete"):
         Trainer(timed, tmp_path / "run", CPU, resume=True)

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,7 +33,7 @@ from svg_train.families.svg.model import SVG
 from svg_train.machine import Machine
 from svg_train.processes import LostLoaderError
 from svg_train.train import DivergedError, FullDiskError, StoppedError, Trainer
-from tests.command_runner import start, wait_until
+from tests.command_runner import HANG_S, start, wait_until
 from tests.conftest import TINY
 from tests.svg_train.test_data_video import write_video
 
@@ -124,6 +123,17 @@ def test_resumed_run_repeats_the_losses_of_an_uninterrupted_one(tmp_path, monkey
     for name, value in whole.weights.items():
         assert torch.equal(value, resumed.weights[name]), name
     assert resumed.metrics == whole.metrics
+
+
+def test_a_resumed_run_keeps_its_interval_whatever_its_options_would_make_of_the_data_now(tmp_path, monkeypatch, finished):
+    save_checkpoint(tmp_path / "last.pt", replace(load_checkpoint(finished / "last.pt"), step=3, frame_interval_s=0.25))
+
+    def refuse(config, split, length, trained_s=None):
+        raise UsageError(f"{split} at {trained_s} s")
+
+    monkeypatch.setattr("svg_train.train.open_data", refuse)
+    with pytest.raises(UsageError, match=r"train at 0\.25 s"):
+        Trainer(build_config(), tmp_path, CPU, resume=True).run()
 
 
 @pytest.mark.parametrize("step", [3, 6], ids=["between", "at the end"])
@@ -600,6 +610,8 @@ def test_kl_weight_is_annealed_between_the_ramp_steps():
     train = build_config({"train": {"beta": 5e-4, "beta_start": 1e-4, "beta_ramp": [10, 20]}}).train
     assert [train.beta_at(step) for step in (0, 10, 15, 20, 99)] == pytest.approx([1e-4, 1e-4, 3e-4, 5e-4, 5e-4])
     assert build_config({"train": {"beta": 2e-4}}).train.beta_at(3) == 2e-4
+    at_once = build_config({"train": {"beta": 5e-4, "beta_start": 0.0, "beta_ramp": [10, 10]}}).train
+    assert [at_once.beta_at(step) for step in (0, 9, 10, 99)] == [0, 0, 5e-4, 5e-4]
     with pytest.raises(UsageError, match="in ascending order"):
         build_config({"train": {"beta_start": 1e-4, "beta_ramp": [20, 10]}})
 
@@ -696,9 +708,7 @@ def test_ctrl_c_of_the_command_saves_and_exits_130(tmp_path):
     command = [sys.executable, "-c", "from svg_adapt.cli import main; main()", "--config", str(recipe), "--device", "cpu"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     metrics = tmp_path / "run" / "metrics.jsonl"
-    deadline = time.monotonic() + 90
-    while not (metrics.exists() and metrics.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: metrics.exists() and metrics.read_text(), timeout_s=2 * HANG_S)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr

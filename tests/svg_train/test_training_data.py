@@ -70,6 +70,7 @@ def trained(tmp_path_factory):
     out = tmp_path_factory.mktemp("trained") / "run"
     sizes = {"channels": 1, "nf": 2, "g_dim": 4, "z_dim": 2, "rnn_size": 4, "n_past": 2}
     train = {"steps": 1, "batch_size": 1, "n_future": 2, "eval_sequences": 1, "eval_samples": 1, "eval_horizon": 1}
+    train["description"] = " white\n\tdigits\x01"
     config = build_config({"model": sizes, "data": {"name": "digits"}, "train": train})
     Trainer(config, out, Machine(device="cpu", precision="32-true"), resume=False).run()
     return out
@@ -79,7 +80,7 @@ def test_training_stores_it_and_export_hands_it_on(trained, tmp_path):
     checkpoint = load_checkpoint(trained / "ckpt.pt")
     known = checkpoint.training_data
     assert known is not None
-    assert known.description == "digits: 1 procedural digit per scene, train scenes"
+    assert known.description == r"white digits\x01; digits: 1 procedural digit per scene, train scenes"
     data = open_data(checkpoint.config, "train", checkpoint.config.sequence_length)
     means = [sequence_statistics(data[number * len(data) // 256])["brightness"] for number in range(256)]
     assert known.statistics["brightness"].mean == pytest.approx(np.mean(means), abs=1e-5)

@@ -40,16 +40,15 @@ def patch_energy(members: Tensor, truth: Tensor, side: int, fairness: float = 1.
     Args:
         members: (T, M, B, C, H, W), M at least 2.
         truth: (T, B, C, H, W).
-        side: of a patch in pixels; a smaller frame is one patch.
+        side: of a patch in pixels; those at the right and at the bottom are smaller where it does not divide the frame's.
         fairness: as for `fair_crps`.
 
     Returns:
         (B,).
     """
-    side = min(side, *truth.shape[-2:])
 
     def distance(one: Tensor, other: Tensor) -> Tensor:
-        squares = functional.avg_pool2d(((one - other) ** 2).mean(2), side)
+        squares = functional.avg_pool2d(((one - other) ** 2).mean(2), side, ceil_mode=True)
         return (squares + _TINY).sqrt().mean(dim=(0, 2, 3))
 
     return _score(members, truth, fairness, distance)

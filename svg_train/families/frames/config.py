@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from svg_train.families.base import MAX_LAYERS, MAX_SIZE, MAX_WEIGHT, FamilyConfig, check_tensor
+from svg_train.families.base import MAX_LAYERS, MAX_SIZE, MAX_WEIGHT, FamilyConfig, check_tensor, ramp_share
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -151,9 +151,8 @@ class FramesConfig(FamilyConfig):
             exponentially and the latter falls linearly, until they are 1 and 0.
         """
         reverse = self.cell == "predrnn-v2"
-        start, end = self.sampling_ramp or (_REVERSE_RAMP if reverse else _RAMP)
+        done = ramp_share(step, self.sampling_ramp or (_REVERSE_RAMP if reverse else _RAMP))
         highest = 0.5 if reverse else 1.0
-        done = 1.0 if step >= end else max(step - start, 0) / (end - start)
         later = highest * (1 - done)
         if not reverse:
             return 1.0, later

@@ -34,7 +34,7 @@ class SvgConfig(FamilyConfig):
         description="Prior of the latent: learned (SVG-LP), fixed N(0, I) (SVG-FP), or none (deterministic, no latent).",
     )
     image_size: int = Field(
-        64, ge=8, le=1024, description="Side of the square frame in pixels: 64 or 128; spatial: any multiple of 8."
+        64, ge=8, le=1024, description="Side of the square frame in pixels: 64 or 128; spatial: any multiple of 8, up to 1024."
     )
     nf: int = Field(64, ge=1, le=512, description="Channels of the first convolution; spatial: 64 K.")
     g_dim: int = Field(

@@ -66,6 +66,13 @@ def test_patch_energy_is_its_definition():
         assert score.item() == pytest.approx(total / 8, abs=1e-4)
 
 
+def test_patches_cover_a_frame_that_their_side_does_not_divide():
+    members, truth = torch.zeros(1, 2, 1, 1, 40, 40), torch.zeros(1, 1, 1, 40, 40)
+    right = patch_energy(members, truth, 32)
+    members[..., 32:, :] = 1  # both samples are wrong below the whole patches
+    assert patch_energy(members, truth, 32) - right == pytest.approx(0.5, abs=1e-3)
+
+
 @pytest.mark.parametrize("score", [fair_crps, lambda members, truth: patch_energy(members, truth, 8)])
 def test_samples_with_the_spread_of_the_truth_score_best(score):
     generator = torch.Generator().manual_seed(0)

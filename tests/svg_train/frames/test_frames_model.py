@@ -189,6 +189,7 @@ def test_scheduled_sampling_falls_linearly_from_true_frames_to_none():
     ]  # fmt: skip
     assert FramesConfig().true_frame_shares(25000) == (1, 0.5)
     assert FramesConfig(sampling_ramp=(0, 0)).true_frame_shares(0) == (1, 0)
+    assert [FramesConfig(sampling_ramp=(10, 10)).true_frame_shares(step) for step in (9, 10)] == [(1, 1), (1, 0)]
 
 
 def test_reverse_scheduled_sampling_trusts_observed_frames_more_and_more():
