@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from svg_common.errors import UsageError
+from svg_common.path_advice import shell_argument
 from svg_common.printable import console_text
 from svg_runtime.live.alarms.outlet import RefusedError, StoppedError
 from svg_runtime.live.alarms.record import AlarmRecord
@@ -33,7 +34,7 @@ class AlarmCommand:
         command: program and arguments, quoted as in a shell.
 
     Raises:
-        UsageError: quotes that do not match, or no such program.
+        UsageError: quotes that do not match, or no such program, or one that may not be run.
     """
 
     name = "command"
@@ -46,11 +47,7 @@ class AlarmCommand:
                 f"--on-alarm: {str(error).lower()} in {command}\n  expected a program and its arguments"
             ) from error
         if not self._arguments or shutil.which(self._arguments[0]) is None:
-            program = self._arguments[0] if self._arguments else ""
-            raise UsageError(
-                f"--on-alarm: there is no program '{program}'\n"
-                "  expected a program and its arguments; no shell reads them: for a pipe, --on-alarm \"sh -c '...'\""
-            )
+            raise UsageError(_no_program(self._arguments[0] if self._arguments else ""))
         self._closing = threading.Event()
         self._idle = threading.Event()  # no program runs
         self._idle.set()
@@ -103,6 +100,18 @@ class AlarmCommand:
             if time.monotonic() >= until_s:
                 _kill(process)
                 raise RefusedError(f"{self._arguments[0]} was stopped: it took more than {_TIMEOUT_S:g} s")
+
+
+def _no_program(program: str) -> str:
+    """What is wrong with a name that is not that of a program."""
+    if "/" in program and os.path.isdir(program):
+        return f"--on-alarm: '{program}' is a folder\n  expected a program and its arguments"
+    if "/" in program and os.path.exists(program):
+        return f"--on-alarm: '{program}' is not executable\n  run: chmod +x {shell_argument(program)}"
+    return (
+        f"--on-alarm: there is no program '{program}'\n"
+        "  expected a program and its arguments; no shell reads them: for a pipe, --on-alarm \"sh -c '...'\""
+    )
 
 
 def environment(record: AlarmRecord) -> dict[str, str]:

@@ -59,7 +59,7 @@ class MqttPublisher:
         url: mqtt://user:password@host:1883/prefix, or mqtts; see `check_broker`.
         source: what is watched, for the name of the device.
         events: of the run.
-        camera: name of one of several cameras, which is below the prefix then.
+        camera: its name, which is below the prefix then; None: it is alone, and has none.
     """
 
     name = "mqtt"
@@ -74,6 +74,7 @@ class MqttPublisher:
         self._last: AlarmRecord | None = None  # of the newest alarm
         self._answered = False  # the broker answered this attempt to connect, be it with a refusal
         self._connected = False
+        self._closed = False
         self._next = 0  # of `_LEVELS`: the next attempt
         self._largest: int | None = None  # bytes that the broker takes in one message
         self._error: OSError | None = None  # that ended this connection
@@ -129,8 +130,9 @@ class MqttPublisher:
                 raise error(f"{self._shown} refuses messages to PREFIX/{name}: {refusal}")
 
     def close(self) -> None:
-        """Say that nobody watches any more."""
+        """Say that nobody watches any more. What a connection waits for, such as a name server, is not waited for here."""
         with self._lock:
+            self._closed = True
             connected = self._connected
             self._connected = False  # so that nothing says `online` again
             goodbye = self._publish(self._topic("availability"), "offline") if connected else None
@@ -140,7 +142,10 @@ class MqttPublisher:
             with suppress(RuntimeError, ValueError):  # the connection was just lost, or the queue of paho is full
                 goodbye.wait_for_publish(_GOODBYE_S)
         self._client.disconnect()
-        self._client.loop_stop()
+        stopping = threading.Thread(target=self._client.loop_stop, name="mqtt-stop", daemon=True)  # waits for an attempt
+        stopping.start()
+        if connected:
+            stopping.join(_GOODBYE_S)
 
     def discovery(self) -> tuple[str, dict[str, Any]]:
         """Topic and payload that make Home Assistant add a binary sensor by itself."""
@@ -185,6 +190,9 @@ class MqttPublisher:
 
     def _on_connect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         self._answered = True
+        if self._closed:
+            client.disconnect()
+            return
         if reason == "Unsupported protocol version" and _LEVELS[self._step] == 5:
             self._next = _SURE
             return
@@ -301,8 +309,8 @@ class MqttPublisher:
         return "the broker closed it" if reason == _CLOSED and not said else str(reason)
 
     def _report(self, kind: str, message: str) -> None:
-        """Add an event unless it is the last one again, as at every attempt."""
-        if self._problem != (kind, message):
+        """Add an event unless it is the last one again, as at every attempt, or nobody waits for a connection any more."""
+        if not self._closed and self._problem != (kind, message):
             self._problem = kind, message
             self._events.add(kind, message)
 
@@ -324,7 +332,8 @@ def _reason(error: BaseException | None) -> str:
     alert = getattr(error, "reason", None) or ""
     if "CERTIFICATE_REQUIRED" in alert:  # TLS 1.3
         reason = "the broker requires a client certificate, which --mqtt does not support"
-    elif "ALERT_HANDSHAKE_FAILURE" in alert:  # TLS 1.2 has no alert of its own for it
+    elif "ALERT_HANDSHAKE_FAILURE" in alert or isinstance(error, ssl.SSLEOFError):
+        # TLS 1.2 has no alert of its own for it; and in TLS 1.3 the connection may be closed before the alert is read
         reason += "; a broker that requires a client certificate is not supported"
     variable = ssl.get_default_verify_paths().openssl_cafile_env
     if isinstance(error, ssl.SSLCertVerificationError) and variable in os.environ:

@@ -41,7 +41,7 @@ class AlarmOptions:
         mqtt: address of a broker.
         webhook: address of a web server.
         command: program with arguments.
-        camera: name of one of several cameras.
+        camera: its name; None: it is alone, and has none.
     """
 
     enabled: bool = False

@@ -224,10 +224,8 @@ def test_alarms_wait_for_a_broker_that_is_away(broker, listen):
     wait_until(lambda: outlet.summary()["sent"] == 1)
     broker.stop()
     wait_until(lambda: events.counts["mqtt_lost"])
-    start = time.monotonic()
     for sequence in (2, 3):
-        outlet.put(record(sequence))
-    assert time.monotonic() - start < 0.1  # no frame waits
+        outlet.put(record(sequence))  # returns, although nobody listens: no frame waits
     wait_until(lambda: events.counts["mqtt_failed"])
     broker.start()
     listener = listen()
@@ -532,8 +530,13 @@ def test_a_broker_that_requires_a_client_certificate_is_said_to(tmp_path, monkey
     broker = Broker(tmp_path, *secured, "require_certificate true")
     said = why_it_cannot_connect(f"mqtts://127.0.0.1:{broker.port}")
     broker.stop()
-    reason = "the broker requires a client certificate, which --mqtt does not support"
-    assert said == f"mqtt: cannot connect to mqtts://127.0.0.1:{broker.port}: {reason}"
+    assert said.startswith(f"mqtt: cannot connect to mqtts://127.0.0.1:{broker.port}: ")
+    assert said.endswith(
+        (
+            ": the broker requires a client certificate, which --mqtt does not support",
+            "; a broker that requires a client certificate is not supported",  # closed before its alert could be read
+        )
+    )
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl")
@@ -585,6 +588,26 @@ def _accept_and_be_silent(server: socket.socket) -> None:
 def test_other_addresses_are_refused(url):
     with pytest.raises(UsageError, match="--mqtt"):
         check_broker(url)
+
+
+def test_the_end_does_not_wait_for_an_attempt_to_connect(monkeypatch):
+    """It may take as long as a name server, or a firewall that drops packets; statistics are written after the end."""
+    asked, answer, waited_out = threading.Event(), threading.Event(), []
+
+    def resolve(*_: object, **__: object) -> list[object]:
+        asked.set()
+        waited_out.append(not answer.wait(20))
+        raise socket.gaierror("no answer")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    events = EventLog()
+    publisher = MqttPublisher("mqtt://broker.example", "camera 0", events)
+    assert asked.wait(20)
+    publisher.close()
+    assert not waited_out
+    answer.set()
+    wait_until(lambda: publisher._client._thread is None)
+    assert (waited_out, events.summary()["counts"]) == ([False], {})
 
 
 def test_the_advice_for_an_address_is_shown_whole():
