@@ -7,6 +7,7 @@ the attacker's that resolves to 127.0.0.1 (DNS rebinding). So host names and ori
 from __future__ import annotations
 
 import asyncio
+import base64
 import html
 import ipaddress
 import re
@@ -96,17 +97,21 @@ class AccessControl:
         access: who may ask.
         limits: of the size of a request.
         content_policy: what a page may load, as in the header Content-Security-Policy.
+        basic_paths: where the token may be the password of Basic authentication, of programs that know nothing else. Browsers
+            send that by themselves, for other sites' pages as well: so addresses that are only read.
         on_error: gets what `app` raises; the client gets 500.
     """
 
     def __init__(
         self, app: ASGIApp, access: Access, limits: WebLimits, content_policy: str = CONTENT_POLICY,
+        basic_paths: re.Pattern[str] | None = None,
         on_error: Callable[[Exception], None] | None = None,
     ) -> None:  # fmt: skip
         self._app = app
         self._access = access
         self._limits = limits
         self._headers = {**_HEADERS, "content-security-policy": content_policy}
+        self._basic_paths = basic_paths
         self._on_error = on_error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -152,21 +157,17 @@ class AccessControl:
         token = self._access.token
         if token is None:
             return None
-        scheme, _, value = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and token.matches(value.strip()):
+        takes_basic = self._basic_paths is not None and self._basic_paths.fullmatch(scope["path"]) is not None
+        if token.matches(_token_in(headers.get("authorization", ""), takes_basic)):
             return None
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         given = [value for name, value in query if name == "token"]
-        if given and scope["method"] == "GET" and token.matches(given[-1]):
+        if given and scope["method"] in ("GET", "HEAD") and token.matches(given[-1]):
             rest = urlencode([(name, value) for name, value in query if name != "token"])
             return self._logged_in(scope["path"], f"?{rest}" if rest else "", headers, token)
         if not given and self._has_login(headers, token):
             return None
-        refusal = _refuse(
-            401, "token missing or wrong; open the link that was printed at the start, or send Authorization: Bearer TOKEN"
-        )
-        refusal.headers["www-authenticate"] = "Bearer"
-        return refusal
+        return _login_refusal(takes_basic, headers)
 
     def _logged_in(self, path: str, query: str, headers: Mapping[str, str], token: Token) -> Response:
         """Set the cookie, and go on without the token in the address, which is relative: a proxy may put all below a path.
@@ -323,6 +324,33 @@ def _origin_refusal(method: str, headers: Mapping[str, str]) -> Response | None:
         if method not in _SAFE_METHODS or not opens_page:
             return _refuse(403, "asked by a page of another site; expected this server's own page")
     return None
+
+
+def _token_in(authorization: str, takes_basic: bool) -> str:
+    """What a header Authorization gives as the token; "": nothing. Of Basic, it is the password, whoever the user is."""
+    scheme, _, value = authorization.partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip()
+    if scheme.lower() != "basic" or not takes_basic:
+        return ""
+    try:
+        return base64.b64decode(value.strip(), validate=True).decode().partition(":")[2]
+    except ValueError:
+        return ""
+
+
+def _login_refusal(takes_basic: bool, headers: Mapping[str, str]) -> Response:
+    """Of the two schemes, it names one: FFmpeg reads no further than the first.
+
+    A browser that is asked for Basic opens a dialog. It shall not for pictures within a page, which says itself what to do.
+    """
+    more = ", or give the token as the password of any user" if takes_basic else ""
+    refusal = _refuse(
+        401, f"token missing or wrong; open the link that was printed at the start, or send Authorization: Bearer TOKEN{more}"
+    )
+    is_within_page = headers.get("accept", "").startswith("image/")
+    refusal.headers["www-authenticate"] = 'Basic realm="svg-edge"' if takes_basic and not is_within_page else "Bearer"
+    return refusal
 
 
 def _type_refusal(method: str, headers: Mapping[str, str]) -> Response | None:

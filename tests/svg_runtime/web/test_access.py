@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import codecs
+import re
 
 import pytest
 from starlette.applications import Starlette
@@ -141,8 +143,60 @@ def test_without_the_token_nothing_is_answered(headers):
     assert SECRET not in refused.text
 
 
+def of_user(name_and_password: str) -> dict[str, str]:
+    """As curl --user, VLC and network recorders send it."""
+    return {"authorization": f"Basic {base64.b64encode(name_and_password.encode()).decode()}"}
+
+
+def basic_client() -> TestClient:
+    """Of a server that takes Basic authentication for a page that is only read."""
+    return client(Access(OPEN, Token(SECRET)), basic_paths=re.compile("/numbers.json|/change"))
+
+
+@pytest.mark.parametrize("user", ["x", "", "admin"])
+def test_the_token_is_the_password_of_any_user_where_basic_is_taken(user):
+    known = basic_client()
+    assert known.get("/numbers.json", headers=of_user(f"{user}:{SECRET}")).status_code == 200
+    assert known.head("/numbers.json", headers=of_user(f"{user}:{SECRET}")).status_code == 200
+    for path in ("/", "/cameras/gate", "/numbers.json/"):
+        refused = known.get(path, headers=of_user(f"{user}:{SECRET}"))
+        assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+
+
+@pytest.mark.parametrize(
+    "given", [of_user(SECRET), of_user(f"{SECRET}:"), of_user(f"x:{SECRET}x"), of_user("x:\u00e9"),
+              {"authorization": f"Basic x:{SECRET}"}, {"authorization": "Basic /w=="}, {"authorization": "Basic"}, {}],
+)  # fmt: skip
+def test_who_gives_no_right_password_is_asked_for_one(given):
+    refused = basic_client().get("/numbers.json", headers=given)
+    assert (refused.status_code, refused.headers["www-authenticate"]) == (401, 'Basic realm="svg-edge"')
+    assert "the token as the password of any user" in refused.text
+    assert SECRET not in refused.text
+
+
+def test_a_picture_within_a_page_opens_no_dialog_for_a_password():
+    of_img = {"accept": "image/avif,image/webp,image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5"}
+    assert basic_client().get("/numbers.json", headers=of_img).headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "http://evil.example"},
+        {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"},
+    ],
+)
+def test_a_password_that_a_browser_sends_by_itself_lets_no_other_site_in(headers):
+    known = basic_client()
+    assert known.get("/numbers.json", headers={**of_user(f"x:{SECRET}"), **headers}).status_code == 403
+    form = {**of_user(f"x:{SECRET}"), "content-type": "text/plain"}
+    assert known.post("/change", content=b"{}", headers=form).status_code == 415
+
+
 def test_a_link_with_the_token_sets_a_cookie_and_takes_the_token_out_of_the_address():
     browser = client(Access(OPEN, Token(SECRET)))
+    assert browser.head(f"/?token={SECRET}").status_code == 303
+    browser.cookies.clear()
     opened = browser.get(f"/?token={SECRET}&camera=a%26b")
     assert opened.status_code == 303
     assert opened.headers["location"] == "./?camera=a%26b"

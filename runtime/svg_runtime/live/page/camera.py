@@ -68,10 +68,12 @@ class PageCamera:
         stats: of its run.
         studio: makes its pictures.
         board: gets its events.
+        changes: gets what clients want changed, of all cameras.
     """
 
     def __init__(
-        self, key: str, about: CameraAbout, settings: Settings, stats: LiveStats, studio: Studio, board: Board
+        self, key: str, about: CameraAbout, settings: Settings, stats: LiveStats, studio: Studio, board: Board,
+        changes: ChangeQueue,
     ) -> None:  # fmt: skip
         self.key = key
         self.about = about
@@ -81,10 +83,10 @@ class PageCamera:
         self._settings = settings
         self._studio = studio
         self._board = board
+        self._changes = changes
         self._moment: Moment | None = None
         self._published_s = time.monotonic()
         self._ended: str | None = None
-        self._changes = ChangeQueue()
         self._painter = LivePainter()
         self._small_painter = LivePainter(small=True)
         self._summary = HeldSummary(stats.summary)
@@ -121,20 +123,20 @@ class PageCamera:
         Args:
             apply: applies one change. A `NotYetError` puts it off, another `SvgError` is the client's answer.
         """
-        for asked, done in self._changes.take():
-            change = asked.beyond(self._settings)
+        for waiting in self._changes.take(self.key):
+            change = waiting.change.beyond(self._settings)
             try:
-                self._refuse_after_the_end()  # it may have waited until then
+                self._check(change)  # it may have waited until the camera ended, or until other settings were in force
                 if change.model_fields_set:
                     apply(change)
             except NotYetError:
-                self._changes.put_off(asked, done)
+                self._changes.put_off(waiting)
                 continue
             except SvgError as error:
-                done.set_exception(error)
+                waiting.done.set_exception(error)
                 continue
             self._note(change)
-            done.set_result(None)
+            waiting.done.set_result(None)
 
     def on_event(self, kind: str, message: str) -> None:
         """Record an event of the run; any thread may call this. Alarms come by `on_alarm`."""
@@ -171,19 +173,14 @@ class PageCamera:
 
         Raises:
             UsageError: this run cannot do it, or the camera has ended.
-            BusyError: too many changes wait.
         """
-        view = None if self._moment is None else self._moment.view
-        picture_hw = None if view is None else (view.picture.shape[0], view.picture.shape[1])
-        of_picture = change.model_fields_set <= {"overlay"}  # which the page composes itself, also of the last view
-        if not of_picture:
-            self._refuse_after_the_end()
-        check_change(change, self._settings, self.about.fixed, picture_hw)
-        if of_picture:
-            self._note(change.beyond(self._settings))
-            self._painter_changed()
-            return None
-        return self._changes.put(change)
+        self._check(change)
+        if not _is_of_picture(change):
+            return self._changes.put(self.key, change)
+        self._note(change.beyond(self._settings))
+        self._painter_changed()
+        self._changes.put(self.key, change)  # so that one that waits does not undo it
+        return None
 
     def problem(self) -> str | None:
         """Why the run makes no progress; None: it does."""
@@ -241,9 +238,17 @@ class PageCamera:
             "lead_s": round(caption.with_counts(settings.samples, horizon).lead * caption.interval_s, 2),
         }  # fmt: skip
 
-    def _refuse_after_the_end(self) -> None:
-        if self._ended is not None:
+    def _check(self, change: Change) -> None:
+        """Refuse what this run cannot do, at present.
+
+        Raises:
+            UsageError: with the reason.
+        """
+        if self._ended is not None and not _is_of_picture(change):
             raise UsageError(f"this camera has {self._ended}; only its overlay can be changed")
+        view = None if self._moment is None else self._moment.view
+        picture_hw = None if view is None else (view.picture.shape[0], view.picture.shape[1])
+        check_change(change, self._settings, self.about.fixed, picture_hw)
 
     def _note(self, change: Change) -> None:
         """A change is in force. Counts have been noted, for all cameras, if the loop has applied it."""
@@ -280,6 +285,11 @@ class PageCamera:
 
     def _link(self, path: str | None) -> str | None:
         return None if path is None else f"/cameras/{self.key}/clips/{Path(path).name}"
+
+
+def _is_of_picture(change: Change) -> bool:
+    """Whether the page alone makes it, also of the last view."""
+    return change.model_fields_set <= {"overlay"}
 
 
 def key_of(name: str, taken: set[str]) -> str:

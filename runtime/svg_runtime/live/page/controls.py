@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import queue
-from collections import deque
+import threading
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -15,14 +14,11 @@ from svg_common.validation import problem_line
 from svg_runtime.live.page.names import OVERLAYS
 from svg_runtime.live.roi import Roi, parse_roi
 from svg_runtime.web.json_names import repeated_name
+from svg_runtime.web.json_numbers import WHOLE
 
 MOST_SAMPLES = MOST_STEPS = 64
 _MOST_BYTES = 256 << 20  # of the futures of one forecast
-_MOST_WAITING = 8  # changes that the loop has not taken yet
-
-
-class BusyError(SvgError):
-    """Too many changes wait for the live loop."""
+_OF_ALL_CAMERAS = frozenset({"samples", "horizon"})  # whichever camera a client asks
 
 
 class NotYetError(SvgError):
@@ -34,8 +30,8 @@ class Change(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    samples: Annotated[int, Field(ge=1, le=MOST_SAMPLES)] | None = None
-    horizon: Annotated[int, Field(ge=1, le=MOST_STEPS)] | None = None
+    samples: Annotated[int, Field(ge=1, le=MOST_SAMPLES), WHOLE] | None = None
+    horizon: Annotated[int, Field(ge=1, le=MOST_STEPS), WHOLE] | None = None
     overlay: str | None = None
     roi: Annotated[str, Field(max_length=100)] | None = None  # X,Y,W,H as --roi; null: the whole picture
     threshold: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] | None = None
@@ -52,6 +48,15 @@ class Change(BaseModel):
     def changes_region(self) -> bool:
         """Whether `roi` was given, be it null."""
         return "roi" in self.model_fields_set
+
+    @property
+    def asked(self) -> frozenset[str]:
+        """What is to change: null changes nothing, but for `roi`."""
+        return frozenset(name for name in self.model_fields_set if name == "roi" or getattr(self, name) is not None)
+
+    def without(self, names: frozenset[str]) -> Change:
+        """The rest of it."""
+        return Change(**{name: getattr(self, name) for name in self.asked - names})
 
     @property
     def region(self) -> Roi | None:
@@ -143,33 +148,64 @@ def check_change(change: Change, now: Settings, fixed: Fixed, picture_hw: tuple[
         region.in_picture(*picture_hw)
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """A change that the live loop has not applied yet.
+
+    Attributes:
+        camera: its key.
+        change: what is to change.
+        done: is done when it is applied; or raises why it is not, also where newer ones have replaced all of it.
+    """
+
+    camera: str
+    change: Change
+    done: Future[None]
+
+    def without(self, newer: Waiting) -> Waiting:
+        """The part that `newer` does not ask for."""
+        names = newer.change.asked if newer.camera == self.camera else newer.change.asked & _OF_ALL_CAMERAS
+        return replace(self, change=self.change.without(names))
+
+
 class ChangeQueue:
-    """Takes changes from the web server to the live loop, which applies them between two frames."""
+    """Takes the changes of all cameras from the web server to the live loop, which applies them between two frames.
+
+    No two of them ask for the same setting, the newest request counts: so no older one undoes it later, and only few can wait.
+    """
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[tuple[Change, Future[None]]] = queue.SimpleQueue()
-        self._put_off: deque[tuple[Change, Future[None]]] = deque()
+        self._lock = threading.Lock()  # the server puts, the loop takes
+        self._waiting: list[Waiting] = []
 
-    def put(self, change: Change) -> Future[None]:
-        """Queue a change. The future is done when it is applied, or raises why it is not.
+    def put(self, camera: str, change: Change) -> Future[None]:
+        """Queue a change of a camera; see `Waiting.done`."""
+        newest = Waiting(camera, change, Future())
+        with self._lock:
+            older = self._waiting
+            self._waiting = []
+            for one in older:
+                self._keep(one.without(newest))
+            self._waiting.append(newest)
+        return newest.done
 
-        Raises:
-            BusyError: too many wait.
-        """
-        if self._queue.qsize() + len(self._put_off) >= _MOST_WAITING:
-            raise BusyError("too many changes wait; try again later")
-        done: Future[None] = Future()
-        self._queue.put((change, done))
-        return done
-
-    def take(self) -> list[tuple[Change, Future[None]]]:
-        """All that waits, in order; what was put off comes first."""
-        found = list(self._put_off)
-        self._put_off.clear()
-        while not self._queue.empty():
-            found.append(self._queue.get())
+    def take(self, camera: str) -> list[Waiting]:
+        """All that waits for a camera."""
+        with self._lock:
+            found = [one for one in self._waiting if one.camera == camera]
+            self._waiting = [one for one in self._waiting if one.camera != camera]
         return found
 
-    def put_off(self, change: Change, done: Future[None]) -> None:
-        """Keep a change for the next `take`."""
-        self._put_off.append((change, done))
+    def put_off(self, taken: Waiting) -> None:
+        """Keep a change for the next `take`, but for what was asked for meanwhile."""
+        with self._lock:
+            for newer in self._waiting:
+                taken = taken.without(newer)
+            self._keep(taken)
+
+    def _keep(self, older: Waiting) -> None:
+        """What is left of it, although a newer one may still be refused."""
+        if older.change.asked:
+            self._waiting.append(older)
+        else:
+            older.done.set_exception(UsageError("a newer change has replaced this one"))

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 
 from svg_runtime.live.page.board import Board
 from svg_runtime.live.page.camera import CameraAbout, PageCamera, key_of
-from svg_runtime.live.page.controls import Settings
+from svg_runtime.live.page.controls import ChangeQueue, Settings
 from svg_runtime.live.page.held_summary import HeldSummary
 from svg_runtime.live.page.options import PageOptions
-from svg_runtime.live.page.routes import Routes
+from svg_runtime.live.page.routes import PICTURES, Routes
 from svg_runtime.live.page.studio import Studio
 from svg_runtime.live.stats import LiveStats
 from svg_runtime.web.access import Access, AccessControl
@@ -46,8 +46,9 @@ class LivePage:
         self._reported: set[str] = set()
         self._report = report
         self._studio = Studio(self._on_error)
+        self._changes = ChangeQueue()
         routes = Routes(self, StreamSlots(limits))
-        app = AccessControl(routes.app(), access, limits, on_error=self._on_error)
+        app = AccessControl(routes.app(), access, limits, basic_paths=PICTURES, on_error=self._on_error)
         self._server = ServerThread(app, sock, limits)
 
     @classmethod
@@ -70,7 +71,10 @@ class LivePage:
         joined = []
         for about, settings, stats in joining:
             key = key_of(about.name, set(cameras))
-            camera = PageCamera(key=key, about=about, settings=settings, stats=stats, studio=self._studio, board=self.board)
+            camera = PageCamera(
+                key=key, about=about, settings=settings, stats=stats, studio=self._studio, board=self.board,
+                changes=self._changes,
+            )  # fmt: skip
             cameras[key] = camera
             joined.append(camera)
             stats.events.listen(camera.on_event)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -29,7 +30,7 @@ from svg_common.errors import SvgError
 from svg_common.files import storable
 from svg_runtime.live.page.board import Board
 from svg_runtime.live.page.camera import PageCamera
-from svg_runtime.live.page.controls import BusyError, read_change
+from svg_runtime.live.page.controls import read_change
 from svg_runtime.live.page.held_summary import HeldSummary
 from svg_runtime.live.page.metrics import CONTENT_TYPE, Metrics
 from svg_runtime.live.page.studio import Feed, Shot
@@ -42,6 +43,7 @@ _STATIC_FILES = {
     "chart.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
+PICTURES = re.compile(r"/cameras/[^/]+/(stream\.mjpg|picture\.jpg|futures\.jpg|snapshot\.png)")
 _BOUNDARY = "picture"
 _REPEAT_S = 10.0  # a picture is sent again, so that a client that is gone is noticed
 _PICTURE_S = 5.0  # how long a single picture may take
@@ -228,8 +230,6 @@ class Routes:
             done = camera.ask(read_change(await request.body()))
             if done is not None:
                 await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(done)), _APPLY_S)
-        except BusyError as error:
-            return _json({"error": str(error)}, 503)
         except SvgError as error:
             return _json({"error": str(error).replace("\n  ", "; ")}, 422)
         except (asyncio.TimeoutError, TimeoutError):

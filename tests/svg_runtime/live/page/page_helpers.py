@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -49,6 +48,16 @@ _LOW = """[...document.querySelectorAll('button, select, input, .button')]
   .filter(one => one.checkVisibility() && one.getBoundingClientRect().height < 36).map(one => one.id)"""
 _NAMELESS = """[...document.querySelectorAll('input, select')].filter(one => !one.labels.length
   || !one.labels[0].textContent.trim()).map(one => one.id)"""
+
+
+# From now on, `heard` has what a screen reader says of the page by itself.
+LISTEN = """() => {
+  window.heard = [];
+  for (const one of document.querySelectorAll('output, [role=status], [role=alert], [aria-live]')) {
+    const note = () => heard.push(one.textContent);
+    new MutationObserver(note).observe(one, { childList: true, characterData: true, subtree: true });
+  }
+}"""
 
 
 def check_on_phone(tab, scheme: str) -> None:
@@ -132,13 +141,6 @@ def applying(camera: PageCamera, apply: Callable[[Change], None] = lambda change
 
 def client(address: str) -> httpx.Client:
     return httpx.Client(base_url=address, trust_env=False, timeout=10)
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 class PictureStream:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import datetime, timezone
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import pytest
 from playwright import sync_api
@@ -23,7 +25,8 @@ from svg_runtime.live.page.routes import Routes
 from svg_runtime.web.access import AccessControl
 from svg_runtime.web.address import Address
 from svg_runtime.web.token import Token
-from tests.svg_runtime.live.page.page_helpers import add_camera, check_on_phone, client, make_view, wait_until
+from tests.command_runner import HANG_S, wait_until
+from tests.svg_runtime.live.page.page_helpers import LISTEN, add_camera, check_on_phone, client, make_view
 
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="there is no Chromium")
 TOKEN = "0123456789abcdef0123"
@@ -91,7 +94,7 @@ class Seen:
             return None  # it is being loaded anew
 
     def until(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + HANG_S
         while not condition():
             assert time.monotonic() < deadline
             self.tab.wait_for_timeout(30)
@@ -147,19 +150,20 @@ def test_the_page_shows_pictures_that_move_and_a_control_changes_them(browser, p
 
 
 def test_below_a_path_of_a_proxy_it_is_the_same(browser, page, monkeypatch):
-    outside = []
+    """Even if that looks like the path of a camera."""
+    outside, below = [], "/cameras/yard"
 
     async def as_asked_by_a_proxy(self, scope, receive, send):
-        if not scope["path"].startswith("/yard/"):
+        if not scope["path"].startswith(f"{below}/"):
             outside.append(scope["path"])
-        await answer(self, {**scope, "path": scope["path"].removeprefix("/yard")}, receive, send)
+        await answer(self, {**scope, "path": scope["path"].removeprefix(below)}, receive, send)
 
     answer = AccessControl.__call__
     monkeypatch.setattr(AccessControl, "__call__", as_asked_by_a_proxy)
     (camera,) = page.cameras.values()
-    with Seen(browser, page, path="/yard/") as seen:
-        site = seen.tab.url.removesuffix("/yard/")
-        for address in ("/yard/", "/yard/cameras/wall", "/yard/cameras/wall/"):
+    with Seen(browser, page, path=f"{below}/") as seen:
+        site = seen.tab.url.removesuffix(f"{below}/")
+        for address in (f"{below}/", f"{below}/cameras/wall", f"{below}/cameras/wall/"):
             seen.tab.goto(f"{site}{address}")
             assert seen.tab.url == f"{site}{address}"
             seen.wait_for("document.getElementById('live').naturalWidth")
@@ -167,8 +171,8 @@ def test_below_a_path_of_a_proxy_it_is_the_same(browser, page, monkeypatch):
             seen.tab.fill("#samples", str(samples))
             seen.tab.press("#samples", "Enter")
             wait_until(lambda expected=samples: camera.state()["settings"]["samples"] == expected)
-            assert seen.tab.evaluate("document.getElementById('snapshot').href").endswith("/yard/cameras/wall/snapshot.png")
-        assert [cookie["path"] for cookie in seen.context.cookies()] == ["/yard"]  # a host may have several of these
+            assert seen.tab.evaluate("document.getElementById('snapshot').href").endswith(f"{below}/cameras/wall/snapshot.png")
+        assert [cookie["path"] for cookie in seen.context.cookies()] == [below]  # a host may have several of these
         assert seen.errors == []
     assert outside == []
 
@@ -230,6 +234,11 @@ def test_a_change_that_had_to_wait_is_said_to_be_made_when_it_is(browser, page):
         seen.until(lambda: seen.tab.inner_text("#answer").endswith("not applied yet"))
         page.cameras["wall"].note_counts(7, 3)
         seen.until(lambda: seen.tab.inner_text("#answer") == "Done.")
+        seen.tab.fill("#samples", "8")
+        seen.tab.press("#samples", "Enter")
+        seen.until(lambda: seen.tab.inner_text("#answer").endswith("not applied yet"))
+        page.cameras["wall"].note_counts(2, 3)  # for somebody else
+        seen.until(lambda: seen.tab.inner_text("#answer").endswith("A newer change has replaced this one."))
 
 
 def test_what_came_last_is_on_top_of_the_events_also_after_the_clock_was_set_back(browser, page, monkeypatch):
@@ -550,19 +559,30 @@ def test_cameras_without_pictures_hold_up_no_tile(browser, monkeypatch):
         served.close()
 
 
-def test_a_page_whose_token_is_no_longer_valid_says_so(browser):
-    served = opened()
+def test_a_page_whose_token_is_no_longer_valid_says_so_and_opens_no_dialog_for_a_password(browser):
+    served, refused = opened(), {}
+
+    def note(answer) -> None:
+        if answer.status == 401:
+            refused[urlsplit(answer.url).path] = answer.headers["www-authenticate"]
+
     add_camera(served).publish(make_view())
     served.start()
     try:
         with Seen(browser, served) as seen:
             seen.wait_for("document.getElementById('status').textContent.includes('fps')")
+            seen.tab.on("response", note)
             port = served.access.address.port
             served.close()
             served = opened(port, token=TOKEN[::-1])
             add_camera(served).publish(make_view())
             served.start()
             seen.wait_for("document.getElementById('status').textContent === 'log in again: open the link with the token'")
+            seen.tab.set_viewport_size({"width": 400, "height": 700})  # for which another stream is asked for
+            seen.tab.locator("#futures").scroll_into_view_if_needed()
+            pictures = {f"/cameras/wall/{name}" for name in ("stream.mjpg", "futures.jpg")}
+            seen.until(lambda: pictures <= set(refused))
+            assert set(refused.values()) == {"Bearer"}  # and not Basic
     finally:
         served.close()
 
@@ -593,6 +613,55 @@ def test_a_page_that_hears_nothing_any_more_says_so(browser, page, monkeypatch):
             assert seen.tab.inner_text("#now") == "no signal"
         seen.wait_for(f"{status}.textContent.includes('fps') && !{status}.classList.contains('bad')")
         seen.wait_for("document.getElementById('live').naturalWidth")
+
+
+def test_a_start_without_an_answer_is_tried_again(browser, page):
+    """No connection is refused or closed: only the time tells."""
+    with Seen(browser, page, path="/healthz") as seen:  # logged in, and the page is still to be opened
+        seen.context.clock.install()
+        waiting: list[sync_api.Route] = []
+        seen.context.route("**/cameras.json", lambda route: waiting.append(route), times=1)
+        seen.tab.goto(page.access.address.link("/"))
+        seen.until(lambda: len(waiting) == 1)
+        seen.tab.clock.fast_forward(25_000)
+        seen.wait_for("document.getElementById('status').textContent === 'no connection'")
+        seen.tab.clock.fast_forward(1500)
+        seen.wait_for("document.getElementById('live').naturalWidth")
+
+
+def test_what_was_asked_for_on_a_connection_that_died_is_given_up(browser, page):
+    """The picture is asked for again, and nothing holds one of the few connections of a browser."""
+    waiting: list[sync_api.Route] = []
+    with Seen(browser, page) as seen:
+        seen.context.clock.install()
+        for pattern in ("**/futures.jpg", "**/controls"):
+            seen.context.route(pattern, lambda route: waiting.append(route), times=1)
+        seen.tab.reload()
+        seen.wait_for("document.getElementById('counts').children.length")
+        seen.tab.click("#reset")
+        seen.tab.locator("#futures").scroll_into_view_if_needed()
+        seen.until(lambda: len(waiting) == 2)
+        with seen.tab.expect_request("**/futures.jpg"):
+            seen.tab.clock.fast_forward(6000)
+            seen.wait_for("document.getElementById('answer').textContent === 'no connection'")
+
+
+def test_a_screen_reader_hears_what_is_new_and_no_numbers(browser, page, monkeypatch):
+    monkeypatch.setattr(routes, "_STATE_S", routes._SLICE_S)
+    status, seconds = "document.getElementById('status').textContent", itertools.count(5)
+    with Seen(browser, page) as seen:
+        seen.wait_for(f"{status}.endsWith('fps')")
+        seen.tab.evaluate(LISTEN)
+        with monkeypatch.context() as quiet:
+            quiet.setattr(PageCamera, "problem", lambda camera: f"no picture for {next(seconds)} s")
+            for _ in range(2):
+                before = seen.tab.evaluate(status)
+                seen.wait_for(f"{status} !== '{before}' && {status}.startsWith('no picture for')")
+            assert seen.tab.inner_text("#banner").startswith("no picture for")
+        seen.wait_for(f"{status}.endsWith('fps')")
+        monkeypatch.setattr(page.cameras["wall"].stats.fit, "reasons", ("it is darker by 7 %",))
+        seen.until(lambda: "darker by 7 %" in seen.tab.inner_text("#banner"))
+        assert seen.tab.evaluate("heard") == ["no picture", "live", "The model does not fit these pictures"]
 
 
 def test_several_cameras_are_tiles_that_lead_to_their_own_pages(browser, page):

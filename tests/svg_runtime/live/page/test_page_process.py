@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 from svg_common.errors import MissingExtraError, UsageError
 from svg_runtime.live.cli import app
 from svg_runtime.live.page import options
+from tests.command_runner import wait_until
 from tests.svg_runtime.live.network_cameras import free_port
-from tests.svg_runtime.live.page.page_helpers import PictureStream, client, wait_until
+from tests.svg_runtime.live.page.page_helpers import PictureStream, client
 
 MAIN = "from svg_runtime.live.cli import main; main()"
 MODEL = ["--model", "digits", "--backend", "cpu", "--threads", "1", "--samples", "2", "--horizon", "3"]
@@ -65,12 +66,12 @@ def start(tmp_path):
 
 def keys_of(known: httpx.Client) -> list[str]:
     """Names of the cameras in addresses, once the model is open."""
-    wait_until(lambda: known.get("/cameras.json").json(), seconds=60)
+    wait_until(lambda: known.get("/cameras.json").json())
     return [state["camera"] for state in known.get("/cameras.json").json()]
 
 
 def wait_for_forecasts(known: httpx.Client, count: int) -> None:
-    wait_until(lambda: known.get("/stats.json").json().get("frames", {}).get("forecast", 0) >= count, seconds=60)
+    wait_until(lambda: known.get("/stats.json").json().get("frames", {}).get("forecast", 0) >= count)
 
 
 def kinds_of(known: httpx.Client) -> list[str]:
@@ -124,7 +125,7 @@ def test_cameras_that_are_away_at_the_start_are_on_the_page_with_the_reason(star
         names = keys_of(known)
         assert known.get("/healthz").text == "".join(f"{name}: no picture yet\n" for name in names)
         assert known.get(f"/cameras/{names[0]}/picture.jpg").status_code == 503
-        wait_until(lambda: sorted(kinds_of(known)) == ["camera_missing"] * count + ["digits_only"], seconds=60)
+        wait_until(lambda: sorted(kinds_of(known)) == ["camera_missing"] * count + ["digits_only"])
         counted = f'svg_events_total{{camera="{names[0]}",kind="camera_missing"}} 1.0'
         wait_until(lambda: counted in known.get("/metrics").text)  # the numbers are a second old at most
     run.process.terminate()

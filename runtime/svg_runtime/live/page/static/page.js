@@ -8,9 +8,11 @@ const LOGIN_MS = 24 * 3600 * 1000; // of the month that a login lasts
 const SILENT_MS = 5000; // without the numbers that come every second: a connection may die without being closed
 const MOST_EVENTS = 100; // that are alarms, and as many others: those of a bad connection push out no alarm
 const GRID_COLUMNS = 6; // of the grid of futures, as the server draws it
+const REQUEST_MS = 25000; // the server takes up to 5 s for a picture, and gives a client 20 s to take it
 const NARROW = 600; // CSS pixels of the live picture, below which its panels are composed for a phone
 const LOGGED_OUT = "log in again: open the link with the token";
 const NO_SUCH_CAMERA = "no such camera";
+const MISFIT = "The model does not fit these pictures";
 const OVERLAYS = {
   live: "none",
   ghost: "what will change",
@@ -43,17 +45,19 @@ let lost = ""; // why nothing is known at present of what is shown
 let size = ""; // of the live picture that is asked for
 let requests = 0; // changes asked for so far
 let awaited = null; // a change that is not in force yet
+const pending = new Set(); // what ends a request
 
 // 1) start
 
-const match = location.pathname.match(/\/cameras\/([^/]+)\/?$/);
+const below = location.pathname.slice(new URL(root("")).pathname.length); // without the path of a proxy, which may be any
+const match = below.match(/^cameras\/([^/]+)\/?$/);
 const chart = new Chart($("chart"));
 start();
 
 async function start() {
   let found;
   try {
-    const answer = await fetch(root("cameras.json"));
+    const answer = await request(root("cameras.json"));
     if (!answer.ok) {
       showStatus(await reasonOf(answer), true);
       setTimeout(start, RETRY_MS);
@@ -79,7 +83,19 @@ async function start() {
   listen();
   document.addEventListener("visibilitychange", pauseOrGoOn);
   setInterval(noticeSilence, 1000);
-  setInterval(() => fetch(root("cameras.json")).catch(() => {}), LOGIN_MS); // renews the login of a page that stays open
+  setInterval(() => request(root("cameras.json")).catch(() => {}), LOGIN_MS); // renews the login of a page that stays open
+}
+
+// As a connection may die without being closed, no request waits for ever: it would hold one of the six that a browser has.
+function request(address, options) {
+  const ended = new AbortController();
+  const end = () => {
+    ended.abort();
+    pending.delete(end);
+  };
+  pending.add(end);
+  setTimeout(end, REQUEST_MS);
+  return fetch(address, { ...options, signal: ended.signal });
 }
 
 // Nothing is composed for a page that nobody sees.
@@ -97,11 +113,12 @@ function pauseOrGoOn() {
 function noticeSilence() {
   if (!source || performance.now() - heard < SILENT_MS) return;
   lose("no connection");
+  pending.forEach((end) => end());
   listen(); // anew: an old connection may stay silent when the network is back
 }
 
 function lose(reason, bad = true) {
-  if (reason === lost) return; // a screen reader would say it again
+  if (reason === lost) return;
   lost = reason;
   showStatus(reason, bad);
   if (states.has(shown)) showNow();
@@ -175,14 +192,12 @@ function showHome(names) {
 // An event stream does not say why it was refused.
 async function explain() {
   if (!lost) lose("no connection");
-  const asked = new AbortController();
   try {
-    const answer = await fetch(root("events"), { signal: asked.signal });
-    if (!answer.ok) lose(await reasonOf(answer));
+    const answer = await request(root("events"));
+    if (answer.ok) await answer.body.cancel();
+    else lose(await reasonOf(answer));
   } catch {
     lose("no connection");
-  } finally {
-    asked.abort();
   }
 }
 
@@ -193,9 +208,15 @@ async function reasonOf(answer) {
   return (isMessage && (await answer.text()).trim()) || "no connection";
 }
 
-function showStatus(text, bad) {
+function showStatus(text, bad, kind = text) {
   $("status").textContent = text;
   $("status").classList.toggle("bad", bad);
+  announce(kind.replace(/ for \d+ s$/, ""));
+}
+
+// To a screen reader, which says all that is written there, even if it is the same: no numbers that change every second.
+function announce(kind) {
+  if ($("said").textContent !== kind) $("said").textContent = kind;
 }
 
 function showState(state) {
@@ -260,7 +281,8 @@ async function refreshTile(picture, address) {
 // Replace a picture when the new one has come, so that nothing flickers.
 async function showPicture(image, address) {
   try {
-    const answer = await fetch(address);
+    // As an img asks: for */*, a browser that is logged out would open a dialog for a password.
+    const answer = await request(address, { headers: { Accept: "image/*" } });
     if (!answer.ok) { // of a camera without pictures, say
       await new Promise((done) => setTimeout(done, RETRY_MS));
       return;
@@ -313,8 +335,10 @@ function showCamera(state) {
   document.title = `${state.alarm ? "▲ " : ""}${state.name} - svg-live`;
   $("title").textContent = state.name;
   const text = state.problem || (state.alarm ? "alarm" : `${state.fps.toFixed(1)} fps`);
-  if (!lost) showStatus(text, Boolean(state.problem || state.alarm));
-  const trouble = state.problem || (state.misfit.length ? `The model does not fit these pictures: ${state.misfit[0]}` : "");
+  const isMisfit = state.misfit.length > 0;
+  const kind = state.problem || (state.alarm ? "alarm" : isMisfit ? MISFIT : "live");
+  if (!lost) showStatus(text, Boolean(state.problem || state.alarm), kind);
+  const trouble = state.problem || (isMisfit ? `${MISFIT}: ${state.misfit[0]}` : "");
   $("banner").textContent = trouble;
   $("banner").hidden = !trouble;
   const settings = state.settings;
@@ -498,7 +522,7 @@ async function change(values) {
   awaited = null;
   say("…", false);
   try {
-    const answer = await fetch(address("controls"), {
+    const answer = await request(address("controls"), {
       method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(values),
     });
     const text = await answer.text();
@@ -513,17 +537,20 @@ async function change(values) {
     let reason = text.trim();
     try { reason = JSON.parse(text).error; } catch { /* plain text */ }
     say(reason, true);
-    if (answer.status === 202) awaited = { values, resets: states.get(shown).resets };
+    if (answer.status === 202) awaited = { values, before: states.get(shown) };
   } catch {
     if (number === requests) say("no connection", true);
   }
 }
 
 function showWhetherApplied({ settings, resets }) {
-  const isApplied = ([name, value]) => (name === "reset" ? resets > awaited.resets : settings[name] === value);
-  if (!awaited || !Object.entries(awaited.values).every(isApplied)) return;
+  if (!awaited) return;
+  const { values, before } = awaited;
+  const isApplied = ([name, value]) => (name === "reset" ? resets > before.resets : settings[name] === value);
+  const isDone = Object.entries(values).every(isApplied);
+  if (!isDone && !Object.keys(values).some((name) => settings[name] !== before.settings[name])) return;
   awaited = null;
-  say("Done.", false);
+  say(isDone ? "Done." : "A newer change has replaced this one.", !isDone);
 }
 
 function say(text, bad) {
