@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from svg_runtime.live.config.camera_keys import ALARM_KEYS
 from svg_runtime.live.sources import SourceOptions, Turn, camera_name, check_source
 from svg_runtime.live.sources.camera_settings import parse_camera_settings
 
-Values = Mapping[str, Any]  # of the options in CAMERA_KEYS, by parameter
+Values = Mapping[str, Any]  # of the options in CAMERA_KEYS, by parameter; of a table also `shared_by` of `LiveConfig`
 
 
 def each_camera(values: Values, tables: Mapping[str, Values]) -> list[Values]:
@@ -64,25 +64,30 @@ def source_options(values: Values, realtime: bool, seed: int) -> SourceOptions:
     return options
 
 
-def alarms_of_all(cameras: Sequence[Values]) -> list[AlarmOptions]:
-    """The alarms of each camera. Options of alarms may be there for the others alone, where one camera has none.
+def alarms_of_all(cameras: Sequence[Values], given: Collection[str] = ()) -> list[AlarmOptions]:
+    """The alarms of each camera.
+
+    Args:
+        cameras: values of each. Options of alarms may be there for the others alone, or for another run of the same file.
+        given: options of the command line, of which nobody else has use: they are refused where no camera has alarms.
 
     Raises:
         UsageError: as for `alarm_options`.
     """
-    some = any(values["alarm"] for values in cameras)
-    return [_alarms(values) if values["alarm"] or not some else AlarmOptions() for values in cameras]
+    if not any(values["alarm"] for values in cameras):
+        alarm_options(False, {key: values[key] for values in cameras for key in ALARM_KEYS if key in given})
+    return [_alarms(values) if values["alarm"] else AlarmOptions() for values in cameras]
 
 
 def _alarms(values: Values) -> AlarmOptions:
-    return alarm_options(values["alarm"], {key: values[key] for key in ALARM_KEYS})
+    return alarm_options(True, {key: values[key] for key in ALARM_KEYS})
 
 
 def camera_names(sources: Sequence[SourceOptions], tables: Sequence[str]) -> list[str | None]:
-    """The name of each of several cameras: of its table, else of its file, host or device. One camera needs none."""
-    if len(sources) == 1:
-        return [None]
-    return list(tables or derived_names(map(_title, sources)))
+    """The name of each camera: of its table, so that it is the same alone; else, of several, of its file, host or device."""
+    if len(tables) == len(sources):
+        return list(tables)
+    return [None] if len(sources) == 1 else list(derived_names(map(_title, sources)))
 
 
 def _title(source: SourceOptions) -> str:

@@ -127,7 +127,12 @@ class CameraWall:
         self._next_tick = self._tick
         self._submitted_s = now
         tiles = tuple(
-            TileView(view=shown.view, note=self._note(camera, shown, now), alarm=camera.stats.alarms.active)
+            TileView(
+                view=shown.view,
+                note=self._note(camera, shown, now),
+                alarm=camera.stats.alarms.active,
+                arrived_s=shown.arrived_s,
+            )
             for camera, shown in zip(self._cameras, self._shown, strict=True)
         )
         picture = next(tile.view.picture for tile in tiles if tile.view is not None)

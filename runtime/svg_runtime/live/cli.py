@@ -61,7 +61,7 @@ from svg_runtime.live.camera_options import (
     RotateOption,
 )
 from svg_runtime.live.config.camera_keys import CAMERA_KEYS
-from svg_runtime.live.config.configured import configured
+from svg_runtime.live.config.configured import configured, is_given
 from svg_runtime.live.page.cli_options import ServeHostOption, ServeOption, ServeTokenOption
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -272,7 +272,7 @@ def live(
         record=record, what=record_what, segment=record_segment, limit=record_limit, forecasts=save_forecasts,
         dtype=forecast_dtype,
     )  # fmt: skip
-    alarms = camera_arguments.alarms_of_all(cameras)
+    alarms = camera_arguments.alarms_of_all(cameras, given=[key for key in of_camera if is_given(arguments, key)])
     endless = any(each.path is None or each.loop for each in sources)
     page = page_options(serve, serve_host, serve_token)
     ends_or_tells = (output, record, save_forecasts, json, max_frames, page)
@@ -297,7 +297,14 @@ def live(
     )  # fmt: skip
     run_cameras(
         [
-            replace(process, name=name, source=one, roi=None if values["roi"] is None else parse_roi(values["roi"]), alarms=own)
+            replace(
+                process,
+                name=name,
+                source=one,
+                roi=None if values["roi"] is None else parse_roi(values["roi"]),
+                alarms=own,
+                shared_by=values.get("shared_by", {}),
+            )
             for name, values, one, own in zip(names, cameras, sources, alarms, strict=True)
         ],
         console,

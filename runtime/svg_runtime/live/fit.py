@@ -28,6 +28,7 @@ _INVISIBLE_MSE = 1e-4  # 40 dB: where both errors are smaller, as in a scene whe
 # 2) frames: averages over a window no shorter than the training sequences, so that they scatter no more than those
 _FRAMES_S = 5.0
 _NEAR = {"brightness": 0.05, "contrast": 0.03, "motion": 0.02, "moving": 0.05, "colour": 0.03}  # always near enough
+_FAR = {"brightness": 0.15, "contrast": 0.1, "motion": 0.1, "moving": 0.3, "colour": 0.2}  # always far, however varied the data
 _OF_PAIRS: tuple[Statistic, ...] = ("motion", "moving")  # without a lower limit: a scene that rests is not another scene
 
 # 3) when it is checked, and how long nothing must be wrong until the model fits again
@@ -189,8 +190,9 @@ def _distance(name: Statistic, value: float, expected: Distribution) -> float:
     """How far a value is from 98 % of the training sequences; beyond 1 it is far.
 
     The unit is the width of their distribution. Where that is narrow, as after training on one video, it is what any camera
-    changes by without showing something else.
+    changes by without showing something else. Where it is wide, as of dark and bright clips together, it is limited: a white
+    picture would be near, too.
     """
-    unit = max(expected.p99 - expected.p01, _NEAR[name])
+    unit = min(max(expected.p99 - expected.p01, _NEAR[name]), _FAR[name])
     below = 0.0 if name in _OF_PAIRS else expected.p01 - value
     return max(below, value - expected.p99) / unit

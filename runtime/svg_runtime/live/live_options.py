@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -46,7 +46,8 @@ class LiveOptions:
     adaptive: bool = False  # fewer samples, then a shorter horizon, where the rate cannot be held
     gpu: GpuOptions = field(default_factory=GpuOptions)
     alarms: AlarmOptions = field(default_factory=AlarmOptions)
-    name: str | None = None  # of several cameras
+    name: str | None = None  # of one of several cameras, or of one with a table in a file of options
+    shared_by: Mapping[str, int] = field(default_factory=dict)  # how many cameras of its file write below a folder, by its key
     serve: PageOptions | None = None  # the page
 
     @property
@@ -56,9 +57,10 @@ class LiveOptions:
 
 
 def separated(cameras: Sequence[LiveOptions]) -> list[LiveOptions]:
-    """Give each of several cameras its own folders below those of all; a size limit of all is shared in equal parts.
+    """Give each camera that has a name its own folders below those of all; a size limit of all is shared in equal parts.
 
-    Records of alarms go to the same file, if they are to: each has the name of its camera.
+    Records of alarms go to the same file, if they are to: each has the name of its camera. What a camera writes is in the same
+    place, and has the same limit, whether the others of its file run beside it or not.
     """
     folders = [camera.alarms.folder for camera in cameras]
     return [
@@ -69,7 +71,7 @@ def separated(cameras: Sequence[LiveOptions]) -> list[LiveOptions]:
                 camera.alarms,
                 folder=_below(camera.alarms.folder, camera),
                 buffer_bytes=camera.alarms.buffer_bytes // len(cameras),
-                limit_bytes=camera.alarms.limit_bytes // folders.count(camera.alarms.folder),
+                limit_bytes=camera.alarms.limit_bytes // _sharing(camera, "alarm_dir", folders.count(camera.alarms.folder)),
                 camera=camera.name,
             ),
         )
@@ -80,13 +82,21 @@ def separated(cameras: Sequence[LiveOptions]) -> list[LiveOptions]:
 def _recording_of(camera: LiveOptions, count: int) -> RecordingOptions:
     """What is recorded of one of `count` cameras; the display shows all of them, and is recorded once."""
     recording = camera.recording
+    display = recording.folder if count == 1 else None
+    sharing = 1 if recording.shows_display else _sharing(camera, "record", count)
     return replace(
         recording,
-        folder=None if recording.shows_display else _below(recording.folder, camera),
+        folder=display if recording.shows_display else _below(recording.folder, camera),
         forecasts=_below(recording.forecasts, camera),
-        limit_bytes=recording.limit_bytes // count,
+        limit_bytes=recording.limit_bytes // sharing,
+        forecasts_limit_bytes=recording.forecasts_limit_bytes // _sharing(camera, "save_forecasts", count),
     )
 
 
+def _sharing(camera: LiveOptions, key: str, running: int) -> int:
+    """How many cameras share the limit of a folder, be they in this run or only in the file."""
+    return max(running, camera.shared_by.get(key, 1))
+
+
 def _below(folder: Path | None, camera: LiveOptions) -> Path | None:
-    return None if folder is None or camera.name is None else folder / camera.name
+    return folder if folder is None or camera.name is None else folder / camera.name

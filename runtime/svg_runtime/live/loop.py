@@ -25,7 +25,7 @@ from svg_common.journal import as_warning
 from svg_common.outputs import check_outputs
 from svg_common.progress import ProgressDisplay
 from svg_common.video.reader import VideoError
-from svg_runtime.bundle.reader import EMBEDDED_FOLDER, EMBEDDED_MODEL, KNOWS_DIGITS_ONLY, Bundle, find_model
+from svg_runtime.bundle.reader import EMBEDDED_MODEL, KNOWS_DIGITS_ONLY, Bundle, find_model, model_name
 from svg_runtime.errors import SourceLostError
 from svg_runtime.forecast.batch import BatchForecaster
 from svg_runtime.forecast.forecaster import Forecaster
@@ -65,6 +65,7 @@ class _Setup:
     """What the parts of a run are opened with; options are those of the process."""
 
     options: LiveOptions
+    several: bool  # cameras
     model: Path
     forecasts: CameraForecasts
     lead: int
@@ -93,7 +94,7 @@ def run_cameras(cameras: Sequence[LiveOptions], console: Console) -> list[LiveSt
     lead = options.horizon if options.lead is None else options.lead
     if not 1 <= lead <= options.horizon:
         raise UsageError(f"--lead {lead} is not a forecast step\n  expected 1 to {options.horizon}, the horizon")
-    own = separated(cameras) if len(cameras) > 1 else list(cameras)
+    own = separated(cameras)
     events = EventLog(announce=_warner(console))
     with StopRequest() as stop, ExitStack() as resources:
         real_video = not all(each.source.is_synthetic for each in cameras)
@@ -107,13 +108,13 @@ def run_cameras(cameras: Sequence[LiveOptions], console: Console) -> list[LiveSt
             options=options, post_process=[each.corrects for each in cameras], model=model, console=console, resources=resources
         )  # fmt: skip
         if options.model is None:
-            console.print(f"svg-live: no --model: using {_model_name(model)}", markup=False)
+            console.print(f"svg-live: no --model: using {model_name(model)}", markup=False)
         forecasts.warm_up(_adaptive_levels(options, forecasts))
         console.print(f"svg-live: {forecasts.description}", markup=False)  # only now the precision of every graph is known
         stop.start_graceful_stop()
         setup = _Setup(
-            options=options, model=model, forecasts=forecasts, lead=lead, stop=stop, console=console, events=events,
-            resources=resources,
+            options=options, several=len(own) > 1, model=model, forecasts=forecasts, lead=lead, stop=stop, console=console,
+            events=events, resources=resources,
         )  # fmt: skip
         opened = _open_cameras(setup, own)
         if model == EMBEDDED_MODEL and real_video:
@@ -186,7 +187,7 @@ def _open_cameras(setup: _Setup, cameras: Sequence[LiveOptions]) -> list[CameraR
     Raises:
         SvgError: none of them can be opened; of several, the error of the first.
     """
-    origin_s = time.monotonic() if len(cameras) > 1 else None
+    origin_s = time.monotonic() if setup.several else None
     numbers: dict[Path | None, Iterator[int]] = {}
     opened = []
     failures: list[SvgError] = []
@@ -217,7 +218,7 @@ def _open_camera(
     The error of one that cannot be opened goes to `failures`; its thread meets it again, and it ends as one that dies later.
     """
     manifest, source = setup.forecasts.manifest, options.source
-    events = setup.events if options.name is None else EventLog(announce=_warner(setup.console, options.name))
+    events = setup.events if not setup.several else EventLog(announce=_warner(setup.console, options.name))
     interval_s = model_interval_s(source, manifest.generation.frame_interval_s)
 
     def open_now(stop: StopRequest) -> Source:
@@ -229,7 +230,7 @@ def _open_camera(
     def open_late(stop: StopRequest) -> Source:
         return open_with_retries(partial(open_now, stop), source.reconnect_s, stop, events)
 
-    late = camera_name(source) if source.is_elsewhere or options.name is not None else None
+    late = camera_name(source) if source.is_elsewhere or setup.several else None
     reader = SourceReader(open_now if late is None else open_late, setup.stop, interval_s if source.is_paced else 0.0)
     setup.resources.callback(reader.close)
     opened: Source | None = None
@@ -248,10 +249,10 @@ def _open_camera(
     )  # fmt: skip
     setup.resources.callback(alarms.close)
     stats = LiveStats(
-        about={**(_about(setup, [options]) if options.name is None else {}), "source": description},
+        about={**({} if setup.several else _about(setup, [options])), "source": description},
         horizon=setup.options.horizon if options.serve is None else max(setup.options.horizon, MOST_STEPS),
         interval_s=step_s, events=events, fit=FitMonitor(manifest.training_data, step_s, events),
-        surprise_unit=setup.forecasts.surprise_unit or "nats", alarms=alarms, name=options.name,
+        surprise_unit=setup.forecasts.surprise_unit or "nats", alarms=alarms, name=options.name if setup.several else None,
     )  # fmt: skip
     return CameraRun(
         reader=reader, description=description, caption=caption, stats=stats, manifest=manifest,
@@ -346,7 +347,7 @@ def _caption(setup: _Setup, options: LiveOptions, source: str, step_s: float) ->
     forecasts = setup.forecasts
     frame = forecasts.manifest.frame
     return Caption(
-        model=_model_name(setup.model), backend=forecasts.description.partition("; ")[0], source=source,
+        model=model_name(setup.model), backend=forecasts.description.partition("; ")[0], source=source,
         samples=forecasts.samples, horizon=setup.options.horizon, interval_s=step_s,
         frame_hw=(frame.height, frame.width), lead=setup.lead, surprise_unit=forecasts.surprise_unit,
         alarm_signal=options.alarms.signal if options.alarms.enabled else None,
@@ -360,14 +361,10 @@ def _adaptive_levels(options: LiveOptions, forecasts: CameraForecasts) -> list[C
     return levels(forecasts.samples, options.horizon, fewer_samples=forecasts.context == "window")
 
 
-def _model_name(model: Path) -> str:
-    return f"{model.name} (embedded)" if model.parent == EMBEDDED_FOLDER else model.name
-
-
 def _about(setup: _Setup, cameras: Sequence[LiveOptions]) -> dict[str, Any]:
     forecasts = setup.forecasts
     return {
-        "model": _model_name(setup.model),
+        "model": model_name(setup.model),
         "bundle_id": forecasts.manifest.bundle_id,
         "backend": forecasts.description,
         "samples": forecasts.samples,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from svg_common.files import identity_of
 from svg_common.folder_lock import FolderLock
 from svg_runtime.live.alarms.numbers import lock_file_of
 from svg_runtime.live.live_options import LiveOptions
@@ -48,7 +49,7 @@ def _hold(lock: FolderLock, path: Path, resources: ExitStack, is_file: bool = Fa
             break
     resources.callback(lock.release)
     for each in made:  # the innermost is removed first, and before the release: afterwards another run may hold it
-        resources.callback(_remove_empty, each, _identity(each))
+        resources.callback(_remove_empty, each, identity_of(each))
 
 
 def _make(path: Path, is_file: bool) -> list[Path]:
@@ -65,16 +66,9 @@ def _make(path: Path, is_file: bool) -> list[Path]:
     return [*missing, path] if is_file else missing  # of a lock file also one that a killed run left
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    with suppress(OSError):
-        found = path.stat()
-        return found.st_dev, found.st_ino
-    return None
-
-
 def _remove_empty(path: Path, identity: tuple[int, int] | None) -> None:
     """Remove what this run has made and left empty, and not what another one has made in its place."""
-    if identity is None or _identity(path) != identity:
+    if identity is None or identity_of(path) != identity:
         return
     with suppress(OSError):
         if path.is_dir():

@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterable, Mapping
+from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,11 @@ def hardware(cpu: Mapping[str, Any] | None = None) -> dict[str, Any]:
         # Other load makes timings worse: readers of the JSON must be able to see it.
         "load_average": load_average(),
     }
+
+
+def machine_today() -> dict[str, Any]:
+    """Return what belongs to every measurement: `hardware`, `versions` and the date."""
+    return {**hardware(), "versions": versions(), "date": date.today().isoformat()}
 
 
 def versions() -> dict[str, str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 SYSFS = Path("/sys/class/video4linux")
 
 Ioctl = Callable[[int, int, bytearray], object]
+_Sizes = tuple[tuple[int, int], tuple[int, int] | None]  # one size and None, or the largest and the smallest of a range
 
 _QUERYCAP, _ENUM_FMT, _ENUM_FRAMESIZES, _ENUM_FRAMEINTERVALS = 0x80685600, 0xC0405602, 0xC02C564A, 0xC034564B
 _CAPTURE, _CAPTURE_MPLANE, _DEVICE_CAPS = 0x1, 0x1000, 0x80000000
@@ -26,17 +27,22 @@ _MOST = 1000  # of anything that a driver enumerates
 
 @dataclass(frozen=True)
 class CameraMode:
-    """One size in one format.
+    """One size in one format, or a range of sizes.
 
     Attributes:
         pixel_format: as the kernel writes it, such as YUYV or MJPG.
         size_wh: width and height in pixels; the largest where the driver has a range.
-        fps: pictures per second, highest first; empty where the driver does not say.
+        fps: pictures per second at that size, highest first; the highest where the driver has a range; empty where it does
+            not say.
+        smallest_wh: where the driver has a range of sizes.
+        lowest_fps: where the driver has a range of rates.
     """
 
     pixel_format: str
     size_wh: tuple[int, int]
     fps: tuple[float, ...]
+    smallest_wh: tuple[int, int] | None = None
+    lowest_fps: float | None = None
 
 
 @dataclass(frozen=True)
@@ -106,9 +112,9 @@ def _query(device: Path, ioctl: Ioctl) -> tuple[str, list[CameraMode]]:
             raise NoCameraError
         kind = _BUFFER_CAPTURE if caps & _CAPTURE else _BUFFER_CAPTURE_MPLANE
         modes = [
-            CameraMode(_four_characters(pixel_format), size_wh, tuple(_rates(handle, ioctl, pixel_format, size_wh)))
+            _mode(handle, ioctl, pixel_format, sizes)
             for pixel_format in _pixel_formats(handle, ioctl, kind)
-            for size_wh in _sizes(handle, ioctl, pixel_format)
+            for sizes in _sizes(handle, ioctl, pixel_format)
         ]
         return _text(card), modes
     finally:
@@ -126,7 +132,16 @@ def _pixel_formats(handle: int, ioctl: Ioctl, kind: int) -> Iterator[int]:
         yield struct.unpack_from("I", buffer, 44)[0]
 
 
-def _sizes(handle: int, ioctl: Ioctl, pixel_format: int) -> Iterator[tuple[int, int]]:
+def _mode(handle: int, ioctl: Ioctl, pixel_format: int, sizes: _Sizes) -> CameraMode:
+    size_wh, smallest_wh = sizes
+    fps, lowest_fps = _rates(handle, ioctl, pixel_format, size_wh)
+    return CameraMode(
+        pixel_format=_four_characters(pixel_format), size_wh=size_wh, fps=fps, smallest_wh=smallest_wh, lowest_fps=lowest_fps
+    )  # fmt: skip
+
+
+def _sizes(handle: int, ioctl: Ioctl, pixel_format: int) -> Iterator[_Sizes]:
+    """Each size, without a smallest one; or the largest and the smallest of a range."""
     for buffer in _enumerate(
         handle=handle,
         ioctl=ioctl,
@@ -134,14 +149,18 @@ def _sizes(handle: int, ioctl: Ioctl, pixel_format: int) -> Iterator[tuple[int, 
         size=44,
         given=struct.pack("I", pixel_format),  # v4l2_frmsizeenum
     ):
-        kind, width, height_or_largest_width, _, _, largest_height, _ = struct.unpack_from("7I", buffer, 8)
-        if kind != _DISCRETE:
-            yield height_or_largest_width, largest_height
+        if struct.unpack_from("I", buffer, 8)[0] != _DISCRETE:
+            width, largest_width, _, height, largest_height = struct.unpack_from("5I", buffer, 12)
+            smallest_wh, size_wh = (width, height), (largest_width, largest_height)
+            yield size_wh, smallest_wh if smallest_wh != size_wh else None
             return
-        yield width, height_or_largest_width
+        yield struct.unpack_from("2I", buffer, 12), None
 
 
-def _rates(handle: int, ioctl: Ioctl, pixel_format: int, size_wh: tuple[int, int]) -> list[float]:
+def _rates(
+    handle: int, ioctl: Ioctl, pixel_format: int, size_wh: tuple[int, int]
+) -> tuple[tuple[float, ...], float | None]:  # fmt: skip
+    """All rates, highest first, without a lowest one; or the highest and the lowest of a range."""
     rates = []
     given = struct.pack("3I", pixel_format, *size_wh)
     for buffer in _enumerate(
@@ -151,12 +170,12 @@ def _rates(handle: int, ioctl: Ioctl, pixel_format: int, size_wh: tuple[int, int
         size=52,
         given=given,  # v4l2_frmivalenum
     ):
-        kind, numerator, denominator = struct.unpack_from("3I", buffer, 16)
-        if numerator:  # the shortest interval first where the driver has a range
+        kind, numerator, denominator, longest, per_longest = struct.unpack_from("5I", buffer, 16)
+        if numerator:
             rates.append(round(denominator / numerator, 3))
-        if kind != _DISCRETE:
-            break
-    return sorted(set(rates), reverse=True)
+        if kind != _DISCRETE:  # from the shortest interval to the longest
+            return tuple(rates), round(per_longest / longest, 3) if longest else None
+    return tuple(sorted(set(rates), reverse=True)), None
 
 
 def _enumerate(handle: int, ioctl: Ioctl, request: int, size: int, given: bytes) -> Iterator[bytearray]:

@@ -12,12 +12,14 @@ from typer.main import get_command
 
 from svg_common.errors import ExitCode, UsageError
 from svg_common.toml_files import read_toml
+from svg_runtime.live import loop
 from svg_runtime.live.camera_arguments import alarms_of_all, each_camera
 from svg_runtime.live.camera_names import derived_names, name_problems
 from svg_runtime.live.cli import app, live
 from svg_runtime.live.config.camera_keys import ALARM_KEYS, CAMERA_KEYS
 from svg_runtime.live.config.configured import configured
 from svg_runtime.live.config.settings import settings_of
+from svg_runtime.live.live_options import LiveOptions, separated
 
 COMMAND = get_command(app)
 TABLES = """
@@ -77,8 +79,32 @@ def test_options_of_alarms_may_be_for_some_cameras_alone():
     values = {**dict.fromkeys(CAMERA_KEYS), "alarm_threshold": 3.0, "alarm": True}
     on, off = alarms_of_all([values, {**values, "alarm": False}])
     assert (on.enabled, on.trigger.threshold, off.enabled) == (True, 3.0, False)
-    with pytest.raises(UsageError, match="no effect without alarms"):
-        alarms_of_all([{**values, "alarm": False}] * 2)
+    without = [{**values, "alarm": False}] * 2
+    assert [alarms.enabled for alarms in alarms_of_all(without)] == [False, False]  # of a file, which others may be run of
+    with pytest.raises(UsageError, match=r"--alarm-threshold has no effect without alarms\n  add --alarm"):
+        alarms_of_all(without, given=["alarm_threshold"])
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments"),
+    [
+        ("[cameras.gate]\nalarm = true\n[cameras.yard]", ("--only", "yard")),
+        ("[cameras.gate]\nalarm = true\n[cameras.yard]", ("--no-alarm",)),
+        ("[cameras.gate]\nalarm = false\n[cameras.yard]\nalarm = false", ()),
+        ("[cameras.gate]\nalarm = false\nmqtt = 'mqtt://h'", ("--only", "gate")),
+        ("alarm = true", ("--no-alarm",)),
+        ("", ("--no-alarm",)),
+    ],
+)
+def test_options_of_alarms_that_a_file_has_do_not_stop_a_run_without_alarms(svg_live, text, arguments):
+    above = "source = 'synthetic://digits'\nalarm_threshold = 6\nevents = 'e.jsonl'\n"
+    Path("live.toml").write_text(above + text, encoding="utf-8")
+    run = ("--config", "live.toml", *arguments, "--max-frames", "1", "--overlay", "neither")  # which is judged after alarms
+    code, stderr, _ = svg_live(*run)
+    assert (code, "neither" in stderr, "no effect" in stderr) == (ExitCode.USAGE, True, False), stderr
+    if "--no-alarm" in arguments or "--only" in arguments:
+        code, stderr, _ = svg_live(*run, "--alarm-hold", "3")
+        assert (code, "--alarm-hold has no effect without alarms" in stderr) == (ExitCode.USAGE, True), stderr
 
 
 @pytest.mark.parametrize(
@@ -124,6 +150,11 @@ def test_the_command_line_wins_over_tables_too(tmp_path):
         ("[cameras.a]\n[cameras.A]", (), "differ by case alone"),
         ("[cameras.a]\nsource = 'x'\ncamera = 0\n[cameras.b]\ncamera = 1", (), "cameras.a: has both camera and source"),
         ("source = 'x'\ncamera = 0\n[cameras.a]\n[cameras.b]\ncamera = 1", (), "cameras.a: has both camera and source"),
+        ("camera = 0\nevents = 'x'", (), r"':\n  events: has no effect without alarms; add alarm = true, or --alarm$"),
+        ("events = 'x'\n[cameras.a]\ncamera = 0\n[cameras.b]\ncamera = 1", (), r"':\n  events: has no effect without alarms"),
+        ("[cameras.a]\ncamera = 0\nevents = 'x'", (), r"':\n  cameras.a.events: .* add alarm = true to this table"),
+        ("[cameras.a]\ncamera = 0\n[cameras.b]\nevents = 'x'", ("--only", "b"), "cameras.b.events: has no effect"),
+        ("[cameras.'b/c']\ncamera = 0", (), "'b/c' cannot be the name of a camera"),
         (
             "alarm_hold = 3.0\n[cameras.a]\ncamera = 0\nalarm = true\n[cameras.b]\ncamera = 1\nalarm_dir = 'x'\nmqtt = 'y'",
             (),
@@ -179,6 +210,7 @@ def test_mistakes_of_every_kind_are_refused_together(tmp_path):
         "cameras.c d.source: ['b.mp4', 'c.mp4']; expected one, as a table is one camera",
         "cameras.A.webhook: has no effect without alarms; ",
         "cameras.A: has no source; ",
+        "mqtt: has no effect without alarms; ",
         "mqtt: the environment variable NOT_SET_1 is not set; ",
         "cameras.A.webhook: the environment variable NOT_SET_2 is not set; ",
     ]
@@ -198,7 +230,7 @@ def test_what_the_command_line_or_another_camera_makes_right_is_no_mistake(tmp_p
 
 def test_mistakes_of_a_single_camera_are_refused_together(tmp_path):
     lines = refusal(tmp_path, '[cameras.a]\nroi = 3\nmqtt = "${NOT_SET_1}"')
-    assert [line.partition(": ")[0] for line in lines] == ["cameras.a.roi", "cameras.a", "cameras.a.mqtt"]
+    assert [line.partition(": ")[0] for line in lines] == ["cameras.a.roi", "cameras.a.mqtt", "cameras.a", "cameras.a.mqtt"]
 
 
 @pytest.mark.parametrize("key", ["list_cameras", "list-cameras", "version", "help", "only", "config", "print_config"])
@@ -221,9 +253,11 @@ def test_a_single_camera_may_still_say_everything(tmp_path, capsys):
     config.write_text("[cameras.a]\nsamples = 2\ncamera = 1\n[cameras.b]\nsamples = 3", encoding="utf-8")
     COMMAND(["--config", str(config), "--only", "a", "--print-config"], standalone_mode=False)
     printed = capsys.readouterr().out
-    assert "samples = 2\n" in printed
-    assert "camera = 1\n" in printed
-    assert "[cameras" not in printed
+    config.write_text(printed, encoding="utf-8")
+    tables = read_toml(config)
+    assert tables["samples"] == 2
+    assert list(tables["cameras"]) == ["a"]  # by which its alarms and recordings are found
+    assert tables["cameras"]["a"]["camera"] == 1
 
 
 def test_print_config_writes_tables_that_it_reads(tmp_path, capsys):
@@ -239,6 +273,48 @@ def test_print_config_writes_tables_that_it_reads(tmp_path, capsys):
     assert "source" not in tables["cameras"]["yard"]
     COMMAND(["--config", str(config), "--print-config"], standalone_mode=False)
     assert capsys.readouterr().out == first
+
+
+SHARED = """
+source = "synthetic://digits"
+alarm = true
+alarm_dir = "alarms"
+alarm_limit = "100MB"
+
+[cameras.gate]
+
+[cameras.yard]
+
+[cameras.hall]
+alarm = false
+
+[cameras.roof]
+alarm_dir = "roof"
+"""
+PICTURES = ("--record", "r", "--record-what", "camera", "--save-forecasts", "f", "--record-limit", "400MB")
+
+
+def limits_of(tmp_path: Path, monkeypatch, *arguments: str) -> dict[str, tuple[int, ...]]:
+    """Megabytes that each camera may write: alarms, recordings, forecasts."""
+    found: list[LiveOptions] = []
+    monkeypatch.setattr(loop, "run_cameras", lambda cameras, console: found.extend(separated(cameras)))
+    (tmp_path / "live.toml").write_text(SHARED, encoding="utf-8")
+    COMMAND(["--config", str(tmp_path / "live.toml"), "--headless", *arguments], standalone_mode=False)
+    limits = {
+        each.name: (each.alarms.limit_bytes, each.recording.limit_bytes, each.recording.forecasts_limit_bytes) for each in found
+    }
+    return {name: tuple(limit // 10**6 for limit in of_one) for name, of_one in limits.items()}
+
+
+def test_a_camera_has_the_same_part_of_a_limit_beside_the_others_and_alone(tmp_path, monkeypatch):
+    together = limits_of(tmp_path, monkeypatch, *PICTURES)
+    assert together == {
+        "gate": (50, 100, 100), "yard": (50, 100, 100), "hall": (1000, 100, 100), "roof": (100, 100, 100)
+    }  # fmt: skip
+    for name in together:
+        assert limits_of(tmp_path, monkeypatch, *PICTURES, "--only", name) == {name: together[name]}
+    alone = limits_of(tmp_path, monkeypatch, *PICTURES, "--only", "gate", "--record-what", "display")
+    assert alone == {"gate": (50, 400, 100)}  # the display has one folder, whichever cameras are on it
 
 
 def test_sources_of_the_command_line_are_cameras():

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 
 import numpy as np
@@ -100,11 +100,25 @@ def test_labels_are_those_of_the_newest_forecast(count):
         for asked in ({"samples": 8, "horizon": 12, "lead": 12}, {"score_lead": 12})
     )
     many = np.full((8, 12, 64, 64, 1), 0.5, np.float32)
-    began = replace(view_of(40), futures=many, time=datetime(2026, 1, 1, tzinfo=timezone.utc))
-    shown.annotate(wall_of(TileView(began), *[TileView()] * (count - 1)))
-    tiles = TileView(began), *[TileView(view_of(200))] * (count - 1)
+    began = TileView(replace(view_of(40), futures=many), arrived_s=1.0)
+    shown.annotate(wall_of(began, *[TileView()] * (count - 1)))
+    tiles = began, *[TileView(view_of(200), arrived_s=2.0)] * (count - 1)
     assert np.array_equal(shown.annotate(wall_of(*tiles)), right.annotate(wall_of(*tiles)))
     assert shown.composed == [1] * count  # a view that is drawn again was counted already
+
+
+def test_a_clock_that_is_set_back_makes_no_old_forecast_the_newest():
+    wall, (lost, camera), _ = open_wall(2, paced=True)
+    composed = wait_for_each(wall)
+    many, ahead = np.full((8, 12, 64, 64, 1), 0.5, np.float32), datetime.now(timezone.utc) + timedelta(hours=1)
+    begun, view = due(0, lost, 0)
+    wall.show([(begun, replace(view, futures=many, time=ahead))])
+    composed()
+    lost.running = False
+    wall.show([due(1, camera, 0)])
+    wall.finish(keep=True)
+    shown = wall._picture._captions[1]
+    assert (shown.samples, shown.horizon) == (2, 3)
 
 
 @pytest.mark.parametrize("count", [2, 4, 9])

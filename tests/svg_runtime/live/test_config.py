@@ -128,6 +128,18 @@ def test_the_command_line_wins(tmp_path):
     assert (values["camera"], values["source"]) == (None, "x")  # one source replaces the other
 
 
+def test_every_flag_of_a_file_can_be_taken_back(tmp_path, capsys):
+    flags = [key for key, setting in SETTINGS.items() if setting.annotation is bool and "no_calibrate" not in key]
+    config = write(tmp_path / "live.toml", *(f"{key} = true" for key in flags if key != "bf16"))  # which fp16 replaces
+    back = [f"--{key[3:] if key.startswith('no_') else f'no-{key}'}".replace("_", "-") for key in flags]
+    assert {"--no-headless", "--post-process"} <= set(back)
+    text = printed(capsys, "--config", config, *back)
+    assert not [key for key in flags if f"\n{key} = true" in text]
+    config = write(tmp_path / "live.toml", "no_calibrate = true")
+    text = printed(capsys, "--config", config, "--calibrate", "again")
+    assert ("no_calibrate = true" in text, 'calibrate = "again"' in text) == (False, True)
+
+
 def test_camera_0_takes_the_place_of_a_source(tmp_path):
     config = write(tmp_path / "live.toml", 'source = "udp://:1"', "[cameras.yard]", "camera = 0")
     values = Recorder().run("--config", config)

@@ -8,7 +8,7 @@ import pytest
 
 from svg_common.digits import digit_stream
 from svg_common.frame_statistics import Distribution, TrainingData
-from svg_runtime.bundle.reader import EMBEDDED_MODEL, Bundle
+from svg_runtime.bundle.reader import EMBEDDED_FOLDER, EMBEDDED_MODEL, Bundle
 from svg_runtime.forecast.scores import ForecastScore
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.fit import FitMonitor
@@ -69,6 +69,23 @@ def test_a_narrow_distribution_leaves_room_for_what_a_camera_changes_by():
     assert not fit.reasons
     see(fit, 0.56, seconds=30)
     assert fit.reasons == ("brightness is 0.56, trained on 0.50 to 0.50",)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "reasons"),
+    [
+        ((0.45, 0.5, 0.55), (0.95, 0.95, 0.85), []),  # brighter than nearly all clips
+        ((0.8, 0.8, 0.8), (1.0, 1.0, 1.0), ["brightness is 0.90, trained on 0.02 to 0.71"]),  # burnt out
+        ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), ["contrast is 0.50, trained on 0.04 to 0.29"]),  # hard black and white
+        ((0.1, 0.0, 0.7), (1.0, 0.6, 0.1), ["colour is 0.80, trained on 0.00 to 0.38"]),  # false colours of a thermal camera
+    ],
+)
+def test_the_varied_data_of_the_camera_model_leave_no_room_for_everything(left, right, reasons):
+    fit = monitor(Bundle.open(EMBEDDED_FOLDER / "camera.svgb").manifest.training_data)
+    frame = np.array([[left, right]] * 2, np.float32)
+    for _ in range(60):
+        fit.add(frame, [])
+    assert list(fit.reasons) == reasons
 
 
 def test_the_window_is_no_shorter_than_a_training_sequence():

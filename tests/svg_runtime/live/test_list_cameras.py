@@ -30,10 +30,10 @@ def number(code: str) -> int:
 class FakeKernel:
     """Answers the four ioctls for one device. No machine of CI has a camera, nor the module for virtual ones.
 
-    modes: per format a size, or a range of sizes, with its intervals as fractions of a second.
+    modes: per format a size, or a range of sizes, with its intervals as fractions of a second, or a range of these.
     """
 
-    def __init__(self, caps: int, modes: dict[str, dict[tuple[int, ...], list[tuple[int, int]]]], kind: int = 1) -> None:
+    def __init__(self, caps: int, modes: dict[str, dict[tuple[int, ...], list[tuple[int, ...]]]], kind: int = 1) -> None:
         self._caps = caps
         self._modes = modes
         self._kind = kind
@@ -75,9 +75,9 @@ class FakeKernel:
         sizes = self._sizes(code)
         (key,) = [size for size in sizes if (size[:2] if len(size) == 2 else (size[1], size[4])) == (width, height)]
         fraction = self._at(sizes[key], index)
-        struct.pack_into("3I", buffer, 16, 1, *fraction)
+        struct.pack_into(f"{1 + len(fraction)}I", buffer, 16, 1 if len(fraction) == 2 else 3, *fraction)
 
-    def _sizes(self, code: int) -> dict[tuple[int, ...], list[tuple[int, int]]]:
+    def _sizes(self, code: int) -> dict[tuple[int, ...], list[tuple[int, ...]]]:
         return {number(name): sizes for name, sizes in self._modes.items()}[code]
 
 
@@ -93,7 +93,7 @@ MODES = (
     CameraMode("MJPG", (1280, 720), (30.0, 15.0)),
     CameraMode("MJPG", (640, 480), (29.97,)),
     CameraMode("YUYV", (640, 480), (30.0,)),
-    CameraMode("Y10", (3840, 2160), ()),
+    CameraMode("Y10", (3840, 2160), (), smallest_wh=(16, 16)),
 )
 
 
@@ -149,6 +149,18 @@ def test_a_camera_that_cannot_be_opened_says_why_and_what_to_do(number, problem,
     assert lines[1] == f"    {refused.problem}: {refused.advice}"
 
 
+def test_ranges_of_sizes_and_rates_are_shown_as_such(machine):
+    yuyv, nm12 = {(32, 2592, 2, 32, 1944, 2): [(1, 90, 1, 1, 1, 90)]}, {(640, 640, 1, 480, 480, 1): [(1, 30)]}
+    kernel = FakeKernel(CAPTURE, {"YUYV": yuyv, "NM12": nm12})
+    camera = v4l2_cameras(*machine, kernel)[0]
+    assert camera.modes == (
+        CameraMode("YUYV", (2592, 1944), (90.0,), smallest_wh=(32, 32), lowest_fps=1.0),
+        CameraMode("NM12", (640, 480), (30.0,)),
+    )
+    lines = list_cameras.camera_lines([camera])
+    assert lines[1:] == ["    YUYV  32x32 to 2592x1944  up to 90 fps", "    NM12    640x480  30 fps"]
+
+
 def test_a_driver_without_rates_still_has_its_sizes(machine):
     def without_rates(handle: int, request: int, buffer: bytearray) -> int:
         if request & 0xFF == 75:
@@ -167,7 +179,9 @@ def test_the_command_lists_them_and_writes_them(monkeypatch, tmp_path, machine):
     assert lines[1] == "    MJPG   1280x720  30 15 fps"
     cameras = json.loads((tmp_path / "cameras.json").read_text())["cameras"]
     assert [camera["index"] for camera in cameras] == [0, 2, 10]
-    assert cameras[0]["modes"][1] == {"pixel_format": "MJPG", "size_wh": [640, 480], "fps": [29.97]}
+    assert cameras[0]["modes"][1] == {
+        "pixel_format": "MJPG", "size_wh": [640, 480], "fps": [29.97], "smallest_wh": None, "lowest_fps": None,
+    }  # fmt: skip
 
 
 def test_a_file_of_something_else_is_not_replaced(tmp_path):

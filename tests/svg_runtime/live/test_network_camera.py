@@ -23,12 +23,13 @@ from svg_common.errors import ExitCode, UsageError
 from svg_runtime.errors import SourceLostError
 from svg_runtime.live import source_reader
 from svg_runtime.live.events import EventLog
-from svg_runtime.live.sources import SourceFrame, SourceOptions, open_source
+from svg_runtime.live.sources import SourceFrame, SourceOptions, open_source, stream_capture
 from svg_runtime.live.sources.addresses import stream_name
 from svg_runtime.live.sources.capture import CaptureThread, NoPictureError
 from svg_runtime.live.sources.network import open_stream
 from svg_runtime.live.sources.stream_capture import StreamCapture, StreamForm
 from svg_runtime.live.stop import StopRequest
+from tests.command_runner import HANG_S
 from tests.svg_runtime.live.live_helpers import read_times, write_video
 from tests.svg_runtime.live.network_cameras import (
     FPS,
@@ -217,16 +218,23 @@ def test_motion_jpeg_is_received_whatever_is_between_its_pictures(kind):
 
 
 @pytest.mark.parametrize("kind", ["jpg", "pictures alone"])
-def test_pictures_between_odd_headers_are_as_new_as_others(kind):
-    """FFmpeg would probe them for ten seconds, and then give each when the next one comes."""
-    with switched_on(type("Odd", (OddMjpeg,), ODD[kind]), fps=2) as server:
-        start_s = time.monotonic()
+def test_pictures_between_odd_headers_are_as_new_as_others(monkeypatch, kind):
+    """FFmpeg would probe ten seconds of them, then give each when the next one comes: here that comes once this one is read."""
+    monkeypatch.setattr(stream_capture, "_BACKLOG_S", -1.0)  # the first one is as good as any
+    monkeypatch.setattr(stream_capture, "_DATA_TIMEOUT_S", HANG_S)
+    wanted = threading.Semaphore(1)
+    with switched_on(type("Odd", (OddMjpeg,), ODD[kind])) as server:
+
+        def when_wanted(*arguments: str) -> Iterator[None]:
+            while not server.off.is_set():
+                if wanted.acquire(timeout=0.05):
+                    yield
+
+        server.live_packets = when_wanted
         stream = StreamCapture(f"http://{server.address}/video", bare_jpegs=True)
-        assert time.monotonic() - start_s < 3
-        for _ in range(3):
-            (number,) = numbers_of([stream.read()[1][..., ::-1]])
-            time.sleep(0.05)  # until the server has noted when it sent it
-            assert stream.captured_s - server.sent_s[number] < 0.3
+        for number in range(3):
+            assert numbers_of([stream.read()[1][..., ::-1]]) == [number]
+            wanted.release()
         stream.release()
 
 
@@ -306,18 +314,17 @@ def test_a_camera_that_restarts_is_a_new_clip():
     assert events.counts == {"camera_lost": 1, "camera_back": 1}
 
 
-def test_closing_a_silent_camera_ends_its_capture_thread_at_once():
+def test_closing_a_silent_camera_ends_its_capture_thread_at_once(monkeypatch):
     """It would wake up after the timeout, perhaps while Python is torn down, which crashes the process."""
+    monkeypatch.setattr(stream_capture, "_DATA_TIMEOUT_S", HANG_S)
     with switched_on(Rtsp) as server:
         capture = StreamCapture(f"rtsp://{server.address}/cam")
         thread = CaptureThread("a camera", capture, lambda: capture, EventLog(), retry_s=1.0)
         thread.start()
         server.silent.set()
         time.sleep(0.5)  # what was sent before is read
-        start_s = time.monotonic()
         thread.close()
         assert not thread.is_alive()
-        assert time.monotonic() - start_s < 1.5  # the read alone would wait for 5 s
 
 
 def test_a_camera_that_falls_silent_is_lost_and_old_pictures_are_not_returned(monkeypatch):
@@ -333,7 +340,7 @@ def test_a_camera_that_falls_silent_is_lost_and_old_pictures_are_not_returned(mo
         with pytest.raises(SourceLostError, match=r"did not come back within 0\.5 s: no response in time"):
             taken_s.extend(frame.captured_s for frame in frames)
         camera.close()
-    assert max(taken_s) < silent_s + 0.9
+    assert max(taken_s) < silent_s + 2.0  # later, only FFmpeg gives one, as old as the silence
     assert events.counts == {"camera_lost": 1}
 
 
@@ -355,7 +362,7 @@ def test_a_camera_that_breaks_after_each_picture_is_seen_and_not_flooded(monkeyp
         took_s = time.monotonic() - start_s
         camera.close()
     assert [frame.clip for frame in frames] == [0, 1, 2, 3, 4]
-    assert took_s > 0.1 + 0.2 + 0.4 + 0.8
+    assert took_s > 0.1 + 0.2 + 0.4 + 0.8  # a slow machine only adds to this
     assert len(server.requests) == 5
     assert events.counts["camera_back"] == 4
 
@@ -405,14 +412,13 @@ def test_a_stream_that_never_decodes_times_out(monkeypatch):
         camera_at(f"http://{server.address}/cam")
 
 
-def test_a_stop_does_not_wait_for_the_response():
+def test_a_stop_does_not_wait_for_the_response(monkeypatch):
+    monkeypatch.setattr(stream_capture, "_OPEN_TIMEOUT_S", HANG_S)
     stop = StopRequest()
     with switched_on(Silent) as server:
         threading.Timer(0.2, lambda: stop.request("test")).start()
-        start = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             open_stream(f"rtsp://{server.address}/cam", stop, EventLog(), StreamForm())
-    assert time.monotonic() - start < 5
 
 
 def test_a_refused_connection_says_what_to_check():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from svg_common.errors import OutputError, UsageError
 from svg_runtime.live.outputs import check_output_name, open_outputs
 from svg_runtime.live.outputs.mp4 import Mp4Writer
 from svg_runtime.live.stop import StopRequest
-from tests.svg_runtime.live.live_helpers import read_times
+from tests.svg_runtime.live.live_helpers import read_pictures, read_times
 
 SIZE = (320, 180)
 
@@ -45,6 +46,20 @@ def test_a_video_is_browser_playable_with_exact_times(tmp_path, fast):
 
 
 @pytest.mark.parametrize("fast", [False, True])
+def test_a_pause_of_days_lasts_as_long_in_the_video(tmp_path, fast):
+    """The picture before it is repeated every hour: mp4 has no room for so long a time between two pictures."""
+    writer = Mp4Writer(tmp_path / "a.mp4", SIZE, 0.1, fast)
+    hours = 60
+    for tick, level in ((0, 10), (1, 200), (hours * 36_000, 10), (hours * 36_000 + 1, 10)):
+        writer.write(np.full((SIZE[1], SIZE[0], 3), level, np.uint8), tick)
+    writer.close(keep=True)
+    repeats = [0.1 + 3600 * hour for hour in range(hours)]
+    assert read_times(tmp_path / "a.mp4") == pytest.approx([0, *repeats, 3600 * hours, 3600 * hours + 0.1], abs=1e-6)
+    means = [picture.mean() for picture in read_pictures(tmp_path / "a.mp4")]
+    assert means == pytest.approx([10, *[200] * hours, 10, 10], abs=6)
+
+
+@pytest.mark.parametrize("fast", [False, True])
 def test_colors_survive_encoding(tmp_path, fast):
     colors = ((230, 30, 30), (30, 200, 60), (40, 60, 220), (128, 128, 128))
     writer = Mp4Writer(tmp_path / "a.mp4", SIZE, 0.1, fast)
@@ -63,6 +78,16 @@ def test_a_discarded_or_empty_video_leaves_no_file(tmp_path):
             writer.write(noise(), tick)
         writer.close(keep=keep)
         assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_removed_ends_the_video_at_once(tmp_path):
+    writer = Mp4Writer(tmp_path / "new" / "a.mp4", SIZE, 0.1)
+    writer.write(noise(), 0)
+    shutil.rmtree(tmp_path / "new")
+    with pytest.raises(OutputError, match=r"cannot write '.*a\.mp4': No such file"):
+        writer.write(noise(), 1)
+    writer.close(keep=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_earlier_file_stays_until_the_new_one_is_complete(tmp_path):

@@ -209,6 +209,34 @@ def test_after_a_restart_the_oldest_give_way_whatever_the_clock_said(tmp_path):
         assert sorted(int(name[9:13]) for name in names(tmp_path)) == sorted(left)
 
 
+def test_where_a_card_is_mounted_its_own_files_count(tmp_path):
+    """It is mounted late, taken out and put in again. Another folder in its place stands for it."""
+    place, under, card = tmp_path / "rec", tmp_path / "under", tmp_path / "card"
+    card.mkdir()
+    for number in (98, 99, 100):
+        (card / f"svg-live-20260101T000000.000Z-{number:06d}.npz").write_bytes(bytes(1000))
+    files = BoundedFolder(place, ".npz", limit_bytes=3000)
+
+    def numbers_after(more: int) -> list[int]:
+        for _ in range(more):
+            files.make_room(1000)
+            path = files.new_file(NOON)
+            path.write_bytes(bytes(1000))
+            files.add(path)
+        return [int(name[-10:-4]) for name in names(place)]
+
+    assert numbers_after(1) == [1]
+    place.rename(under)
+    card.rename(place)
+    assert numbers_after(1) == [99, 100, 101]
+    place.rename(card)
+    under.rename(place)
+    assert numbers_after(3) == [102, 103, 104]
+    place.rename(under)
+    card.rename(place)
+    assert numbers_after(1) == [100, 101, 105]
+
+
 def test_a_folder_that_is_removed_is_counted_and_made_again(tmp_path, monkeypatch):
     monkeypatch.setattr(retrying, "RETRY_S", 0.05)
     events = EventLog()
@@ -484,4 +512,4 @@ def test_options_are_read():
     options = recording_options(
         record=Path("rec"), what="camera", segment="1h30m", limit="2.5G", forecasts=Path("raw"), dtype="float32"
     )
-    assert options == RecordingOptions(Path("rec"), "camera", 5400.0, 2_500_000_000, Path("raw"), "float32")
+    assert options == RecordingOptions(Path("rec"), "camera", 5400.0, 2_500_000_000, Path("raw"), 2_500_000_000, "float32")

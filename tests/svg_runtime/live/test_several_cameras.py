@@ -375,6 +375,21 @@ def test_a_run_alone_has_no_name(svg_live):
     assert "name" not in stats
 
 
+@pytest.mark.parametrize("others", ["", "[cameras.yard]\n"])
+def test_a_camera_with_a_table_is_the_same_alone(svg_live, monkeypatch, others):
+    """A broker would have two devices for it, of which one is gone, and the limit of its folder would miss its old alarms."""
+    Path("live.toml").write_text(f"source = 'synthetic://digits'\n[cameras.gate]\n{others}")
+    given, monitor = [], loop.AlarmMonitor
+    monkeypatch.setattr(loop, "AlarmMonitor", lambda **values: given.append(values["options"]) or monitor(**values))
+    recorded = ("--record", "display", "--save-forecasts", "raw", "--alarm", "--alarm-dir", "alarms")
+    code, stderr, stats = svg_live(*SMALL, "--config", "live.toml", "--only", "gate", *recorded, "--max-frames", "4")
+    assert code == 0, stderr
+    assert [(options.camera, options.folder) for options in given] == [("gate", Path("alarms/gate"))]
+    assert len(futures(Path("raw/gate"))) == stats["frames"]["forecast"] > 0
+    assert [path.suffix for path in Path("display").iterdir()] == [".mp4"]  # of all that run
+    assert ("cameras" in stats, stats["recorded"][0]["pictures"], stats["samples"]) == (False, 4, 2)
+
+
 def test_latency_is_that_of_the_display_alone(svg_live):
     code, stderr, stats = svg_live(*SMALL, *TWO, "--max-frames", "4", "--output", "o.mp4", "--save-forecasts", "raw")
     assert code == 0, stderr

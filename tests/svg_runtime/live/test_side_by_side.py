@@ -86,9 +86,8 @@ def test_without_a_clock_every_picture_is_written_and_forecasts_wait():
     output = Slow()
     thread = started(output, newest_wins=False)
     threading.Timer(0.3, output.go.set).start()
-    before = time.monotonic()
     submit(thread, *range(8))
-    assert time.monotonic() - before > 0.2
+    assert output.go.is_set()  # not all of them found room before
     thread.finish(keep=True)
     assert output.ticks == list(range(8))
     assert thread.left_out == 0

@@ -11,3 +11,5 @@ CAMERA_KEYS = (
     "camera", "source", "source_fps", "camera_size", "camera_fps", "rotate", "flip", "roi", "loop", "reconnect",
     "alarm", *ALARM_KEYS,
 )  # fmt: skip
+# Below which each camera has a folder of its own; the cameras of a file share the limit.
+FOLDER_KEYS = ("alarm_dir", "record", "save_forecasts")

@@ -45,13 +45,14 @@ def configured(command: Command, of_camera: Collection[str] = ()) -> Command:
 
     Args:
         command: the command.
-        of_camera: keys of options that each of several cameras may have for itself. The command gets the tables of several
-            cameras as the context's `obj`: name -> parameter -> value of all of these. None: it runs one camera.
+        of_camera: keys of options that each of several cameras may have for itself. The command gets the tables of the
+            cameras that run as the context's `obj`: name -> parameter -> value of all of these,
+            and `shared_by` of `LiveConfig`. None: it runs one camera.
     """
     signature = inspect.signature(command, eval_str=True)
     settings = settings_of(command)
     actions = {*actions_of(command), *_OWN, *_TYPERS}
-    flags = {key: opposite(setting) for key, setting in settings.items() if f"no_{key}" not in settings}
+    flags = {key: opposite(setting, settings) for key, setting in settings.items()}
     switches = {key: _switch(key, flag) for key, flag in flags.items() if flag is not None}
     context_name = next(name for name, value in signature.parameters.items() if value.annotation is typer.Context)
 
@@ -70,8 +71,11 @@ def configured(command: Command, of_camera: Collection[str] = ()) -> Command:
         loaded = None
         if config is not None:
             loaded = LiveConfig.load(config, settings, actions=actions, of_camera=of_camera, only=only, given=given)
-        tables = loaded.tables(of_camera, given) if loaded is not None and of_camera and only is None else {}
-        written = _from_file(loaded, only, given, several=bool(tables))
+        written = {}
+        tables: dict[str, dict[str, Any]] = {}
+        if loaded is not None:
+            tables = loaded.tables(of_camera, given, only)
+            written = _from_file(loaded, only, given, several=len(tables) > 1)
         values = loaded.values(written) if loaded is not None else {}
         said = {key: arguments[setting.parameter] for key, setting in settings.items()}
         in_force = {**said, **values}
@@ -83,7 +87,10 @@ def configured(command: Command, of_camera: Collection[str] = ()) -> Command:
         if not print_config:
             everything = [item for table in (in_force, *of_each.values()) for item in table.items()]
             _keep_file(config, [value for key, value in everything if settings[key].is_path])
-            arguments[context_name].obj = {name: _by_parameter(table, settings) for name, table in of_each.items()}
+            shared = {name: loaded.shared_by(name, given) for name in of_each} if loaded is not None else {}
+            arguments[context_name].obj = {
+                name: {**_by_parameter(table, settings), "shared_by": shared[name]} for name, table in of_each.items()
+            }
             return command(**{**arguments, **_by_parameter(in_force, settings)})
 
         def printable(written: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,8 +117,13 @@ def _keyword(name: str, annotation: Any) -> inspect.Parameter:
 
 def _given(context: Any, settings: Mapping[str, Setting], arguments: Mapping[str, Any]) -> dict[str, Any]:
     """What the command line itself says."""
-    sources = {key: context.get_parameter_source(setting.parameter) for key, setting in settings.items()}
-    return {key: arguments[settings[key].parameter] for key, source in sources.items() if source.name != "DEFAULT"}
+    parameters = {key: setting.parameter for key, setting in settings.items()}
+    return {key: arguments[parameter] for key, parameter in parameters.items() if is_given(context, parameter)}
+
+
+def is_given(context: Any, parameter: str) -> bool:
+    """Whether the command line itself says it: what comes from a file is still the command's default to typer."""
+    return bool(context.get_parameter_source(parameter).name != "DEFAULT")
 
 
 def _refuse_not_finite(given: Mapping[str, Any]) -> None:
@@ -133,10 +145,8 @@ def _by_parameter(values: Mapping[str, Any], settings: Mapping[str, Setting]) ->
     return {settings[key].parameter: value for key, value in values.items()}
 
 
-def _from_file(loaded: LiveConfig | None, only: str | None, given: Mapping[str, Any], several: bool) -> dict[str, Any]:
+def _from_file(loaded: LiveConfig, only: str | None, given: Mapping[str, Any], several: bool) -> dict[str, Any]:
     """What is in force of a file, as written; of several cameras, what holds for all."""
-    if loaded is None:
-        return {}
     warning = loaded.password_warning()
     if warning is not None:
         stderr_console().print(as_warning(f"svg-live: {warning}"), markup=False)

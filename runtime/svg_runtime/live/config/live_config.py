@@ -15,7 +15,7 @@ from svg_common.files import refuse_pipe
 from svg_common.path_advice import shell_argument
 from svg_common.toml_files import read_toml
 from svg_runtime.live.camera_names import name_problems
-from svg_runtime.live.config.camera_keys import ALARM_KEYS
+from svg_runtime.live.config.camera_keys import ALARM_KEYS, FOLDER_KEYS
 from svg_runtime.live.config.settings import Setting, shown
 from svg_runtime.live.config.variables import expand, has_password
 
@@ -107,29 +107,36 @@ class LiveConfig:
             raise _invalid(self.path, problems)
         return merged
 
-    def tables(self, of_camera: Collection[str], given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """Return what is in force of the file for each of several cameras, as written, by name; empty if there is one.
+    def tables(
+        self, of_camera: Collection[str], given: Mapping[str, Any], only: str | None = None
+    ) -> dict[str, dict[str, Any]]:  # fmt: skip
+        """Return what is in force of the file for each camera that runs and has a table, as written, by name.
 
         Args:
-            of_camera: keys that a camera may have for itself; others are of the process.
+            of_camera: keys that a camera may have for itself; others are of the process. Empty: there are no tables.
             given: what the command line says, which wins.
+            only: name of the camera to run; None: all.
 
         Raises:
-            UsageError: a table has a key of the process, no source or several, a name is none; the command line has a source.
+            UsageError: there are several, and the command line has a source.
         """
-        names = list(self.cameras)
-        if len(names) < 2:
-            return {}
+        running = {name: table for name, table in self.cameras.items() if of_camera and only in (None, name)}
         source = next((f"--{key}" for key in _SOURCE_KEYS if key in given), None)
-        if source is not None:
+        if source is not None and len(running) > 1:
             raise UsageError(
-                f"'{self.path}' has {len(names)} cameras, and {source} was given\n"
-                f"  remove it, or run one of them from there: --only {shell_argument(names[0])}"
+                f"'{self.path}' has {len(running)} cameras, and {source} was given\n"
+                f"  remove it, or run one of them from there: --only {shell_argument(next(iter(running)))}"
             )
-        problems = list(self._problems_of_cameras(of_camera, given))
-        if problems:
-            raise _invalid(self.path, problems)
-        return {name: self._of_one(table, of_camera, given) for name, table in self.cameras.items()}
+        return {name: self._of_one(table, of_camera, given) for name, table in running.items()}
+
+    def shared_by(self, name: str, given: Mapping[str, Any]) -> dict[str, int]:
+        """How many cameras of the file write below each folder of camera `name`, together or one by one."""
+        places = {each: self._folders(table, given) for each, table in self.cameras.items()}
+        return {key: [each.get(key) for each in places.values()].count(folder) for key, folder in places[name].items()}
+
+    def _folders(self, table: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        merged = merge(self.defaults, table, given)
+        return {key: merged[key] for key in FOLDER_KEYS if key in merged and (key not in ALARM_KEYS or merged.get("alarm"))}
 
     def _of_one(self, table: Mapping[str, Any], of_camera: Collection[str], given: Mapping[str, Any]) -> dict[str, Any]:
         merged = merge(self.defaults, table, given)
@@ -149,7 +156,11 @@ class LiveConfig:
             merged = merge(self.defaults, table, given)
             in_force = [(f"{CAMERAS}.{name}." if key in table else "", key, value) for key, value in merged.items()]
             if name in self.cameras:
+                yield from _not_names([name] if of_camera else [])
+                yield from self._without_alarms(name, given)
                 yield from _without_source(name, merged)
+        if not any("alarm" in layer for layer in (given, self.defaults, *self.cameras.values())):
+            yield from _idle("", set(self.defaults) - set(given), "add alarm = true, or --alarm")
         for place, key, value in in_force:
             if key in self.settings and key not in given and _has_variable(value):  # others were judged as they are
                 try:
@@ -159,16 +170,21 @@ class LiveConfig:
 
     def _problems_of_cameras(self, of_camera: Collection[str], given: Mapping[str, Any]) -> Iterable[str]:
         """What several cameras cannot have: names, keys of the process, options of alarms without these, no source or two."""
-        for name, problem in name_problems(self.cameras):
-            yield f"{CAMERAS}.{name}: {problem}"
+        yield from _not_names(self.cameras)
         for name, table in self.cameras.items():
             yield from _not_of_camera(name, {key: value for key, value in table.items() if key in self.settings}, of_camera)
-            if not any("alarm" in layer for layer in (table, given)) and not self.defaults.get("alarm"):
-                yield from _without_alarms(name, set(table) - set(given))
+            yield from self._without_alarms(name, given)
             merged = self._of_one(table, of_camera, given)
             if not any(key in given for key in _SOURCE_KEYS):  # which is another mistake
                 yield from _without_source(name, merged)
                 yield from _with_two_sources(name, merged)
+
+    def _without_alarms(self, name: str, given: Mapping[str, Any]) -> Iterable[str]:
+        """Options of alarms above the tables may be for other cameras, but not those of the camera itself."""
+        table = self.cameras[name]
+        if not any("alarm" in layer for layer in (table, given)) and not self.defaults.get("alarm"):
+            advice = "add alarm = true to this table, or above the tables"
+            yield from _idle(f"{CAMERAS}.{name}.", set(table) - set(given), advice)
 
     def values(self, written: Mapping[str, Any]) -> dict[str, Any]:
         """What the command line would give for values as written: variables expanded, paths relative to the file.
@@ -227,11 +243,16 @@ def _not_of_camera(name: str, table: Mapping[str, Any], of_camera: Collection[st
             yield f"{place}: {shown(value)}; expected one, as a table is one camera"
 
 
-def _without_alarms(name: str, keys: Collection[str]) -> Iterable[str]:
-    """Options of alarms above the tables may be for other cameras, but not those of the camera itself."""
+def _not_names(names: Iterable[str]) -> Iterable[str]:
+    for name, problem in name_problems(names):
+        yield f"{CAMERAS}.{name}: {problem}"
+
+
+def _idle(place: str, keys: Collection[str], advice: str) -> Iterable[str]:
+    """Options of alarms that nobody has, and that nobody has taken back either: somebody forgot to say so."""
     for key in ALARM_KEYS:
         if key in keys:
-            yield f"{CAMERAS}.{name}.{key}: has no effect without alarms; add alarm = true to this table, or above the tables"
+            yield f"{place}{key}: has no effect without alarms; {advice}"
 
 
 def _sources(values: Mapping[str, Any]) -> list[str]:

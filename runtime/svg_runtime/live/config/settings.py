@@ -7,7 +7,7 @@ import math
 import os
 import shlex
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -114,12 +114,15 @@ def split_annotation(parameter: inspect.Parameter) -> tuple[Any, OptionInfo | No
     return _without_none(annotation), next((item for item in declared if isinstance(item, OptionInfo)), None)
 
 
-def opposite(setting: Setting) -> str | None:
-    """The flag that takes back what a file says, --no-headless; None for an option that has one, or is not a flag."""
-    names = _names(setting.option)
-    if setting.annotation is not bool or "/" in "".join(names) or setting.key.startswith("no_"):
+def opposite(setting: Setting, known: Container[str]) -> str | None:
+    """The flag that takes back what a file says: --no-headless of headless, --post-process of no_post_process.
+
+    None for an option that has one, is not a flag, or whose opposite would be one of the keys that are `known`.
+    """
+    key = setting.key.removeprefix("no_") if setting.key.startswith("no_") else f"no_{setting.key}"
+    if setting.annotation is not bool or "/" in "".join(_names(setting.option)) or key in known:
         return None
-    return f"--no-{setting.key.replace('_', '-')}"
+    return f"--{key.replace('_', '-')}"
 
 
 def plain(value: Any) -> Any:

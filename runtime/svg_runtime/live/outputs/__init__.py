@@ -67,7 +67,7 @@ def open_recorders(options: RecordingOptions, interval_s: float, bundle_id: str,
     if options.forecasts is not None:
         forecasts = ForecastRecorder(
             folder=options.forecasts,
-            limit_bytes=options.limit_bytes,
+            limit_bytes=options.forecasts_limit_bytes,
             bundle_id=bundle_id,
             dtype=options.forecast_dtype,
         )

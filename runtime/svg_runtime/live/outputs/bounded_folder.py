@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
+from svg_common.files import identity_of
 from svg_common.folder_lock import FolderInUseError, FolderLock
 from svg_common.quantities import size_text
 
@@ -22,13 +23,15 @@ class LimitedFiles:
     as runs of earlier versions began at 1 anew, the times do.
     Files with the same name but for the suffix belong together.
 
+    Where another folder is in its place by now, such as that of a card that was mounted, its files are these from then on.
+
     Args:
         folder: made when the first file is added.
         names: of the files, with a group `number`; those without a number are the oldest, and sort by name.
         limit_bytes: of these files together.
 
     Attributes:
-        last_number: the largest of these files; 0: none.
+        last_number: the largest of these files, and of those in any folder that was in this place before; 0: none.
 
     Raises:
         FolderInUseError: another process writes there: each would count, and remove, the other's files.
@@ -43,14 +46,8 @@ class LimitedFiles:
         self._size_bytes = 0
         self._lock = FolderLock(folder)
         self._lock.hold()
-        for path in self._oldest_first(folder) if folder.is_dir() else ():
-            unfinished = _UNFINISHED.fullmatch(path.name)
-            if not path.is_file():
-                continue
-            if names.fullmatch(path.name):
-                self.add(path)
-            elif unfinished and names.fullmatch(unfinished[1] + unfinished[2]):
-                path.unlink(missing_ok=True)  # of a run that was killed
+        self._identity = identity_of(folder)  # of the folder that `_files` are in
+        self._count_files()
 
     def make_folder(self) -> None:
         """Make the folder, if there is none.
@@ -59,10 +56,7 @@ class LimitedFiles:
             OSError: it cannot be made, or another process writes there by now.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.hold()
-        except FolderInUseError as error:
-            raise OSError(errno.EBUSY, "another process writes to it", str(self.folder)) from error
+        self._follow_folder()
 
     def make_room(self, size_bytes: int, keep: str | None = None) -> None:
         """Remove the oldest files until `size_bytes` more do not exceed the limit.
@@ -72,11 +66,13 @@ class LimitedFiles:
             keep: name without suffix of the newest files, which stay even beyond the limit.
 
         Raises:
-            OSError: a file cannot be removed, or so many bytes exceed the limit alone; nothing is then removed.
+            OSError: a file cannot be removed, or another process writes there by now, or so many bytes exceed the limit alone;
+                nothing is then removed.
         """
         if size_bytes > self._limit_bytes:
             problem = f"a file of {size_text(size_bytes)} exceeds the limit of {size_text(self._limit_bytes)}"
             raise OSError(errno.EFBIG, problem, str(self.folder))
+        self._follow_folder()
         while self._files and self._size_bytes + size_bytes > self._limit_bytes:
             oldest, sizes = next(iter(self._files.items()))
             if oldest == keep:
@@ -94,6 +90,30 @@ class LimitedFiles:
             self._size_bytes += size - sizes.get(path, 0)
             sizes[path] = size
             self.last_number = max(self.last_number, self._number_of(path))
+
+    def _follow_folder(self) -> None:
+        """Count anew where another folder is in its place: a disk was mounted or taken away, or the folder was removed."""
+        try:
+            self._lock.hold()
+        except FolderInUseError as error:
+            raise OSError(errno.EBUSY, "another process writes to it", str(self.folder)) from error
+        identity = identity_of(self.folder)
+        if identity != self._identity:
+            self._identity = None  # if the new one cannot be read, the next call tries again
+            self._count_files()
+            self._identity = identity
+
+    def _count_files(self) -> None:
+        self._files.clear()
+        self._size_bytes = 0
+        for path in self._oldest_first(self.folder) if self.folder.is_dir() else ():
+            unfinished = _UNFINISHED.fullmatch(path.name)
+            if not path.is_file():
+                continue
+            if self._names.fullmatch(path.name):
+                self.add(path)
+            elif unfinished and self._names.fullmatch(unfinished[1] + unfinished[2]):
+                path.unlink(missing_ok=True)  # of a run that was killed
 
     def _oldest_first(self, folder: Path) -> list[Path]:
         number = {path: self._number_of(path) for path in folder.iterdir()}

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 _THREADS = 2  # x264's default follows the cores, and buffers over 150 MB at 1280 x 720
 _BT709 = 1  # of ITU-T H.273, for primaries, transfer and matrix; without it players guess, and colors shift
+# The muxer has 31 bits for the time between two pictures, in units of 10 µs at the finest: 6 hours, or half of that where the
+# encoder sends them in another order. After a longer one, it gives every picture the same time, or an error.
+_LONGEST_S = 3600.0
 
 
 def encodable(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -32,6 +35,8 @@ def encodable(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 class H264Stream:
     """Encodes pictures for one stream of an open container, with exact time stamps: picture `tick` is at tick * interval.
 
+    A picture that stands still for more than an hour is repeated every hour.
+
     Args:
         container: opened by PyAV for writing.
         size_wh: width and height of the pictures in pixels, both even.
@@ -45,6 +50,8 @@ class H264Stream:
     ) -> None:
         self._container = container
         self._tick_of_first: int | None = None
+        self._newest: Any = None  # frame that was encoded last
+        self._longest_ticks = max(1, int(_LONGEST_S / interval_s))
         self._reformatter = VideoReformatter()  # reused, because building its tables takes longer than the conversion
         self._interval = Fraction(interval_s).limit_denominator(100_000)
         stream: Any = container.add_stream("libx264", rate=1 / self._interval, options=options)
@@ -75,7 +82,12 @@ class H264Stream:
         )
         frame.pts = tick - self._tick_of_first
         frame.time_base = self._interval
-        return self._mux(frame)
+        size_bytes = 0
+        while self._newest is not None and frame.pts - self._newest.pts > self._longest_ticks:
+            self._newest.pts += self._longest_ticks
+            size_bytes += self._mux(self._newest)
+        self._newest = frame
+        return size_bytes + self._mux(frame)
 
     def flush(self) -> int:
         """Write what the encoder still holds; there are no more pictures. Returns and raises as `write`."""

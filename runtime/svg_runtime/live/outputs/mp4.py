@@ -43,9 +43,9 @@ class Mp4Writer:
         self._files = ExitStack()
         self._container: Any = None
         try:
-            partial = self._files.enter_context(atomic_file(path))
+            self._partial = self._files.enter_context(atomic_file(path))
             # faststart puts the index first, so that a browser can play while loading
-            self._container = av.open(str(partial), "w", format="mp4", options={"movflags": "+faststart"})
+            self._container = av.open(str(self._partial), "w", format="mp4", options={"movflags": "+faststart"})
             self._stream = H264Stream(
                 container=self._container,
                 size_wh=size_wh,
@@ -65,6 +65,7 @@ class Mp4Writer:
         """
         try:
             self.size_bytes += self._stream.write(picture, tick)
+            self._partial.stat()  # raises an error for a file that was removed, as writing to it does not
         except OSError as error:
             self._discard()
             raise OutputError(self.path, error) from error

@@ -23,8 +23,9 @@ class RecordingOptions:
     folder: Path | None = None
     what: RecordWhat = "display"
     segment_s: float = 600.0
-    limit_bytes: int = 10_000_000_000  # of each folder
+    limit_bytes: int = 10_000_000_000  # of `folder`
     forecasts: Path | None = None
+    forecasts_limit_bytes: int = 10_000_000_000
     forecast_dtype: ForecastDtype = "float16"
 
     @property
@@ -65,6 +66,7 @@ def recording_options(
         segment_s=segment_s,
         limit_bytes=limit_bytes,
         forecasts=forecasts,
+        forecasts_limit_bytes=limit_bytes,
         forecast_dtype=dtype or "float16",
     )
 

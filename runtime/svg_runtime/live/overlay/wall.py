@@ -43,11 +43,13 @@ class TileView:
         view: its newest; None: it has given no picture yet.
         note: what is to be said of the camera, such as that it is lost.
         alarm: whether there is one.
+        arrived_s: `time.monotonic()` of the view: a clock that is set back makes no old one the newest.
     """
 
     view: View | None = None
     note: str = ""
     alarm: bool = False
+    arrived_s: float = 0.0
 
 
 @dataclass
@@ -99,8 +101,11 @@ class WallPicture:
 
     def _captions_of(self, view: WallView) -> Sequence[Caption]:
         """With the counts of the newest forecast: all cameras have the same, and are forecast together. Steps are their own."""
-        views = [tile.view for tile in view.tiles if tile.view is not None]
-        made = [(one.time, one.futures.shape) for one in views if one.futures is not None]
+        made = [
+            (tile.arrived_s, tile.view.futures.shape)
+            for tile in view.tiles
+            if tile.view is not None and tile.view.futures is not None
+        ]
         samples, horizon = max(made)[1][:2] if made else (self._captions[0].samples, self._captions[0].horizon)
         return [
             caption.with_counts(samples, horizon).with_step(None if tile.view is None else tile.view.step_s)

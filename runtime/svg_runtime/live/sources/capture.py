@@ -7,13 +7,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import cv2
 import numpy as np
 
+from svg_common.opencv_log import silence_opencv
 from svg_common.video.sampling import MAX_HOLD_S, longest_hold_s
 from svg_runtime.errors import SourceLostError
 from svg_runtime.live.events import EventLog
@@ -55,12 +55,6 @@ class CaptureDevice(Protocol):
     def release(self) -> None:
         """Close the device."""
         ...
-
-
-def silence_opencv() -> None:
-    """OpenCV prints its own warnings about every missing device; our messages say what to do."""
-    with suppress(AttributeError):  # OpenCV of Debian 12 and JetPack 5, which have GStreamer, cannot be told
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 class OpenCvDevice:

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from svg_common.errors import OutputError
 from svg_common.files import write_json
+from svg_common.opencv_log import silence_opencv
 from svg_common.outputs import check_outputs
-from svg_runtime.live.sources.capture import silence_opencv
 from svg_runtime.live.sources.synthetic import SYNTHETIC_URL
 from svg_runtime.machine.v4l2 import Camera, CameraMode, v4l2_cameras
 
@@ -57,8 +57,11 @@ def camera_lines(cameras: list[Camera]) -> list[str]:
 
 
 def _mode_line(mode: CameraMode) -> str:
-    size = f"{mode.size_wh[0]}x{mode.size_wh[1]}"
+    smallest_wh = [] if mode.smallest_wh is None else [mode.smallest_wh]
+    size = " to ".join(f"{width}x{height}" for width, height in (*smallest_wh, mode.size_wh))
     rates = " ".join(f"{fps:g}" for fps in mode.fps)
+    if rates and mode.lowest_fps is not None:
+        rates = f"up to {rates}"
     return f"{mode.pixel_format:<4}  {size:>9}" + (f"  {rates} fps" if rates else "")
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import textwrap
 from dataclasses import dataclass, field
 from fractions import Fraction
 
 from svg_common.errors import UsageError
 from svg_runtime.errors import BackendMissingError
 from svg_runtime.live.sources.camera_settings import CameraSettings
+from svg_runtime.machine.opencv import GSTREAMER_ADVICE
 
 LOCAL_SCHEMES = ("v4l2", "csi", "gstreamer")
-
 _CSI_SIZE_WH, _CSI_FPS = (1280, 720), 30.0  # what every sensor of a Jetson can; models see far less
 _GSTREAMER_RESPONSE_S = 35.0  # OpenCV waits 30 s for a picture of a pipeline
 OPEN_TIMEOUT_S = 20.0  # of a pipeline
@@ -175,8 +176,7 @@ def _require_gstreamer(name: str) -> None:
     if not has_gstreamer():
         raise BackendMissingError(
             f"{name} needs GStreamer, which this OpenCV ({cv2.__version__}) was built without, as all from PyPI are\n"
-            "  use the OpenCV of the system, which has it: JetPack's, or Debian's package python3-opencv. Make the\n"
-            "  environment with python3 -m venv --system-site-packages, and uninstall OpenCV's packages from PyPI in it"
+            f"{textwrap.indent(GSTREAMER_ADVICE, '  ')}"
         )
 
 
