@@ -16,7 +16,7 @@ from svg_common.outputs import check_outputs
 from svg_common.progress import ProgressDisplay
 from svg_common.quantities import count_text, is_or_are, size_text
 from svg_runtime.bundle.manifest import Manifest
-from svg_runtime.bundle.reader import Bundle
+from svg_runtime.bundle.reader import EMBEDDED_MODEL, KNOWS_DIGITS_ONLY, Bundle, model_name
 from svg_runtime.live.stop import StopRequest
 from svg_runtime.offline.addresses import shortened, shown
 from svg_runtime.offline.dataset import SETTINGS, is_own_name, open_dataset, own_paths
@@ -42,6 +42,10 @@ def run_forecast(options: ForecastOptions, console: Console) -> Tally:
     with StopRequest() as stop:
         model = options.find_model()
         manifest = Bundle.open(model).manifest
+        if options.model is None:
+            say(f"svg-forecast: no --model: using {model_name(model)}")
+        if model == EMBEDDED_MODEL:
+            say(f"svg-forecast: {KNOWS_DIGITS_ONLY}")
         listing = list_videos(options.sources)
         _check_outputs(options, model, listing)
         mine = [video for video in listing.videos if options.shard.has(video.id)]
@@ -68,7 +72,7 @@ def run_forecast(options: ForecastOptions, console: Console) -> Tally:
             say(f"svg-forecast: {listed}{share}, {tally.done_before} done before, {len(pending)} to do{away}")
             _say_size(options, manifest, say)
             failure: SvgError | None = None
-            about: dict[str, Any] = {"model": model.name, "bundle_id": manifest.bundle_id}
+            about: dict[str, Any] = {"model": model_name(model), "bundle_id": manifest.bundle_id}
             if pending and options.ray_workers is not None:
                 from svg_runtime.offline.ray_run import forecast_with_ray
 
@@ -77,7 +81,7 @@ def run_forecast(options: ForecastOptions, console: Console) -> Tally:
                 )
             elif pending:
                 with ProgressDisplay(console) as display, options.open_alike(dataset, model, display) as forecaster:
-                    say(f"svg-forecast: {model.name}: {forecaster.description}")
+                    say(f"svg-forecast: {model_name(model)}: {forecaster.description}")
                     about["backend"] = forecaster.description
                     worker = Worker(
                         options=options, forecaster=forecaster, dataset=dataset, stop=stop, tally=tally, display=display
@@ -136,6 +140,8 @@ def _finish(options: ForecastOptions, about: dict[str, Any], tally: Tally, durat
     counts = ", ".join(f"{count} {status}" for status, count in sorted(tally.status.items())) or "no videos"
     did = f"{count_text(tally.frames, 'frame')} and {count_text(tally.alarms, 'alarm')} in this run, {duration_s:.0f} s"
     say(f"svg-forecast: {counts}; {did} -> {options.out}")
+    if tally.misfits:
+        say(f"svg-forecast: {count_text(tally.misfits, 'video')} that the model does not fit: see the events misfit")
     reasons = tally.reasons
     printed = list(reasons.items())[-_SHOWN:]  # those of this run come after those of earlier ones
     for name, reason in printed:
@@ -151,6 +157,7 @@ def _finish(options: ForecastOptions, about: dict[str, Any], tally: Tally, durat
         "videos": {"listed": tally.listed, "done_before": tally.done_before, **dict(sorted(tally.status.items()))},
         "frames": tally.frames,
         "alarms": tally.alarms,
+        "misfits": tally.misfits,
         "duration_s": round(duration_s, 3),
         "problems": reasons,
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-import posixpath
 import re
 import shutil
 import tempfile
@@ -24,7 +23,7 @@ from svg_common.text_files import EncodingError, decode_text
 from svg_common.video.clips import FolderError, find_clips, no_files, not_readable
 from svg_common.video.reader import VIDEO_SUFFIXES
 from svg_runtime.live.stop import StopRequest
-from svg_runtime.offline.addresses import shown, without_password, without_query
+from svg_runtime.offline.addresses import address_beside, normal_address, shown, without_password, without_query
 from svg_runtime.offline.stores import (
     CONTENT_KEYS,
     PATTERN,
@@ -43,7 +42,7 @@ from svg_runtime.offline.stores import (
 _PLAYLISTS = (".m3u", ".m3u8")
 LIST_SUFFIXES = (".txt", ".lst", ".list", *_PLAYLISTS)  # a playlist is a list with comments
 _LIST_LIMIT = 256 << 20  # bytes: millions of names
-_BRACKETS = re.compile(r"\[[^\]]*\]")  # of addresses such as [::1]
+_OWN_FILES = ("file:", "local:")  # kinds of addresses that name them
 _LINE_END = re.compile(r"\r\n|\n|\r")
 _NAME_LIMIT = 4096  # characters of an address, as for a path on Linux
 _UNKNOWN_SIZE = -1  # an HTTP server need not know how long its answer will be
@@ -100,14 +99,16 @@ class Listing:
 
     Attributes:
         videos: each once, in the order found.
-        missing: what is named but cannot be found or read, and why. The names are as given, with all that is secret in
-            them: two may look the same once they are `shown`.
+        missing: what is named but cannot be found or read, and why. The names have all that is secret in them: two may
+            look the same once they are `shown`.
         lists: paths and addresses of the lists that were read.
+        hard_links: device and inode of those files, by their path, that have other names as well.
     """
 
     videos: list[Video] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
     lists: set[str] = field(default_factory=set)
+    hard_links: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def local_videos(self) -> list[Path]:
@@ -123,6 +124,7 @@ class Listing:
         """Add what another one has."""
         self.videos += other.videos
         self.missing.update(other.missing)
+        self.hard_links.update(other.hard_links)
 
 
 def list_videos(sources: Sequence[str]) -> Listing:
@@ -133,18 +135,19 @@ def list_videos(sources: Sequence[str]) -> Listing:
         BackendMissingError: the package that reads such addresses is not installed.
         UnreachableError: a store does not answer, and nothing was found elsewhere.
     """
-    found: dict[str, Video] = {}
+    found: dict[str | tuple[int, int], Video] = {}
     missing: dict[str, str] = {}
     lists: set[str] = set()
     away: UnreachableError | None = None
-    for source in map(_local_path, sources):
+    for source in map(_in_one_spelling, sources):
         try:
             listing = _listed(source) if _is_list(source) else _videos_in(source)
         except UnreachableError as error:  # the others are forecast
             away = away or error
             missing[source] = reason_of(error)
         else:
-            found.update((video.id, video) for video in listing.videos)
+            for video in listing.videos:
+                found.setdefault(listing.hard_links.get(video.address, video.id), video)
             missing.update(listing.missing)
             lists |= listing.lists
     if away is not None and not found:
@@ -160,15 +163,17 @@ def _listed(source: str) -> Listing:
         UnreachableError: it cannot be read.
     """
     listing = Listing(lists={_place_of_list(source)})
-    entries = deque(_entries(source))
+    entries = deque((source, line) for line in _lines(source))
     while entries:
-        entry = entries.popleft()
+        origin, line = entries.popleft()
+        entry = line
         try:
+            entry = _named_by(origin, line)
             if not _is_list(entry):
                 listing.add(_videos_in(entry))
             elif _place_of_list(entry) not in listing.lists:  # a list in a list
                 listing.lists.add(_place_of_list(entry))
-                entries.extendleft(reversed(_entries(entry)))
+                entries.extendleft((entry, line) for line in reversed(_lines(entry)))
         except (UsageError, UnreachableError, OSError, ValueError) as error:
             listing.missing[entry] = reason_of(error)
     if not listing.videos and not listing.missing:  # only itself
@@ -177,11 +182,8 @@ def _listed(source: str) -> Listing:
 
 
 def _place_of_list(source: str) -> str:
-    """One name of a list: it may name itself as ./list.txt, and again as ././list.txt."""
-    if "://" not in source:
-        return os.path.realpath(source)
-    kind, _, place = source.partition("://")
-    return f"{kind}://{posixpath.normpath(place)}"
+    """One name of a list: it may name itself through a link."""
+    return source if "://" in source else os.path.realpath(source)
 
 
 def _empty_list(source: str) -> UsageError:
@@ -195,11 +197,11 @@ def _is_list(source: str) -> bool:
     return without_query(source).lower().endswith(LIST_SUFFIXES)
 
 
-def _local_path(source: str) -> str:
-    """The path that a file: URL names; any other source as it is."""
+def _in_one_spelling(source: str) -> str:
+    """The path that a file: URL names; any other source as it is, but for web addresses."""
     path = path_of_file_url(source)
     if path is None:
-        return source
+        return normal_address(source, has_pattern=True)
     if os.path.isabs(path) or os.path.lexists(path):
         return path
     return source  # another computer
@@ -232,8 +234,8 @@ def local_copy(video: Video, folder: Path, stop: StopRequest) -> Iterator[Path]:
         shutil.rmtree(own, ignore_errors=True)
 
 
-def _entries(source: str) -> list[str]:
-    """The lines of a list, without empty ones and comments; relative paths are relative to its folder.
+def _lines(source: str) -> list[str]:
+    """The lines of a list, without empty ones and comments.
 
     Raises:
         UsageError: there is no such list, it is not one, or it is empty.
@@ -246,22 +248,45 @@ def _entries(source: str) -> list[str]:
         text = decode_text(content, errors="surrogateescape")
     except EncodingError as error:
         raise UsageError(f"'{shown(source)}' is not a list: {error}\n  expected a path or an address on each line") from error
-    folder, is_playlist = os.path.dirname(without_query(source)), without_query(source).lower().endswith(_PLAYLISTS)
-    # Names may hold any other separator that str.splitlines knows.
-    lines = [line if os.path.lexists(os.path.join(folder, line)) else line.strip() for line in _LINE_END.split(text)]
-    entries = [_local_path(line) for line in lines if line.strip() and not line.startswith("#")]
+    lines = _LINE_END.split(text)  # names may hold any other separator that str.splitlines knows
+    if "://" in source:
+        lines = [line.strip() for line in lines]
+    else:  # files may have names that begin with a space
+        folder = os.path.dirname(source)
+        lines = [line if os.path.lexists(os.path.join(folder, line)) else line.strip() for line in lines]
+    entries = [line for line in lines if line.strip() and not line.startswith("#")]
     if not entries:
         raise _empty_list(source)
-    return [entry if "://" in entry else _below(folder, os.path.expanduser(entry), is_playlist) for entry in entries]
+    return entries
+
+
+def _named_by(source: str, line: str) -> str:
+    """The path or address that a line of the list `source` names; it may be a pattern.
+
+    Raises:
+        UsageError: it leads out of the bucket of the list, or from a list elsewhere to a file of this machine.
+    """
+    if "://" not in source:
+        entry = _in_one_spelling(line)
+        is_playlist = source.lower().endswith(_PLAYLISTS)
+        return entry if "://" in entry else _below(os.path.dirname(source), os.path.expanduser(entry), is_playlist)
+    if line.lower().startswith(_OWN_FILES):  # whoever writes the list need not be whoever reads it
+        raise UsageError(
+            f"'{shown(line)}' names a file of this machine, which a list elsewhere may not\n"
+            "  give its path on the command line, or in a list on this machine"
+        )
+    is_address = "://" in line.partition("?")[0]  # a query may hold another
+    return normal_address(line if is_address else address_beside(source, line), has_pattern=True)
 
 
 def _below(folder: str, entry: str, is_playlist: bool) -> str:
-    """An entry of a list in `folder`, which may be an address; signs of a pattern in the folder's own name are none."""
+    """An entry of a list in `folder`; signs of a pattern in the folder's own name are none."""
     path = os.path.join(folder, entry)
-    if is_playlist and "://" not in folder and not os.path.lexists(path):
+    if os.path.lexists(path):
+        return path
+    if is_playlist:
         return os.path.join(folder, unquote(entry))  # its entries are URLs
-    is_pattern = any(sign in entry for sign in PATTERN) and "://" not in folder and not os.path.lexists(path)
-    return os.path.join(glob.escape(folder), entry) if is_pattern else path
+    return os.path.join(glob.escape(folder), entry) if any(sign in entry for sign in PATTERN) else path
 
 
 def _read_list(source: str) -> bytes:
@@ -279,8 +304,6 @@ def _videos_in(source: str) -> Listing:
         raise UsageError(f"'{shown(source)[:40]}...' is not a path: it is too long, or holds a zero byte")
     if not source.strip():
         raise UsageError("an empty name of a video, folder or list\n  give one, or . for this folder")
-    if "://" in source and "::" in _BRACKETS.sub("", without_query(source)):
-        raise UsageError(f"'{shown(source)}' is a chain of addresses, which svg-forecast does not read\n  unpack the archive")
     if source.lower().startswith("file://"):
         raise UsageError(
             f"'{shown(source)}' names another computer\n  expected three slashes before a path: file:///folder/a.mp4"
@@ -311,6 +334,8 @@ def _local_videos(path: Path) -> Listing:
             left_out.append((file, str(error.strerror)))
             continue
         listing.videos.append(Video(str(real), status.st_size, f"mtime {status.st_mtime_ns}"))
+        if status.st_nlink > 1 and status.st_ino:  # 0: the file system has no inodes
+            listing.hard_links[str(real)] = (status.st_dev, status.st_ino)
     for file, reason in left_out:
         listing.missing[os.path.abspath(file)] = reason
     return listing
@@ -347,7 +372,7 @@ def _stored_videos(store: Any, place: str, source: str) -> Listing:
     found, missing = find_stored(store, place, source)
     if not found and not missing:
         raise UsageError(f"'{shown(source)}' contains no videos\n  expected objects such as .mp4 or .mkv")
-    listing.missing.update(missing)
+    listing.missing.update((address_of(store, name, source), reason) for name, reason in missing.items())
     for name, info in sorted(found.items()):
         address, size = address_of(store, name, source), info.get("size")
         try:

@@ -16,7 +16,7 @@ from svg_common.errors import FULL_DISK, BackendMissingError, OutputError, SvgEr
 from svg_common.printable import one_line, without_logins
 from svg_common.video.reader import VIDEO_SUFFIXES
 from svg_runtime.live.stop import StopRequest
-from svg_runtime.offline.addresses import is_web, shortened, shown, without_query
+from svg_runtime.offline.addresses import is_web, normal_address, shortened, shown, without_query
 from svg_runtime.offline.stoppable import StoppedError, until_stopped
 from svg_runtime.offline.web_server import (
     TIMEOUTS,
@@ -31,6 +31,7 @@ from svg_runtime.offline.web_server import (
 
 PATTERN = "*?["  # signs of one
 _ARCHIVES = ("zip", "tar", "libarchive")  # kinds of addresses of fsspec that name a file within another
+_WRAPPERS = ("blockcache", "cached", "dir", "filecache", "simplecache")  # kinds that need another address after ::
 _OWN_DISK = (*FULL_DISK, errno.EFBIG, errno.EROFS)  # errors of the file that is written: of no store that is read
 _REASON_LIMIT = 300  # characters: libraries put whole answers of servers into their errors
 _HEAD = 1024  # bytes, which show what a file is
@@ -72,24 +73,31 @@ def open_store(address: str) -> tuple[Any, str]:
     """
     require_modules("svg-forecast with an address", "forecast", "fsspec")
     import fsspec
-    from fsspec.core import url_to_fs
 
     kind, _, place = address.partition("://")
     kind = shown(kind)
+    if "::" in kind or kind.lower() in _WRAPPERS:
+        raise UsageError(
+            f"'{shown(address)}' is a chain of addresses, which svg-forecast does not read\n"
+            "  give the address of a video or a folder without what is before ::"
+        )
     if kind.lower() in _ARCHIVES:
         raise UsageError(
             f"'{shown(address)}' names an archive, which svg-forecast does not read\n  unpack the archive, and give its folder"
         )
     try:
-        if is_web(address):  # url_to_fs would split it at every ::, also in [::1] and in a signature
+        # Never by url_to_fs: it would split a name, a signature and [::1] at every ::
+        if is_web(address):
             return fsspec.filesystem(kind.lower(), **web_options()), f"{kind.lower()}://{place}"
         root, options = _root_of(address)
-        if options:  # url_to_fs would take a # or ? in a name for the end of the path
+        if options:  # url_to_fs would take a # or ? in a name for the end of the path, too
             store = fsspec.filesystem(kind, **options)
             start = store._strip_protocol(root)
             path = address.removeprefix(root.rstrip("/")).lstrip("/")
             return store, store._strip_protocol(f"{start.rstrip('/')}/{path}" if start else path)
-        store, place = url_to_fs(address)
+        driver = fsspec.get_filesystem_class(kind)
+        store = fsspec.filesystem(kind, **driver._get_kwargs_from_urls(address))
+        return store, store._strip_protocol(address)
     except SvgError:
         raise
     except ImportError as error:
@@ -104,7 +112,6 @@ def open_store(address: str) -> tuple[Any, str]:
             f"cannot open '{shown(address)}': {reason_of(error)}\n"
             f"  check the address, the network, and what fsspec's driver of {kind}:// needs, and run the same command again"
         ) from error
-    return store, place
 
 
 def is_local_store(store: Any) -> bool:
@@ -141,7 +148,7 @@ def find_stored(store: Any, place: str, address: str) -> tuple[Infos, dict[str, 
 def address_of(store: Any, name: str, source: str) -> str:
     """The address of what `store`, which `source` opened, calls `name`: it opens the same store again, maybe elsewhere."""
     if is_web(source):
-        return name
+        return normal_address(name)
     root, options = _root_of(source)
     if not options:
         return str(store.unstrip_protocol(name))

@@ -16,13 +16,15 @@ class Tally:
     status: Counter[str] = field(default_factory=Counter)  # ok, damaged, failed, unreachable
     frames: int = 0
     alarms: int = 0
+    misfits: int = 0  # videos that the model does not fit, for some time at least
     problems: list[tuple[str, str]] = field(default_factory=list)  # names of videos that are not ok, and why
 
-    def count(self, row: dict[str, Any]) -> None:
-        """Count a row of the table of videos."""
+    def count(self, row: dict[str, Any], is_misfit: bool = False) -> None:
+        """Count a row of the table of videos, and whether it has an event `misfit`."""
         self._note(row["video"], row["status"], row["reason"])
         self.frames += row["frames"]
         self.alarms += row["alarms"]
+        self.misfits += is_misfit
 
     def count_before(self, name: str, status: str, reason: str | None) -> None:
         """Count a video that an earlier run forecast."""
@@ -38,6 +40,7 @@ class Tally:
         self.status.update(other["status"])
         self.frames += other["frames"]
         self.alarms += other["alarms"]
+        self.misfits += other["misfits"]
         self.problems += [(name, reason) for name, reason in other["problems"]]
 
     @property

@@ -88,7 +88,7 @@ class Worker:
         with self._dataset.part(name) as part:
             yield part
         for rows in part.rows:
-            self._tally.count(rows.video)
+            self._tally.count(rows.video, is_misfit="misfit" in rows.events["kind"].to_pylist())
 
     def _next(self, part: Part, video: Video) -> SvgError | None:
         """Forecast one video; returns what must end the run."""

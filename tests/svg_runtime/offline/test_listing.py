@@ -19,7 +19,7 @@ from fsspec.utils import infer_storage_options
 
 from svg_common.errors import BackendMissingError, OutputError, SvgError, UsageError
 from svg_runtime.offline import stores
-from svg_runtime.offline.addresses import shown
+from svg_runtime.offline.addresses import normal_address, shown
 from svg_runtime.offline.listing import Video, list_videos, local_copy
 from svg_runtime.offline.stores import StoreAwayError, UnreachableError, version_of
 from tests.hub_server import serving
@@ -51,6 +51,19 @@ def test_folders_files_and_lists_name_each_video_once(videos, tmp_path):
     assert names([str(listed), str(videos), str(link)]) == [
         "a.mkv", "pause.mp4", "yard2.mp4", "yard0.mp4", "yard1.mp4"
     ]  # fmt: skip
+
+
+def test_hard_links_are_one_video_wherever_they_are_named(tmp_path):
+    for number in range(2):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "a.mp4").write_bytes(b"%d" % number)
+    for name in ("0/b.mp4", "1/c.mp4"):
+        (tmp_path / name).hardlink_to(tmp_path / "0" / "a.mp4")
+    (tmp_path / "list.txt").write_text("0/a.mp4\n1/c.mp4\n1/a.mp4\n")
+    together = ["0/a.mp4", "1/a.mp4"]
+    for sources in (["0", "1"], ["list.txt"], ["*/*.mp4"], ["0/a.mp4", "0/b.mp4", "1/a.mp4", "list.txt"]):
+        listing = list_videos([str(tmp_path / source) for source in sources])
+        assert [os.path.relpath(video.address, tmp_path) for video in listing.videos] == together
 
 
 @pytest.fixture
@@ -247,10 +260,31 @@ def test_a_folder_of_a_store_that_exists_is_no_pattern(bucket):
 
 def test_a_list_in_a_store_names_its_neighbours(bucket, videos, tmp_path, monkeypatch):
     monkeypatch.chdir(videos)  # whose files are not meant
-    bucket.pipe_file("/clips/list.txt", f"a.mp4\ndeep\nyard0.mp4\n{videos / 'yard1.mp4'}\n".encode())
+    bucket.pipe_file("/clips/list.txt", f"a.mp4\ndeep\nyard0.mp4\n{videos / 'yard1.mp4'}\n~/x.mp4\n".encode())
     listing = list_videos(["memory://clips/list.txt"])
-    assert [Path(video.address).name for video in listing.videos] == ["a.mp4", "b.MKV", "yard1.mp4"]
-    assert list(listing.missing) == ["memory://clips/yard0.mp4"]
+    assert [Path(video.address).name for video in listing.videos] == ["a.mp4", "b.MKV"]
+    assert list(listing.missing) == [f"memory://clips/{name}" for name in ("yard0.mp4", f"{videos}/yard1.mp4"[1:], "~/x.mp4")]
+
+
+def test_a_list_in_a_store_names_what_find_prints_and_what_is_elsewhere_in_the_bucket(bucket, tmp_path):
+    bucket.pipe_file(
+        "/clips/deep/list.txt", b"./b.MKV\n../a.mp4\n/deep/../a.mp4\n../../other/a.mp4\n./list.txt\nfile:///etc/x\n"
+    )
+    listing = list_videos(["memory://clips/deep/list.txt"])
+    assert [video.address for video in listing.videos] == ["memory:///clips/deep/b.MKV", "memory:///clips/a.mp4"]
+    assert listing.missing == {
+        "../../other/a.mp4": "'../../other/a.mp4' leads out of 'memory://clips', where its list is",
+        "file:///etc/x": "'file:///etc/x' names a file of this machine, which a list elsewhere may not",
+    }
+
+
+@pytest.mark.parametrize("name", ["2026::a.mp4", "::", "zip::b.mp4", "zip://c::d.mp4"])
+def test_an_object_with_two_colons_in_its_name_is_no_chain(bucket, tmp_path, name):
+    bucket.pipe_file(f"/clips/odd/{name}/e.mp4", name.encode())
+    for source in ("memory://clips/odd", f"memory:///clips/odd/{name}/e.mp4"):
+        (video,) = list_videos([source]).videos
+        with local_copy(video, tmp_path, NEVER) as path:
+            assert path.read_bytes() == name.encode()
 
 
 def test_a_playlist_is_a_list_of_its_pieces(videos, tmp_path):
@@ -413,6 +447,25 @@ def test_what_a_web_server_cuts_off_is_unreachable(web_server, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("address", "normal"),
+    [
+        ("HTTPS://Host:443", "https://host/"),
+        ("http://user:Pass@HOST:80//a/./b/../c.mp4?x=../A#f", "http://user:Pass@host//a/c.mp4?x=../A"),
+        ("https://host:80/%7e/(1)%281%29*%2a+%2b%2f", "https://host:80/~/(1)(1)**+%2B%2F"),
+        ("https://host/é %zz[1]/..", "https://host/"),
+        ("https://host/é %zz[1]", "https://host/%C3%A9%20%25zz%5B1%5D"),
+        ("http://[::1]:80/../a::b.mp4", "http://[::1]/a::b.mp4"),
+        ("s3://Bucket/./a b#1.mp4", "s3://Bucket/./a b#1.mp4"),
+    ],
+)
+def test_web_addresses_have_one_spelling_which_has_none_but_itself(address, normal):
+    assert normal_address(address) == normal == normal_address(normal)
+    pattern = normal_address(address, has_pattern=True)
+    assert normal_address(pattern) == normal
+    assert pattern.count("[") == address.count("[") - address.count("]/..")  # which leaves a folder again
+
+
+@pytest.mark.parametrize(
     ("address", "store"),
     [
         ("/recordings/gate/a.mp4", "/recordings/gate"),
@@ -476,7 +529,9 @@ def test_a_file_that_is_still_written_is_unreachable(videos, tmp_path):
         ("file://host/a.mp4", UsageError, "names another computer"),
         ("file:///gone%20away/a.mp4", UsageError, "'/gone away/a.mp4' does not exist"),
         ("/gone/*.mp4", UsageError, "contains no videos"),
-        ("zip://a.mp4::/tmp/x.zip", UsageError, "a chain of addresses"),
+        ("zip://a.mp4::/tmp/x.zip", UsageError, "names an archive"),
+        ("zip::s3://bucket/list.txt", UsageError, "a chain of addresses"),
+        ("filecache://bucket/a.mp4::s3://bucket/a.mp4", UsageError, "a chain of addresses"),
         ("zip:///tmp/x.zip", UsageError, r"'zip:///tmp/x.zip' names an archive(.|\n)*unpack the archive"),
         ("tar:///tmp/x.tar", UsageError, "names an archive"),
         ("TAR:///tmp/list.txt", UsageError, "names an archive"),

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,6 +30,20 @@ def eventful(tmp_path, request) -> Path:
     step_s, pause_s = request.param
     times_s = [step_s * number + pause_s * (number >= 35) for number in range(70)]
     return write_video(tmp_path / "eventful.mp4", frames=70, seed=4, times_s=times_s)
+
+
+def test_a_model_that_does_not_fit_is_said(svg_forecast, tmp_path):
+    ramp = np.linspace(0, 60, 64)[None, :, None] * np.ones((64, 1, 3))  # one colour would say nothing about the model
+    bright = cv2.VideoWriter(str(tmp_path / "bright.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 64))
+    for number in range(60):
+        bright.write((ramp + number * 10 % 190).astype(np.uint8))
+    bright.release()
+    write_video(tmp_path / "digits.mp4", frames=20, seed=4)
+    code, message, summary = svg_forecast(tmp_path / "bright.avi", tmp_path / "digits.mp4")
+    assert (code, summary["misfits"], summary["model"]) == (0, 1, "digits.svgb (embedded)"), message
+    assert "1 video that the model does not fit: see the events misfit" in message
+    assert "the embedded digits know only moving digits" in message
+    assert "no --model" not in message
 
 
 def test_rows_are_what_svg_live_measures(svg_forecast, eventful, monkeypatch):

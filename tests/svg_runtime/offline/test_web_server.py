@@ -36,6 +36,7 @@ class _Site(BaseHTTPRequestHandler):
     video = b""
     pause_s = 0.0  # between the pieces of a slow video
     end: threading.Event  # of the test, for what would wait forever
+    asked: list[str]  # the method of each request
     held: threading.Event  # set once a video is held back in its middle
     logged_in = True
     tag = ""  # ETag
@@ -50,6 +51,7 @@ class _Site(BaseHTTPRequestHandler):
         self._answer(self.video)
 
     def _answer(self, body: bytes) -> None:
+        self.asked.append(self.command)
         mode = self.path.split("/")[1]
         if mode == "silent" or (mode == "silent-get" and self.command == "GET"):
             self.end.wait(10)
@@ -98,7 +100,7 @@ class _Site(BaseHTTPRequestHandler):
 def site(videos) -> Iterator[type[_Site]]:
     """The server's handler, with its `url`."""
     handler = type("Handler", (_Site,), {"video": (videos / "yard0.mp4").read_bytes(), "end": threading.Event()})
-    handler.held = threading.Event()
+    handler.asked, handler.held = [], threading.Event()
     with serving(ThreadingHTTPServer(("127.0.0.1", 0), handler)) as server:
         handler.url = f"http://127.0.0.1:{server.server_port}"
         try:
@@ -114,12 +116,10 @@ def short_silence(monkeypatch) -> float:
 
 
 def test_the_limit_is_on_silence_and_not_on_the_whole(site, short_silence, tmp_path):
-    site.pause_s = short_silence / 2
+    site.pause_s = short_silence / 3  # eight times
     (video,) = list_videos([f"{site.url}/slow/a.mp4"]).videos
-    start = time.monotonic()
     with local_copy(video, tmp_path, NEVER) as path:
         assert path.read_bytes() == site.video
-    assert time.monotonic() - start > 3 * short_silence
 
 
 def test_without_a_test_there_is_no_limit_on_the_whole():
@@ -129,10 +129,9 @@ def test_without_a_test_there_is_no_limit_on_the_whole():
 
 @pytest.mark.parametrize("place", ["silent/a.mp4", "silent/*.mp4", "silent/a.txt"])
 def test_a_silent_server_is_given_up_when_it_is_listed(site, short_silence, place):
-    start = time.monotonic()
     with pytest.raises(UnreachableError, match=r"nothing came from the server for 0\.3 s"):
         list_videos([f"{site.url}/{place}"])
-    assert time.monotonic() - start < 3  # not once more with GET
+    assert len(site.asked) == 1  # not once more with GET
 
 
 @pytest.mark.parametrize("place", ["loop/a.mp4", "loop/*.mp4", "loop/a.txt"])
@@ -144,13 +143,11 @@ def test_a_redirect_without_end_is_named(site, place):
 @pytest.mark.parametrize("mode", ["silent-get", "stalls"])
 def test_a_download_that_stalls_is_given_up(site, short_silence, tmp_path, mode):
     (video,) = list_videos([f"{site.url}/{mode}/a.mp4"]).videos
-    start = time.monotonic()
     with (
         pytest.raises(UnreachableError, match=r"cannot download '.*/a\.mp4': nothing came from the server for 0\.3 s"),
         local_copy(video, tmp_path, NEVER),
     ):
         pass
-    assert time.monotonic() - start < 5
     assert list(tmp_path.iterdir()) == []
 
 
@@ -274,7 +271,7 @@ def test_the_brackets_of_a_host_are_no_pattern(videos):
     class Six(ThreadingHTTPServer):
         address_family = socket.AF_INET6
 
-    handler = type("Handler", (_Site,), {"video": (videos / "yard0.mp4").read_bytes()})
+    handler = type("Handler", (_Site,), {"video": (videos / "yard0.mp4").read_bytes(), "asked": []})
     try:
         server = Six(("::1", 0), handler)
     except OSError:
@@ -284,10 +281,12 @@ def test_the_brackets_of_a_host_are_no_pattern(videos):
     assert video.size == len(handler.video)
 
 
-@pytest.mark.parametrize("name", ["[1] a.mp4", "b*.mp4"])
-def test_a_name_that_the_server_has_is_no_pattern(site, tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "address"), [("[1] a.mp4", "%5B1%5D%20a.mp4"), ("b*.mp4", "b*.mp4"), ("c::d.mp4", "c::d.mp4")]
+)
+def test_a_name_that_the_server_has_is_no_pattern_and_no_chain(site, tmp_path, name, address):
     (video,) = list_videos([f"{site.url}/clips/{name}"]).videos
-    assert video.address == f"{site.url}/clips/{name}"
+    assert video.address == f"{site.url}/clips/{address}"
     with local_copy(video, tmp_path, NEVER) as path:
         assert path.read_bytes() == site.video
 
@@ -311,18 +310,22 @@ def test_a_folder_is_a_usage_error_in_a_list_as_well(site, tmp_path):
 class _Quiet(SimpleHTTPRequestHandler):
     """Files of a folder, with their size and time, and a page of links to them."""
 
+    silent_to: list[str]  # addresses of which nothing is said in time
+
     def log_message(self, *arguments: object) -> None:
         pass
 
     def do_HEAD(self) -> None:
         if self.path.endswith("silent.mp4"):
+            self.silent_to.append(self.path)
             time.sleep(1)
         super().do_HEAD()
 
 
 @pytest.fixture
-def shared(tmp_path) -> Iterator[tuple[Path, str]]:
+def shared(tmp_path, monkeypatch) -> Iterator[tuple[Path, str]]:
     """A folder on a web server, and its address."""
+    monkeypatch.setattr(_Quiet, "silent_to", [], raising=False)
     folder = tmp_path / "shared"
     folder.mkdir()
     with serving(ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder)))) as server:
@@ -340,6 +343,33 @@ def test_a_video_behind_a_pattern_is_the_one_behind_its_name(svg_forecast, share
         assert row["version"].startswith("Last-Modified ")
     write_video(folder / "v0.mp4", frames=9, seed=5)
     assert svg_forecast(f"{url}/v*.mp4")[2]["videos"] == {"listed": 2, "done_before": 1, "ok": 2}
+
+
+def test_a_video_is_the_same_however_its_web_address_is_spelled(shared):
+    folder, url = shared
+    (folder / "a b").mkdir()
+    for name in ("c.mp4", "[1].mp4"):
+        (folder / "a b" / name).write_bytes(b"a video")
+    (folder / "list.txt").write_text("./a%20b/c.mp4\na b/*.mp4\n")
+    loud = url.replace("http://", "HTTP://")
+    spellings = [f"{loud}/a b/c.mp4", f"{url}/./x/../a%20b/%63.mp4#t=5", f"{url}/a b/[1].mp4", f"{loud}/list.txt"]
+    listing = list_videos([*spellings, f"{url}/none d.mp4", f"{url}/./none%20d.mp4"])
+    assert [video.address for video in listing.videos] == [f"{url}/a%20b/c.mp4", f"{url}/a%20b/%5B1%5D.mp4"]
+    assert listing.missing.keys() == {f"{url}/none%20d.mp4"}
+
+
+def test_a_list_on_a_web_server_names_what_is_there_and_no_file_of_this_machine(shared, videos):
+    folder, url = shared
+    (folder / "live").mkdir()
+    for name in ("a.mp4", "live/b.mp4", "live/cam1:c.mp4"):
+        (folder / name).write_bytes(b"a video")
+    own = str(videos / "yard0.mp4")
+    lines = ["/a.mp4", f"//{url.partition('//')[2]}/live/b.mp4", "./cam1:c.mp4", "cam1:c.mp4", "../../a.mp4", own, "~/x.mp4"]
+    (folder / "live" / "list.m3u8").write_text("\n".join([*lines, f"FILE://{own}", f"local://{own}"]))
+    listing = list_videos([f"{url}/live/list.m3u8"])
+    assert [video.address for video in listing.videos] == [f"{url}/a.mp4", f"{url}/live/b.mp4", f"{url}/live/cam1:c.mp4"]
+    assert listing.missing.keys() == {f"{url}{own}", f"{url}/live/~/x.mp4", f"FILE://{own}", f"local://{own}"}
+    assert "names a file of this machine" in listing.missing[f"local://{own}"]
 
 
 def test_what_is_wrong_with_one_match_of_a_pattern_is_said_of_it_alone(shared, short_silence):
@@ -362,7 +392,6 @@ def test_a_server_that_fell_silent_is_not_waited_for_at_every_match(shared, shor
     folder, url = shared
     names = [f"{number}silent.mp4" for number in range(40)]
     (folder / "index.html").write_text("".join(f"<a href='{name}'>x</a>" for name in names))
-    start = time.monotonic()
     listing = list_videos([f"{url}/*.mp4"])
     assert (len(listing.videos), len(listing.missing)) == (0, 40)
-    assert time.monotonic() - start < 4 * short_silence + 1
+    assert len(set(_Quiet.silent_to)) < 2 * web_server._AT_ONCE
