@@ -20,7 +20,8 @@ from svg_runtime.serve.problems import KINDS, PROBLEM_JSON, Kind
 
 _JSON = "application/json"
 _REF = "#/components/schemas/{model}"
-_ALWAYS = ("no-token", "not-allowed", "long-headers", "shutting-down")  # any operation may be refused so
+# Any operation may be refused so: a body may be too large for the server, also where none is read.
+_ALWAYS = ("no-token", "not-allowed", "too-large", "long-headers", "internal", "shutting-down")
 
 
 def describe(model_names: Sequence[str]) -> dict[str, Any]:

@@ -77,7 +77,7 @@ OPERATIONS = (
         "Close it when you are done; one that nobody uses is closed after its idle_timeout_s.",
         body=schema.SessionRequest, status=201, answer=schema.Session,
         headers={"Location": "Address of the session."},
-        problems=("too-slow", "too-large", "wrong-type", "invalid", "no-room", "engine-failed"),
+        problems=("too-slow", "wrong-type", "invalid", "no-room", "model-changed", "engine-failed"),
     ),
     Operation(
         "GET", "/v1/sessions", "list_sessions", "List the open sessions.", answer=schema.Sessions,
@@ -98,7 +98,7 @@ OPERATIONS = (
         "size. Pictures and uint8 are scaled, cropped in the middle and converted to the model's colours, as svg-live does. "
         "A frame that is refused is not observed.",
         query=FORM_OF_NUMBERS, files=frames.MEDIA_TYPES, answer=schema.Observation,
-        problems=(*_OF_SESSION, "too-slow", "too-large", "wrong-type", "invalid", "engine-failed"),
+        problems=(*_OF_SESSION, "too-slow", "wrong-type", "invalid", "engine-failed"),
     ),
     Operation(
         "POST", "/v1/sessions/{session_id}/forecast", "forecast", "Forecast the frames that follow the last observed one.",
@@ -113,13 +113,11 @@ OPERATIONS = (
             "Svg-Dtype": "float32 or uint8.",
             "Svg-Axes": "Names of the axes.",
         },
-        problems=(
-            *_OF_SESSION, "not-acceptable", "too-slow", "not-ready", "too-large", "wrong-type", "invalid", "engine-failed",
-        ),
+        problems=(*_OF_SESSION, "not-acceptable", "too-slow", "not-ready", "wrong-type", "invalid", "engine-failed"),
     ),
     Operation(
         "POST", "/v1/sessions/{session_id}/reset", "reset_session", "Discard all frames, and restart the noise from the seed.",
-        status=204, problems=(*_OF_SESSION, "too-slow", "invalid", "engine-failed"),
+        status=204, problems=(*_OF_SESSION, "too-slow", "wrong-type", "invalid", "engine-failed"),
     ),
     Operation("GET", "/healthz", "health", "Whether the server answers.", answer=schema.Health),
     Operation("GET", "/metrics", "show_metrics", "Counters and times for Prometheus.", answer_types=(metrics.MEDIA_TYPE,)),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from svg_runtime.forecast_options import COUNT_LIMIT
+from svg_runtime.web.json_numbers import WHOLE
 
 LARGEST_SEED = 2**53 - 1  # the largest whole number that JavaScript has exactly
 
@@ -15,15 +16,8 @@ Format = Literal["raw", "npy", "npz", "png", "json"]
 Dtype = Literal["float32", "uint8"]
 Context = Literal["window", "stream"]
 
-
-def _whole(number: Any) -> Any:
-    """8 for 8.0, which JSON Schema calls an integer as well: some clients have no other numbers."""
-    return int(number) if isinstance(number, float) and number.is_integer() else number
-
-
-# Limits come first: after the validator, the description would have them under names that JSON Schema does not know.
-Count = Annotated[int, Field(ge=1, le=COUNT_LIMIT), BeforeValidator(_whole)]
-_Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED), BeforeValidator(_whole)]
+Count = Annotated[int, Field(ge=1, le=COUNT_LIMIT), WHOLE]
+_Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED), WHOLE]
 
 
 class _Request(BaseModel):

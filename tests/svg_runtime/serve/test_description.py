@@ -13,6 +13,7 @@ import pytest
 import svg_runtime
 from svg_runtime.errors import UsageError
 from svg_runtime.serve.api import Api
+from svg_runtime.serve.app import _KINDS_OF_ACCESS
 from svg_runtime.serve.catalogue import model_paths
 from svg_runtime.serve.openapi import describe
 from svg_runtime.serve.operations import OPERATIONS
@@ -159,6 +160,38 @@ def test_refusals_of_access_are_problems(open_client):
         assert other.status_code == 403
         long = client.get("/v1/models", headers={**known, "x": "y" * 20_000})
         assert (long.status_code, long.json()["type"]) == (431, "/#long-headers")
+
+
+# What any request can be refused with before its operation has run, and how to be refused so.
+REFUSED_BEFORE = {
+    401: {"authorization": "Bearer wrong"},
+    403: {"origin": "http://evil.example"},
+    413: {"content-length": "1" + "0" * 15},
+    415: {"content-type": "application/x-www-form-urlencoded"},  # of a POST with a body
+    431: {"x": "y" * 20_000},
+}
+
+
+def test_all_refusals_before_an_operation_are_described(open_client):
+    assert {*REFUSED_BEFORE, 500} == set(_KINDS_OF_ACCESS)
+    token = Token("0123456789abcdef0123")
+    described = describe(["digits"])["paths"]
+    with open_client(access=Access(Address("0.0.0.0", 80), token, frozenset({"testserver"}))) as client:
+        for operation in OPERATIONS:
+            path, responses = operation.path, described[operation.path][operation.method.lower()]["responses"]
+            assert "500" in responses
+            for status, headers in REFUSED_BEFORE.items():
+                if status == 415 and operation.method != "POST":
+                    continue
+                known = {"authorization": f"Bearer {token.value}", "content-type": "application/json", **headers}
+                refused = client.request(operation.method, path, content=b"{}", headers=known)
+                assert refused.status_code == status, operation.name
+                assert str(status) in responses, operation.name
+
+
+def test_a_model_that_has_changed_is_a_described_reason_for_opening_no_session():
+    refusal = describe(["digits"])["paths"]["/v1/sessions"]["post"]["responses"]["503"]
+    assert KINDS["model-changed"].meaning in refusal["description"]
 
 
 def test_unknown_models_are_refused_with_those_that_exist(client):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import struct
-import time
 import tracemalloc
 import zlib
 
@@ -174,11 +173,21 @@ def test_a_jpeg_cannot_show_another_size_than_the_decoder_finds():
         assert "not a whole" in refusal(hostile, media_type="image/jpeg")
 
 
+class CountsLooks(bytes):
+    """The content of a file, which counts how often it is looked into."""
+
+    looks = 0
+
+    def __getitem__(self, place):
+        self.looks += 1
+        return super().__getitem__(place)
+
+
 @pytest.mark.parametrize("marker", [b"\xff", b"\xff\x01"])
-def test_a_jpeg_of_markers_without_end_costs_no_time(marker):
-    start_s = time.process_time()
-    assert "not a whole" in refusal(b"\xff\xd8" + marker * 3_000_000 + b"\xff\xda\xff\xd9", media_type="image/jpeg")
-    assert time.process_time() - start_s < 0.3
+def test_of_a_jpeg_of_markers_without_end_few_are_read(marker):
+    content = CountsLooks(b"\xff\xd8" + marker * 30_000 + b"\xff\xda\xff\xd9")
+    assert "not a whole" in refusal(content, media_type="image/jpeg")
+    assert 0 < content.looks < 10_000
 
 
 def test_headers_of_every_jpeg_of_opencv_are_read():

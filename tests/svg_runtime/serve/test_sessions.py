@@ -203,9 +203,7 @@ def test_a_client_may_close_a_session_that_is_found_idle_at_the_same_time(client
 def test_idle_sessions_are_looked_for_without_a_request(open_client):
     with open_client(idle_s=0.1) as client:
         open_session(client, samples=1, horizon=1)
-        deadline = time.monotonic() + 30
-        while len(client.server.sessions) and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_until(lambda: not len(client.server.sessions))
         assert client.get("/healthz").json()["sessions"] == 0
 
 
@@ -333,9 +331,7 @@ def ready_session(client, horizon: int = 1) -> str:
 def wait_for_requests(client, session: str, count: int) -> None:
     """Wait until so many requests of a session are running or waiting."""
     opened = client.server.sessions.get(session.rpartition("/")[2])
-    deadline = time.monotonic() + 10
-    while opened._waiting < count and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: opened._waiting >= count)
     assert opened._waiting == count
 
 
@@ -440,9 +436,7 @@ def test_a_client_that_takes_no_answer_holds_one_answer_and_its_own_session(open
             "headers": [(b"host", b"testserver")],
         }  # fmt: skip
         asking = client.portal.start_task_soon(client.server.app, scope, receive, never_take)
-        deadline = time.monotonic() + 20
-        while len(sent) < 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: len(sent) >= 2)
         assert sent == [0, 1 << 16]  # of 80 KiB
         refused = client.post(f"{session}/reset")
         assert refused.status_code == 429

@@ -74,10 +74,14 @@ def answer_of(client: socket.socket) -> tuple[int, dict]:
 
 
 def test_a_small_frame_that_stalls_holds_up_nobody(serve):
-    with serve(stall_s=30.0) as asker, asker.begin("POST", "/frames", len(FRAME), b"abc", RAW["content-type"]):
-        start = time.monotonic()
-        assert asker.send_frame()[0] == 200
-        assert time.monotonic() - start < 10
+    kind = RAW["content-type"]
+    with serve(stall_s=600.0) as asker, asker.begin("POST", "/frames", len(FRAME), FRAME[:4000], kind) as stalled:
+        status, seen = asker.send_frame()
+        assert (status, seen["index"]) == (200, 0)
+        stalled.sendall(FRAME[4000:])
+        answer = HTTPResponse(stalled)
+        answer.begin()
+        assert json.loads(answer.read())["index"] == 1
 
 
 @pytest.mark.parametrize("length", [1_000_000, None])
@@ -86,7 +90,7 @@ def test_a_large_frame_that_stalls_gives_way_and_is_not_observed(serve, length):
         time.sleep(0.2)  # so that it is its turn
         start = time.monotonic()
         assert asker.send_frame() == (200, {"index": 0, "surprise": None, "scores": [], "missing": 4})
-        assert 0.3 < time.monotonic() - start < 10
+        assert time.monotonic() - start > 0.3  # it was not its turn before; a slow machine only adds to this
         status, problem = answer_of(stalled)
         assert (status, problem["type"], problem["advice"]) == (408, "/#too-slow", "send the request again")
 
