@@ -54,8 +54,8 @@ def atomic_file(destination: str | os.PathLike[str]) -> Iterator[Path]:
     with beside(target) as partial:
         try:
             yield partial
-            _flush(partial)
-            partial.chmod(0o666 & ~_umask())  # mkstemp makes 0600; a published file follows the user's umask
+            flush(partial)
+            _publish_mode(partial, 0o666)
             os.replace(partial, resolved(target))
         except OSError as error:
             _name_destination(error, (partial,), target)
@@ -85,8 +85,8 @@ def atomic_directory(destination: str | os.PathLike[str], stage: Path | None = N
             yield partial
             for path in partial.rglob("*"):
                 if path.is_file():
-                    _flush(path)
-            partial.chmod(0o777 & ~_umask())
+                    flush(path)
+            _publish_mode(partial, 0o777)
             _replace_directory(partial, target, aside)
         except OSError as error:
             _name_destination(error, (partial, aside), Path(destination))
@@ -126,6 +126,14 @@ def resolved(path: Path) -> Path:
 def folder_name(folder: Path) -> str:
     """The name of a folder, also of one given as . or .., which do not say it."""
     return folder.name if folder.name not in ("", "..") else folder.resolve().name
+
+
+def identity_of(path: Path) -> tuple[int, int] | None:
+    """Device and inode of what is at `path`, which are others where another disk was mounted; None: nothing is there."""
+    with suppress(OSError):
+        found = path.stat()
+        return found.st_dev, found.st_ino
+    return None
 
 
 def refuse_pipe(path: str | os.PathLike[str]) -> None:
@@ -363,9 +371,24 @@ def _name_destination(error: OSError, temporary: Sequence[Path], target: Path) -
         error.filename2 = None
 
 
-def _flush(path: Path) -> None:
-    with path.open("rb") as file:
+def flush(path: Path) -> None:
+    """Wait until a file is on the disk.
+
+    Raises:
+        OSError: it cannot be opened or written.
+    """
+    # Windows flushes writable files only; elsewhere a writer may have made its file read-only.
+    with path.open("r+b" if sys.platform == "win32" else "rb") as file:
         os.fsync(file.fileno())
+
+
+def _publish_mode(path: Path, mode: int) -> None:
+    """Temporary names are for their owner alone; what is published follows the user's umask, where the disk has modes.
+
+    FAT, exFAT and shares of other systems refuse to change them. The result is worth more than its mode.
+    """
+    with suppress(OSError):
+        path.chmod(mode & ~_umask())
 
 
 def _umask() -> int:

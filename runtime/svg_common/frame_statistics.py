@@ -47,7 +47,7 @@ class Distribution(_Frozen):
 class TrainingData(_Frozen):
     """What a model was trained on, in words and numbers."""
 
-    description: str = Field(min_length=1, max_length=1000)  # of the data set, as svg-train logs it
+    description: str = Field(min_length=1, max_length=1000)  # what it shows, if that was said; and what svg-train logs of it
     sequences: int = Field(ge=1)  # that were measured: a sample
     frames: int = Field(ge=2)  # of each sequence
     statistics: dict[Statistic, Distribution]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import math
 import os
@@ -66,6 +67,19 @@ def test_a_published_file_follows_the_umask(tmp_path):
     assert (tmp_path / "d").stat().st_mode & 0o777 == 0o750
 
 
+def test_a_disk_without_modes_gets_the_result_all_the_same(tmp_path, monkeypatch):
+    """FAT and shares of other systems refuse to change the mode."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    write_json(tmp_path / "a.json", 1)
+    write_folder(tmp_path / "d", "content")
+    assert names(tmp_path) == ["a.json", "d"]
+    assert read_folder(tmp_path / "d") == "content"
+
+
 def test_the_umask_is_read_without_changing_it(tmp_path, monkeypatch):
     """What another thread writes meanwhile must not become writable for everybody."""
     monkeypatch.setattr(os, "umask", lambda _: pytest.fail("the umask was changed"))
@@ -94,6 +108,20 @@ def test_threads_that_write_at_once_leave_the_umask_as_it_was(tmp_path, monkeypa
             written.result()
     assert masks == [0o027]
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o640}
+
+
+def test_a_system_that_flushes_writable_files_only_gets_one(tmp_path, monkeypatch):
+    def flush_as_windows(descriptor: int) -> None:
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    monkeypatch.setattr(files.os, "fsync", flush_as_windows)
+    monkeypatch.setattr(files.sys, "platform", "win32")
+    with atomic_file(tmp_path / "file") as partial:
+        partial.write_text("new")
+    with atomic_directory(tmp_path / "folder") as partial:
+        (partial / "file").write_text("new")
+    assert (tmp_path / "file").read_text() == (tmp_path / "folder" / "file").read_text() == "new"
 
 
 def test_a_link_stays_a_link(tmp_path):

@@ -91,8 +91,10 @@ def test_two_processes_do_not_record_into_one_folder(tmp_path):
         BoundedFolder(tmp_path, ".mp4", limit_bytes=1)
     folder = BoundedFolder(tmp_path / "later", ".mp4", limit_bytes=1)
     (tmp_path / "later").mkdir()
-    with held_by_another_process(tmp_path / "later"), pytest.raises(OSError, match="another process writes to it"):
-        folder.new_file(datetime.now(timezone.utc))
+    with held_by_another_process(tmp_path / "later"):
+        for act in (lambda: folder.make_room(1), lambda: folder.new_file(datetime.now(timezone.utc))):
+            with pytest.raises(OSError, match="another process writes to it"):
+                act()
 
 
 def test_two_processes_do_not_train_into_one_folder(tmp_path):

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from svg_common.opencv_log import silence_opencv
 from svg_common.printable import one_line
 from svg_common.video.picture_damage import find_damage, is_jpeg
 from svg_common.video.sample_depth import DEPTHS, bits_in_use, depth_note, to_eight_bits
@@ -173,6 +174,7 @@ def _advice_for_animation(content: NDArray[np.uint8]) -> str | None:
 
 
 def _imdecode(content: NDArray[np.uint8], flags: int) -> NDArray[Any] | None:
+    silence_opencv()
     try:
         return cv2.imdecode(content, flags)
     except cv2.error:  # larger than OpenCV's limit

@@ -67,6 +67,14 @@ class BatchForecaster(EngineOwner):
     Graphs are bound for a lane's cameras together, for 1, and for the powers of two between, each when it is first needed or by
     `warm_up`. Another number runs as a few of these: 7 of 8 cameras as 4, 2 and 1. So no choice of cameras binds more than
     these few, whose buffers together are about twice those of all cameras.
+
+    Attributes:
+        manifest: of the bundle.
+        cameras: how many.
+        samples: futures per forecast and camera, as opened.
+        horizon: frames per future, as opened.
+        context: how the frames before a forecast are read.
+        decision: why "auto" chose this backend, if it was measured, else None.
     """
 
     def __init__(
@@ -94,7 +102,7 @@ class BatchForecaster(EngineOwner):
         self.samples = samples
         self.horizon = horizon
         self.context: ContextMode = self._model.context
-        self.decision: Decision | None = opened.decision  # why "auto" chose this backend, if it was measured
+        self.decision: Decision | None = opened.decision
         self._scored = scored
         self._cameras = [Camera.new(self._model, seed + camera, each) for camera, each in enumerate(post_process)]
         self._lanes = Lanes(opened.backend.lanes)

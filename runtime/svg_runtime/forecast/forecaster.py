@@ -46,15 +46,20 @@ MAX_CACHED_ROLLOUTS = 4  # of each kind, a set of device buffers per samples and
 
 @dataclass(frozen=True)
 class Observation:
-    """How far one frame was from the model's expectations."""
+    """How far one frame was from the model's expectations.
 
-    index: int  # 0 for the first frame since open or reset
-    # KL(posterior || prior) in nats. Of a model that predicts frames from frames: error of its prediction, relative to the mean
-    # of its earlier errors. None for the first frames, and for other models without latents.
+    Attributes:
+        index: 0 for the first frame since open or reset.
+        surprise: KL(posterior || prior) in nats. Of a model that predicts frames from frames: error of its prediction, relative
+            to the mean of its earlier errors. None for the first frames, and for other models without latents.
+        scores: of earlier forecasts of this frame, shortest lead first.
+        expected: the latest of these forecasts; None if none was made.
+    """
+
+    index: int
     surprise: float | None
-    scores: tuple[ForecastScore, ...]  # of earlier forecasts of this frame, shortest lead first
-    # the latest of them; None: none was made. Not compared: it holds arrays
-    expected: EarlierForecast | None = field(default=None, compare=False)
+    scores: tuple[ForecastScore, ...]
+    expected: EarlierForecast | None = field(default=None, compare=False)  # arrays cannot be compared
 
 
 class Forecaster(EngineOwner):
@@ -63,6 +68,14 @@ class Forecaster(EngineOwner):
     The generation rule of a stochastic model (Denton and Fergus 2018, `generate_svg_lp.py`): the context is read through the
     posterior, then every latent is drawn from the learned prior, or from N(0, I) if the prior is fixed. A deterministic model
     has only one future, which is repeated for the requested number of samples.
+
+    Attributes:
+        manifest: of the bundle.
+        samples: futures per forecast, as opened.
+        horizon: frames per future, as opened.
+        context: how the frames before a forecast are read.
+        fused: whether forecasts run the fused graphs.
+        decision: why "auto" chose this backend, if it was measured, else None.
     """
 
     def __init__(
@@ -100,7 +113,7 @@ class Forecaster(EngineOwner):
         self._memory = ForecastMemory(post_process)
         self._context_posterior: ContextPosterior | None = None
         self._last_frame: FloatArray | None = None
-        self.decision: Decision | None = None  # why "auto" chose this backend, if it was measured
+        self.decision: Decision | None = None
         self.reset()
 
     @classmethod

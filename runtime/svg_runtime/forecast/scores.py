@@ -16,21 +16,34 @@ _MEMORY_LIMIT = 256 << 20  # bytes of forecasts whose frames are still to come, 
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and variance over samples, (..., H, W, C) each."""
+    """Mean and variance over samples.
+
+    Attributes:
+        mean: (..., H, W, C).
+        variance: (..., H, W, C), divided by the number of samples.
+    """
 
     mean: FloatArray
-    variance: FloatArray  # divided by the number of samples
+    variance: FloatArray
 
 
 @dataclass(frozen=True)
 class ForecastScore:
-    """Mean squared errors of one earlier forecast of the frame that has now been observed; frames are in [0, 1]."""
+    """Mean squared errors of one earlier forecast of the frame that has now been observed; frames are in [0, 1].
 
-    lead: int  # frames from the forecast to this frame: 1 ... horizon
-    mse_best: float  # of the closest sample
-    mse_mean: float  # of the mean over samples
-    mse_model: float  # of the mean before post-processing; without it the same
-    mse_repeat: float  # of repeating the last frame before the forecast
+    Attributes:
+        lead: frames from the forecast to this frame: 1 ... horizon.
+        mse_best: of the closest sample.
+        mse_mean: of the mean over samples.
+        mse_model: of the mean before post-processing; without it the same.
+        mse_repeat: of repeating the last frame before the forecast.
+    """
+
+    lead: int
+    mse_best: float
+    mse_mean: float
+    mse_model: float
+    mse_repeat: float
 
     @property
     def psnr_best(self) -> float:
@@ -50,11 +63,17 @@ class ForecastScore:
 
 @dataclass(frozen=True)
 class EarlierForecast:
-    """What one earlier forecast said about the frame that has now been observed."""
+    """What one earlier forecast said about the frame that has now been observed.
 
-    lead: int  # frames from the forecast to this frame: 1 ... horizon
-    samples: FloatArray  # (S, H, W, C) in [0, 1]
-    before: Moments | None = None  # of the samples before post-processing; None: they were not post-processed
+    Attributes:
+        lead: frames from the forecast to this frame: 1 ... horizon.
+        samples: (S, H, W, C) in [0, 1].
+        before: of the samples before post-processing; None if they were not post-processed.
+    """
+
+    lead: int
+    samples: FloatArray
+    before: Moments | None = None
 
     def by_model(self) -> Moments:
         """Mean and variance over the samples as the model made them."""

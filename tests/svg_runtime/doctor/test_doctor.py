@@ -6,16 +6,19 @@ import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from importlib.metadata import requires
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import typer
+from packaging.requirements import Requirement
 from typer.main import get_command
 
 from svg_common.errors import ExitCode
@@ -29,6 +32,7 @@ from svg_runtime.doctor.privacy import anonymous, private_names
 from svg_runtime.doctor.report import BACKENDS, INSTALLED, can_run, text_lines, verdict
 from svg_runtime.doctor.sections import backend, cameras, codecs, display, installed, machine, models, opencv, storage
 from svg_runtime.machine.v4l2 import Camera
+from tests.command_runner import HANG_S, is_running, wait_until
 
 
 def states(findings: list[Finding]) -> dict[str, str]:
@@ -62,20 +66,19 @@ def test_a_check_that_fails_is_a_finding(program, reason, monkeypatch):
 
 @pytest.mark.skipif(os.name != "posix", reason="process groups")
 def test_a_check_that_hangs_is_ended_with_what_it_started(monkeypatch, tmp_path):
-    """A program that it started keeps its outputs open, which must not be waited for."""
-    note = tmp_path / "pid"
+    """A program that left its group keeps its outputs open, which must not be waited for."""
+    note = tmp_path / "pids"
     program = f"""
 import subprocess, time
-child = subprocess.Popen(["sleep", "60"])
-open({str(note)!r}, "w").write(str(child.pid))
-time.sleep(60)
+children = [subprocess.Popen(["sleep", "100"], start_new_session=apart) for apart in (False, True)]
+open({str(note)!r}, "w").write(" ".join(str(child.pid) for child in children))
+time.sleep(100)
 """
-    start = time.monotonic()
-    assert run_program(monkeypatch, program, limit_s=3.0).detail == "no answer within 3 s"
-    assert time.monotonic() - start < 20
-    child = Path(f"/proc/{note.read_text()}/stat")
-    time.sleep(0.2)
-    assert not child.exists() or child.read_text().split()[2] == "Z"  # nobody collects it in a container
+    assert run_program(monkeypatch, program, limit_s=10.0).detail == "no answer within 10 s"
+    child, apart = map(int, note.read_text().split())
+    assert is_running(apart)
+    os.kill(apart, signal.SIGKILL)
+    wait_until(lambda: not is_running(child))
 
 
 def test_a_check_that_cannot_start_is_a_finding(monkeypatch):
@@ -85,8 +88,9 @@ def test_a_check_that_cannot_start_is_a_finding(monkeypatch):
 
 @pytest.mark.skipif(os.name != "posix", reason="process groups")
 def test_an_interrupt_ends_the_checks(monkeypatch, tmp_path):
-    begun = tmp_path / "begun"
-    monkeypatch.setattr(checks, "RUN_CHECK", f"import time; open({str(begun)!r}, 'w'); time.sleep(60)")
+    begun, waited = tmp_path / "begun", tmp_path / "waited"
+    program = f"import time; open({str(begun)!r}, 'w'); time.sleep(40); open({str(waited)!r}, 'w')"
+    monkeypatch.setattr(checks, "RUN_CHECK", program)
 
     class Interrupted(ProgressDisplay):
         def progress(self, *arguments: object) -> None:
@@ -95,18 +99,18 @@ def test_an_interrupt_ends_the_checks(monkeypatch, tmp_path):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "ProgressDisplay", Interrupted)
-    start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         cli._examine([Check("A", "module"), Check("B", "module"), Check("C", "module")])
-    assert time.monotonic() - start < 20
+    assert not waited.exists()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="process groups")
-def test_an_interrupt_ends_a_check_that_is_just_starting(monkeypatch):
+def test_an_interrupt_ends_a_check_that_is_just_starting(monkeypatch, tmp_path):
+    waited = tmp_path / "waited"
     interrupted, start_process = threading.Event(), subprocess.Popen
 
     def start_late(*arguments: object, **options: object) -> subprocess.Popen[bytes]:
-        assert interrupted.wait(10)
+        assert interrupted.wait(HANG_S)
         time.sleep(0.3)
         return start_process(*arguments, **options)
 
@@ -115,13 +119,12 @@ def test_an_interrupt_ends_a_check_that_is_just_starting(monkeypatch):
             interrupted.set()
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(checks, "RUN_CHECK", "import time; time.sleep(30)")
+    monkeypatch.setattr(checks, "RUN_CHECK", f"import time; time.sleep(40); open({str(waited)!r}, 'w')")
     monkeypatch.setattr(checks.subprocess, "Popen", start_late)
     monkeypatch.setattr(cli, "ProgressDisplay", Interrupted)
-    start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         cli._examine([Check("A", "module")])
-    assert time.monotonic() - start < 20
+    assert not waited.exists()
 
 
 def test_a_check_answers_from_another_process(monkeypatch, tmp_path):
@@ -147,11 +150,38 @@ def test_installed_finds_packages_however_they_are_written(monkeypatch):
     assert (found["huggingface-hub"], found["paho-mqtt"], found["typer"]) == ("1.2", "1.2", "1.2")
 
 
+def test_an_extra_that_is_missing_is_said_with_what_needs_it_and_the_line_to_run(monkeypatch):
+    there = [SimpleNamespace(metadata={"Name": name}, version="1.2") for name in ("paho-mqtt", "pyarrow", "filelock")]
+    monkeypatch.setattr(installed, "distributions", lambda: there)
+    found = {finding.name: finding for finding in installed.check() if finding.state == "missing"}
+    assert list(found) == ["svg-edge[serve]", "svg-edge[hub]", "svg-edge[forecast]"]
+    assert found["svg-edge[forecast]"].detail == "only for svg-forecast; lacks fsspec"
+    assert found["svg-edge[serve]"].advice == "pip install 'svg-edge[serve]'"
+
+
+def test_the_extras_are_those_of_the_package():
+    needed = [Requirement(line) for line in requires("svg-edge") or ()]
+
+    def with_extra(extra: str) -> set[str]:
+        return {each.name for each in needed if each.marker is None or each.marker.evaluate({"extra": extra})}
+
+    for extra, (_, packages) in installed._EXTRAS.items():
+        assert with_extra(extra) - with_extra("") == set(packages)
+
+
 def test_packages_that_overwrite_each_other_are_a_problem():
     [conflict] = installed._conflict("OpenCV", ["opencv-python", "opencv-python-headless"], "opencv-python")
     assert conflict.state == "problem"
     assert conflict.advice == "pip uninstall -y opencv-python opencv-python-headless && pip install opencv-python"
     assert installed._conflict("OpenCV", ["opencv-python"], "opencv-python") == []
+
+
+def test_the_onnxruntime_for_the_gpu_comes_back_in_the_release_that_its_driver_takes(monkeypatch):
+    releases = {"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.26.0"}
+    there = [SimpleNamespace(metadata={"Name": name}, version=release) for name, release in releases.items()]
+    monkeypatch.setattr(installed, "distributions", lambda: there)
+    [conflict] = [finding for finding in installed.check() if finding.state == "problem"]
+    assert conflict.advice == "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu==1.26.0"
 
 
 def test_the_build_of_opencv_is_read():
@@ -162,6 +192,8 @@ def test_the_build_of_opencv_is_read():
     assert states(found) == {"OpenCV window": "missing", "OpenCV GStreamer": "ok", "OpenCV V4L2": "missing"}
     assert found[1].detail == "YES (1.20.3)"
     assert "opencv-python-headless" in found[0].advice
+    [gstreamer] = [one for one in opencv.build_findings(text.replace("YES (1.20.3)", "NO")) if one.name == "OpenCV GStreamer"]
+    assert "venv --system-site-packages" in gstreamer.advice  # another one does not see the OpenCV of the system
 
 
 def test_the_machine_is_described(monkeypatch):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 from svg_runtime.doctor.finding import Finding
+from svg_runtime.machine.opencv import GSTREAMER_ADVICE
 
 _REINSTALL = "pip install --force-reinstall opencv-python"
-_FROM_THE_SYSTEM = "an OpenCV with it: sudo apt install python3-opencv"
 
 
 def check() -> list[Finding]:
@@ -22,7 +22,7 @@ def build_findings(information: str) -> list[Finding]:
     gui, gstreamer, v4l = (_entry(information, name) for name in ("GUI", "GStreamer", "v4l/v4l2"))
     return [
         _finding("OpenCV window", gui, f"pip uninstall -y opencv-python-headless; {_REINSTALL}"),
-        _finding("OpenCV GStreamer", gstreamer, f"only csi:// and gstreamer:// need it; {_FROM_THE_SYSTEM}"),
+        _finding("OpenCV GStreamer", gstreamer, f"only csi:// and gstreamer:// need it\n{GSTREAMER_ADVICE}"),
         _finding("OpenCV V4L2", v4l, f"local cameras of Linux need it; {_REINSTALL}"),
     ]
 
