@@ -29,6 +29,7 @@ let engineKey = null; // what it was opened with
 let source = null;
 let run = null; // the run in progress; answers to an earlier one are ignored
 let latest = null; // futures, for the slider
+let spreads = null; // draws those of one model
 
 // 1) start and stop
 
@@ -90,10 +91,12 @@ async function openEngine(mine) {
   }
   engine?.close();
   engine = engineKey = latest = null;
+  spreads = new SpreadMap(tables.inferno);
   chart.points = []; // of another model, whose surprise may have another unit
   chart.draw();
-  const onProgress = (part) => run === mine && showStatus(`loading the model, ${Math.round(part * 100)} %`, false);
-  showStatus("loading the model", false);
+  const loading = "loading the model";
+  const onProgress = (part) => run === mine && showStatus(`${loading}, ${Math.round(part * 100)} %`, false, loading);
+  showStatus(loading, false);
   const opened = await Engine.open({ ...options, onProgress });
   if (run !== mine) {
     opened.close();
@@ -117,7 +120,6 @@ class Run {
     this.ready = 0; // pictures observed since the start, or since the context began anew
     this.finished = []; // times of forecasts
     this.times = { observe: null, forecast: null };
-    this.spreads = new SpreadMap(tables.inferno);
     this.error = null;
   }
 
@@ -149,7 +151,10 @@ class Run {
 
   tick() {
     const picture = source.next(); // the camera goes on, whether the model keeps up or not
-    if (picture === null) return;
+    if (picture === null) {
+      if (source.problem) showStatus(source.problem, true, "no picture");
+      return;
+    }
     this.restarted ||= picture.restarted;
     if (this.waiting >= MOST_WAITING) {
       this.dropped++;
@@ -195,7 +200,7 @@ class Run {
     this.times.forecast = futures.ms;
     this.finished = recent([...this.finished, performance.now()]);
     this.lateDrops = recent(this.lateDrops);
-    showFutures(this);
+    showFutures();
     showSpeed(this);
   }
 
@@ -211,7 +216,7 @@ function recent(times) {
 
 // 3) what is shown
 
-function showFutures({ spreads }) {
+function showFutures() {
   const spec = engine.manifest.frame;
   const [samples, horizon] = latest.dims;
   const columns = Math.min(MOST_LEADS, horizon);
@@ -245,16 +250,18 @@ function showSpeed({ rate, times, dropped, lateDrops }) {
   show("observe-ms", times.observe, 0);
   $("dropped").textContent = dropped;
   $("slow").hidden = lateDrops.length < SLOW;
-  showStatus(rate === null ? "running" : `${rate.toFixed(1)} forecasts/s`, false);
+  showStatus(rate === null ? "running" : `${rate.toFixed(1)} forecasts/s`, false, "running");
 }
 
 function seconds(lead) {
   return `+${(lead * engine.manifest.generation.frame_interval_s).toFixed(1)} s`;
 }
 
-function showStatus(text, bad) {
+// A screen reader says all that is written for it, even if it is the same: no numbers that change all the time.
+function showStatus(text, bad, kind = text) {
   $("status").textContent = text;
   $("status").classList.toggle("bad", bad);
+  if ($("said").textContent !== kind) $("said").textContent = kind;
 }
 
 function showMessage(text, bad) {
@@ -281,7 +288,7 @@ function showModel() {
 
 $("run").addEventListener("click", () => (run ? stop() : start()));
 document.forms[0].addEventListener("submit", (event) => event.preventDefault());
-$("lead").addEventListener("input", () => latest && run && showFutures(run));
+$("lead").addEventListener("input", () => latest && showFutures());
 $("source").addEventListener("change", () => {
   $("model").value = SUITABLE[$("source").value];
   showModel();

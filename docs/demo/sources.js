@@ -1,4 +1,5 @@
-// Where pictures come from. A source has next(), which returns { image, width, height, restarted } or null, and close().
+// Where pictures come from. A source has next(), which returns { image, width, height, restarted }, or null if there is no
+// picture now, with the reason in `problem` if that lasts; and close().
 
 import { DigitStream, Rng } from "./digits.js";
 
@@ -8,10 +9,11 @@ const REFUSALS = {
   NotReadableError: "The webcam cannot be read: another program may use it. Close that, then choose Start.",
 };
 const OPEN_MS = 10000;
+const STILL_MS = 5000; // after which a picture is no longer taken for that of now
 
 export async function openSource(kind, { tables, seed, file, onEnd }) {
   if (kind === "webcam") return openWebcam(onEnd);
-  if (kind === "file") return openFile(file);
+  if (kind === "file") return openFile(file, onEnd);
   return new SyntheticSource(tables, seed);
 }
 
@@ -35,21 +37,29 @@ class SyntheticSource {
 }
 
 class VideoSource {
-  constructor(video, release) {
+  constructor(video, release, track) {
     this.video = video;
     this.release = release;
+    this.track = track; // of a webcam, which the system may mute
     this.time = 0;
+    this.moved = performance.now(); // when time last went on
+    this.problem = null;
   }
 
   next() {
-    const { video } = this;
-    if (video.readyState < HTMLMediaElement.HAVE_CURRENT_DATA) return null;
-    const restarted = video.currentTime < this.time; // a file begins again after its end
+    const { video, time, problem } = this;
+    const isOn = video.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA && !this.track?.muted;
     this.time = video.currentTime;
+    if (isOn && this.time !== time) this.moved = performance.now();
+    const still = performance.now() - this.moved;
+    this.problem = still < STILL_MS ? null : `no picture for ${Math.floor(still / 1000)} s`;
+    if (!isOn || this.problem) return null;
+    const restarted = this.time < time || problem !== null; // a file begins again after its end
     return { image: video, width: video.videoWidth, height: video.videoHeight, restarted };
   }
 
   pause(paused) {
+    this.moved = performance.now();
     if (paused) this.video.pause();
     else this.video.play().catch(() => {}); // the browser's own reason, such as a closed tab
   }
@@ -77,15 +87,19 @@ async function openWebcam(onEnd) {
   const video = makeVideo();
   video.srcObject = stream;
   const release = () => stream.getTracks().forEach((each) => each.stop());
-  return play(video, release, "The webcam sends no pictures. Choose Start to try again.");
+  return play(new VideoSource(video, release, track), "The webcam sends no pictures. Choose Start to try again.");
 }
 
-async function openFile(file) {
+async function openFile(file, onEnd) {
   const video = makeVideo();
   video.loop = true;
   video.src = URL.createObjectURL(file);
   const release = () => URL.revokeObjectURL(video.src);
-  return play(video, release, `This browser cannot play ${file.name}. Take a video in MP4 (H.264) or WebM.`);
+  const problem = `This browser cannot play ${file.name}. Take a video in MP4 (H.264) or WebM.`;
+  const source = await play(new VideoSource(video, release), problem);
+  const gone = `${file.name} cannot be played any further: it has changed, or is damaged. Choose it again, or another video.`;
+  video.addEventListener("error", () => onEnd(gone));
+  return source;
 }
 
 function makeVideo() {
@@ -95,8 +109,8 @@ function makeVideo() {
   return video;
 }
 
-async function play(video, release, problem) {
-  const source = new VideoSource(video, release);
+async function play(source, problem) {
+  const { video } = source;
   let timer;
   const late = new Promise((_, reject) => {
     timer = setTimeout(reject, OPEN_MS);

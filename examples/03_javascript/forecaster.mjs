@@ -6,6 +6,7 @@
 //
 // `ort` is onnxruntime-node or onnxruntime-web; `load` returns the file of a graph, as a path or as bytes.
 // Noise is drawn from the seed, or given: then the frames are those of the Forecaster in Python.
+// A call is refused while another one runs: the frames of two moments would mix.
 
 import { openContext } from "./contexts.mjs";
 import { Graphs, part, RecurrentGraph, size } from "./graphs.mjs";
@@ -30,6 +31,7 @@ export class Forecaster {
     this.graphs = graphs;
     this.noise = noise;
     this.surpriseNoise = surpriseNoise;
+    this.running = false;
     this.reset();
   }
 
@@ -37,14 +39,45 @@ export class Forecaster {
     return this.seen.length === this.manifest.generation.n_past;
   }
 
-  // Forget all frames.
+  // Forget all frames, and start the noise again from the seed.
   reset() {
+    this.checkIdle();
+    this.noise.reset();
     this.seen = []; // encoding and skips of the last n_past frames, oldest first
     this.context = openContext(this.graphs, this.manifest, (options) => this.roll(options), this.surpriseNoise);
   }
 
   // Read the next frame. `surprise` is in nats, or relative to the errors before; null without one.
-  async observe(frame) {
+  observe(frame) {
+    return this.alone(() => this.read(frame));
+  }
+
+  // Sample futures after the last observed frame: (samples, horizon, C, H, W). `noise` (horizon, samples, z_dim) and
+  // `contextNoise` (context_draws, samples, z_dim), flat, replace the seeded draws.
+  forecast(options) {
+    return this.alone(() => this.drawFutures(options));
+  }
+
+  async close() {
+    this.checkIdle();
+    await this.graphs.close();
+  }
+
+  async alone(call) {
+    this.checkIdle();
+    this.running = true;
+    try {
+      return await call();
+    } finally {
+      this.running = false;
+    }
+  }
+
+  checkIdle() {
+    if (this.running) throw new Error("another call still runs; await it first");
+  }
+
+  async read(frame) {
     const { channels, height, width } = this.manifest.frame;
     if (frame.length !== channels * height * width) {
       throw new Error(`the frame has ${frame.length} numbers; expected ${channels} x ${height} x ${width}, channels first`);
@@ -58,9 +91,7 @@ export class Forecaster {
     return { surprise, unit: this.context.unit };
   }
 
-  // Sample futures after the last observed frame: (samples, horizon, C, H, W). `noise` (horizon, samples, z_dim) and
-  // `contextNoise` (context_draws, samples, z_dim), flat, replace the seeded draws.
-  async forecast({ samples, horizon, noise = null, contextNoise = null }) {
+  async drawFutures({ samples, horizon, noise = null, contextNoise = null }) {
     const { generation, model } = this.manifest;
     if (!this.ready) throw new Error(`${this.seen.length} of ${generation.n_past} frames observed`);
     for (const [name, count] of Object.entries({ samples, horizon })) {
@@ -77,10 +108,6 @@ export class Forecaster {
     });
     if (!futures.data.every(Number.isFinite)) throw new Error("the forecast contains values that are not finite");
     return model.z_dim ? futures : this.graphs.repeat(futures, 0, samples);
-  }
-
-  async close() {
-    await this.graphs.close();
   }
 
   encodings() {

@@ -5,6 +5,13 @@ const LARGEST = 2 ** 32;
 export class NoiseSource {
   constructor(seed) {
     if (!Number.isSafeInteger(seed) || seed < 0) throw new RangeError(`seed is ${seed}; expected a whole number of at least 0`);
+    this.seed = seed;
+    this.reset();
+  }
+
+  // Begin again with the first draw of the seed.
+  reset() {
+    const { seed } = this;
     this.state = [seed | 0, Math.floor(seed / LARGEST) | 0, 0x9e3779b9 | 0, 1];
     for (let i = 0; i < 16; i++) this.integer(); // so that near seeds differ from the first draw on
   }

@@ -69,7 +69,7 @@ GraphSpec read_graph_spec(const std::string& role, const json& table) {
     if (!is_inside(spec.file)) throw Failure(role + ": the file is not a plain path inside the bundle");
     spec.inputs = read_tensors(table.at("inputs"));
     spec.outputs = read_tensors(table.at("outputs"));
-    for (const json& state : table.at("states")) {
+    for (const json& state : table.value("states", json::array())) {
         spec.states.push_back({state.at("input"), state.at("output")});
         const StateSpec& pair = spec.states.back();
         if (spec.tensor(pair.input).sized(BATCH, BATCH) != spec.tensor(pair.output).sized(BATCH, BATCH)) {

@@ -46,9 +46,9 @@ WORKDIR /recordings
 VOLUME ["/recordings", "/alarms", "/cache"]
 # Complete videos; docker kills after stop_grace_period.
 STOPSIGNAL SIGTERM
-# The first start builds engines, for minutes. svg-live has to serve its page for this: CMD, or serve in the TOML file.
-# Not through a proxy, which Docker may put into the environment.
+# The first start builds engines, for minutes. The page is asked: serve in the TOML file, with port 8765, and a
+# token in SVG_EDGE_TOKEN. Not through a proxy, which Docker may put into the environment.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=20m --retries=3 \
     CMD ["python", "-c", "import os, urllib.request as web; web.build_opener(web.ProxyHandler({})).open(web.Request('http://127.0.0.1:8765/healthz', headers={'Authorization': 'Bearer ' + os.environ.get('SVG_EDGE_TOKEN', '')}), timeout=4)"]
 ENTRYPOINT ["svg-live"]
-CMD ["--config", "/etc/svg-edge/live.toml", "--serve", "127.0.0.1:8765"]
+CMD ["--config", "/etc/svg-edge/live.toml"]

@@ -120,7 +120,7 @@ def test_a_model_whose_frames_are_wrong_on_webgpu_runs_on_wasm(gpu_browser, addr
     tab.close()
 
 
-def test_other_samples_come_from_another_seed(tab):
+def test_other_samples_come_from_another_seed_and_the_same_again_after_a_reset(tab):
     case = ForecastCase.of(EMBEDDED_MODEL)
     program = """async (given) => {
       const { Engine } = await import("/engine.js");
@@ -128,13 +128,17 @@ def test_other_samples_come_from_another_seed(tab):
       const futures = [];
       for (const seed of [1, 2]) {
         const engine = await Engine.open({ model: "digits", provider: "wasm", seed });
-        for (let i = 0; i < 5; i++) await engine.observe(frames.slice(i * 4096, (i + 1) * 4096));
-        futures.push(...(await engine.forecast({ samples: 2, horizon: 2 })).data);
+        for (let run = 0; run < 2; run++) {
+          for (let i = 0; i < 5; i++) await engine.observe(frames.slice(i * 4096, (i + 1) * 4096));
+          futures.push(...(await engine.forecast({ samples: 2, horizon: 2 })).data);
+          await engine.reset();
+        }
         engine.close();
       }
       return encoded(futures);
     }"""
-    first, other = decode(run(tab, program, encode(case.given["frames"]))).reshape(2, 2, 2, 64, 64)
+    (first, again), (other, _) = decode(run(tab, program, encode(case.given["frames"]))).reshape(2, 2, 2, 2, 64, 64)
+    np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 0.05
     assert np.abs(first[0] - first[1]).max() > 0.05
 

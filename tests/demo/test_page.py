@@ -14,7 +14,7 @@ from playwright import sync_api
 from benchmarks.browser_demo import served
 from svg_common.digits import digit_stream
 from tests.demo.conftest import FAKE_CAMERA
-from tests.svg_runtime.live.page.page_helpers import check_on_phone
+from tests.svg_runtime.live.page.page_helpers import LISTEN, check_on_phone
 
 PATIENCE_MS = 30_000
 
@@ -86,6 +86,7 @@ class Seen:
 def test_the_synthetic_camera_runs_and_its_controls_work_from_the_keyboard(browser, address):
     with Seen(browser, address).open() as seen:
         seen.wait_for_forecasts()
+        seen.tab.evaluate(LISTEN)
         assert seen.tab.inner_text("#device") == "WASM, 1 thread"
         # 1) pictures move: those of the camera, and those of the future
         for name in ("live", "seen", "mean", "spread", "futures", "chart"):
@@ -109,14 +110,21 @@ def test_the_synthetic_camera_runs_and_its_controls_work_from_the_keyboard(brows
         # 5) fewer steps: fewer columns
         seen.tab.fill("#horizon", "3")
         sync_api.expect(seen.tab.locator("#leads span")).to_have_count(3, timeout=PATIENCE_MS)
-        # 6) stop, and start again
+        # 6) stop, and start again; a screen reader hears that, and no numbers
         seen.tab.focus("#run")
         seen.tab.keyboard.press("Enter")
         assert seen.tab.inner_text("#status") == "stopped"
+        assert seen.tab.evaluate("heard") == ["stopped"]
         seen.tab.wait_for_timeout(300)
         stopped = seen.picture("live")
         seen.tab.wait_for_timeout(300)
         assert seen.picture("live") == stopped
+        mean = seen.picture("mean")
+        seen.tab.focus("#lead")
+        seen.tab.keyboard.press("Home")  # in the futures that are still shown
+        assert seen.tab.inner_text(".ahead .lead") == "+0.1 s"
+        assert seen.picture("mean") != mean
+        seen.tab.focus("#run")
         seen.tab.keyboard.press("Enter")
         seen.wait_for_change("live", stopped)
         # 7) all came from here
@@ -146,8 +154,24 @@ def test_the_webcam_runs_with_the_camera_model(browser, address):
         assert seen.errors == []
 
 
+# Notes the video that plays. `halt` keeps it at one time for as many seconds, which it jumps over, and `go` ends that.
+HALTED_VIDEO = """() => {
+  const { prototype } = HTMLMediaElement, { play } = prototype, now = performance.now.bind(performance);
+  const currentTime = Object.getOwnPropertyDescriptor(prototype, "currentTime");
+  let jump = 0;
+  performance.now = () => now() + jump;
+  prototype.play = function () { window.video = this; return play.call(this); };
+  window.halt = (seconds) => {
+    Object.defineProperty(prototype, "currentTime", { get: () => 0.5, configurable: true });
+    setTimeout(() => (jump += 1000 * seconds), 250); // it has been seen at that time
+  };
+  window.go = () => Object.defineProperty(prototype, "currentTime", currentTime);
+}"""
+
+
 def test_a_video_file_runs_and_begins_anew(browser, address, tmp_path):
     with Seen(browser, address).open() as seen:
+        seen.tab.evaluate(HALTED_VIDEO)
         seen.tab.select_option("#source", "file")
         assert "Choose a video file" in seen.tab.inner_text("#message")
         seen.tab.set_input_files("#file", write_video(tmp_path / "clip.webm"))
@@ -157,20 +181,30 @@ def test_a_video_file_runs_and_begins_anew(browser, address, tmp_path):
         seen.tab.wait_for_timeout(1500)  # longer than the file
         seen.wait_for_change("live", seen.picture("live"))
         assert seen.tab.is_hidden("#message")
+        # what stands still is not taken for the present
+        seen.tab.evaluate("halt(6)")
+        status = seen.tab.locator("#status")
+        sync_api.expect(status).to_have_text(re.compile(r"no picture for \d+ s"), timeout=PATIENCE_MS)
+        assert seen.tab.inner_text("#said") == "no picture"
+        seen.tab.evaluate("go()")
+        sync_api.expect(status).to_contain_text("forecasts/s", timeout=PATIENCE_MS)
+        # what breaks off is explained
+        seen.tab.evaluate("video.dispatchEvent(new Event('error'))")
+        seen.wait_for_message("clip.webm cannot be played any further")
         # what is no video is refused
         (tmp_path / "text.mp4").write_text("no video")
         seen.tab.set_input_files("#file", tmp_path / "text.mp4")
         seen.wait_for_message("cannot play text.mp4")
 
 
-# All calls of the model are noted. `hold` keeps its observations back; `breaks` makes it fail from the next answer on.
+# All calls of the model are noted. `hold` keeps all back, in order; `breaks` makes it fail from the next answer on.
 WATCHED_MODEL = """async () => {
   const { Engine } = await import("/engine.js");
   const { ask, answer } = Engine.prototype;
   const model = (window.model = { calls: [], held: [], hold: false, breaks: false, broken: null });
   Engine.prototype.ask = async function (call, options) {
     model.calls.push(call);
-    if (model.hold && call === "observe") await new Promise((go) => model.held.push(go));
+    if (model.hold) await new Promise((go) => model.held.push(go)); // every call: none overtakes another
     return ask.call(this, call, options);
   };
   Engine.prototype.answer = function ({ id, result, error }) {
@@ -226,12 +260,23 @@ def test_a_model_that_failed_is_opened_anew_by_the_next_start_but_not_for_its_so
         )
         seen.open().wait_for_forecasts()
         seen.tab.evaluate(WATCHED_MODEL)
-        # 1) the webcam is unplugged: the model stays
+        # 1) the system mutes the webcam for a while, which then shows nothing or black
+        seen.tab.evaluate(
+            """() => {
+              Object.defineProperty(stream.getVideoTracks()[0], "muted", { value: true, configurable: true });
+              const now = performance.now.bind(performance);
+              performance.now = () => now() + 6000;
+            }"""
+        )
+        sync_api.expect(seen.tab.locator("#status")).to_contain_text("no picture for", timeout=PATIENCE_MS)
+        seen.tab.evaluate("delete stream.getVideoTracks()[0].muted")
+        sync_api.expect(seen.tab.locator("#status")).to_contain_text("forecasts/s", timeout=PATIENCE_MS)
+        # 2) it is unplugged: the model stays
         seen.tab.evaluate("stream.getVideoTracks()[0].dispatchEvent(new Event('ended'))")
         seen.wait_for_message("The webcam is gone")
         start_again(seen)
         assert "open" not in seen.tab.evaluate("model.calls")
-        # 2) the model fails
+        # 3) the model fails
         seen.tab.evaluate("model.breaks = true")
         seen.wait_for_message("the GPU is lost")
         start_again(seen)

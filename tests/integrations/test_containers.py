@@ -70,21 +70,24 @@ def test_an_image_is_pinned_runs_without_root_and_stops_gracefully(file):
 
 
 @each_dockerfile
-def test_an_image_runs_what_svg_live_understands(file, monkeypatch):
-    """By the real command line, up to where cameras are opened."""
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_an_image_runs_what_svg_live_understands(file, host, monkeypatch, tmp_path):
+    """By the real command line, up to where cameras are opened; who reaches the page is said in the file of options."""
+    (tmp_path / "live.toml").write_text((FOLDER / "live.toml").read_text().replace("127.0.0.1", host))
     started = []
     monkeypatch.setattr(loop, "run_cameras", lambda cameras, console: started.extend(cameras))
     (entry,) = map(json.loads, instructions(file, "ENTRYPOINT"))
     (arguments,) = map(json.loads, instructions(file, "CMD"))
     assert (entry, "/etc/svg-edge/live.toml" in arguments) == (["svg-live"], True)
-    here = [argument.replace("/etc/svg-edge", str(FOLDER)) for argument in arguments]
+    here = [argument.replace("/etc/svg-edge", str(tmp_path)) for argument in arguments]
     monkeypatch.setattr("sys.argv", [*entry, *here])
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code in (None, 0)
     (camera,) = started
     assert not camera.window
-    assert camera.serve.address.link("/healthz") in health_check(file)[-1]
+    assert camera.serve.address.host == host
+    assert f"http://127.0.0.1:{camera.serve.address.port}/healthz" in health_check(file)[-1]
 
 
 @each_dockerfile
@@ -137,10 +140,15 @@ def test_every_row_of_the_table_has_an_image():
 
 
 def test_the_compose_file_is_one_by_the_specification(tmp_path):
+    """Also with the port of the page, which docs/containers.md opens by removing a `#`."""
     check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
-    assert subprocess.run([*check, FOLDER / "compose.yaml"], capture_output=True, timeout=60).returncode == 0
+    text = (FOLDER / "compose.yaml").read_text()
+    opened = tmp_path / "opened.yaml"
+    opened.write_text(text.replace("# ports", "ports"))
+    assert all(service["ports"] == ["8765:8765"] for service in yaml.safe_load(opened.read_text())["services"].values())
+    assert subprocess.run([*check, FOLDER / "compose.yaml", opened], capture_output=True, timeout=60).returncode == 0
     wrong = tmp_path / "compose.yaml"
-    wrong.write_text((FOLDER / "compose.yaml").read_text().replace("cap_drop:", "capdrop:"))
+    wrong.write_text(text.replace("cap_drop:", "capdrop:"))
     run = subprocess.run([*check, wrong], capture_output=True, text=True, timeout=60)
     assert "capdrop" in run.stdout
 
@@ -176,7 +184,8 @@ def test_the_options_of_the_container_run_with_what_an_image_has(engines, monkey
     (tmp_path / "live.toml").write_text(options.replace("camera = 0", f'source = "{video}"\nmodel = "digits"'))
     monkeypatch.delenv("SVG_EDGE_CALIBRATE", raising=False)
     monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("sys.argv", ["svg-live", "--config", str(tmp_path / "live.toml"), "--samples", "2", "--horizon", "2"])
+    here = ["--config", str(tmp_path / "live.toml"), "--serve", "0"]  # its own port may be taken
+    monkeypatch.setattr("sys.argv", ["svg-live", *here, "--samples", "2", "--horizon", "2"])
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code in (None, 0)

@@ -16,6 +16,8 @@ FOLDER = Path(__file__).resolve().parents[2] / "integrations" / "systemd"
 UNIT = (FOLDER / "svg-live@.service").read_text()
 MOST_EXPOSED = 2.0  # of 10, by systemd-analyze security; docs/service.md says how much it is
 
+DOCS = FOLDER.parents[1] / "docs"
+
 needs_analyze = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 
 
@@ -59,6 +61,15 @@ def test_the_service_starts_after_the_time_is_set_where_something_waits_for_that
     """Else a board without a battery names its first recordings of a boot by a time that is long past."""
     assert "After=time-sync.target" in UNIT.splitlines()
     assert "Wants=time-sync.target" not in UNIT.splitlines()  # which is for what sets the time: see systemd.special(7)
+
+
+@pytest.mark.parametrize(
+    "file", [FOLDER / "svg-live@.service", DOCS / "service.md", DOCS / "jetson.md"], ids=lambda file: file.name
+)
+def test_a_service_is_installed_with_what_its_options_may_need(file):
+    """Where an extra is missing, it ends with exit code 4, after which it is not started again."""
+    (extras,) = re.findall(r"/opt/svg-edge/bin/pip install '[^']*\[(.*?)\]'", file.read_text())
+    assert {"mqtt", "serve"} <= set(extras.split(","))
 
 
 @pytest.mark.parametrize("name", [path.name for path in FOLDER.glob("*.conf")])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import enum
+import re
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -181,6 +182,21 @@ class InvalidParameterValueException(ParameterException):
         super().__init__(f"Invalid parameter value ({value}) for parameter. Reason: {reason}", parameter)
 
 
+class InvalidTopicNameException(Exception):  # noqa: N818
+    def __init__(self, name: str, error_msg: str, invalid_index: int) -> None:
+        super().__init__(f"Invalid topic name: {error_msg}:\n  '{name}'\n   {' ' * invalid_index}^")
+
+
+def _check_topic(name: str) -> None:
+    """By two of the rules of rclpy, each with its own kind of error."""
+    wrong = re.search(r"[^\w/~{}]", name, re.ASCII)
+    if wrong is not None:
+        allowed = "characters other than alphanumerics, '_', '~', '{', or '}'"
+        raise InvalidTopicNameException(name, f"topic name must not contain {allowed}", wrong.start())
+    if not set(re.findall(r"{(\w+)}", name)) <= {"node", "ns", "namespace"}:
+        raise ValueError(f"topic name '{name}' is invalid: unknown substitution")
+
+
 @dataclass
 class Parameter:
     name: str
@@ -273,6 +289,7 @@ class Ros:
             def create_subscription(
                 self, msg_type: type, topic: str, callback: Callable[[Any], None], qos_profile: QoSProfile
             ) -> object:
+                _check_topic(topic)
                 self.subscription = msg_type, topic, callback, qos_profile
                 return object()
 
@@ -318,8 +335,8 @@ def modules(ros: Ros) -> dict[str, types.ModuleType]:
     module("rclpy", init=ros.init, spin=lambda node: ros.spin(node), try_shutdown=ros.try_shutdown)
     module("rclpy.node", Node=ros.node_class())
     module("rclpy.logging", get_logger=lambda name: ros.logger)
-    parameter_errors = (ParameterException, InvalidParameterTypeException, InvalidParameterValueException)
-    module("rclpy.exceptions", **{each.__name__: each for each in parameter_errors})
+    errors = (ParameterException, InvalidParameterTypeException, InvalidParameterValueException, InvalidTopicNameException)
+    module("rclpy.exceptions", **{each.__name__: each for each in errors})
     module("rclpy.executors", ExternalShutdownException=ExternalShutdownException)
     policies = {each.__name__: each for each in (HistoryPolicy, ReliabilityPolicy, DurabilityPolicy, QoSProfile)}
     module("rclpy.qos", **policies)

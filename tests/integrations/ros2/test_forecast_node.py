@@ -190,14 +190,16 @@ def test_a_wrong_parameter_ends_it_with_the_documented_exit_code(wrong, code, wo
         ({"post_process": 1}, "true or false"),
         ({"precision": 16}, "one of: '', 'fp32', 'fp16', 'bf16'"),
         ({"roi": 5}, "text"),
+        ({"topic": "/my-camera/image"}, "a name such as image or /camera/image_raw"),
+        ({"topic": "{camera}/image"}, "a name such as image or /camera/image_raw"),
     ],
 )
 def test_what_ros_refuses_itself_is_a_wrong_parameter_too(wrong, expected):
-    """ROS raises while a parameter is declared, which the node does one by one."""
+    """ROS raises while a parameter is declared, which the node does one by one, and for a topic when it subscribes."""
     code, ros = run(**wrong)
     assert code == 2
     ((name, value),) = wrong.items()
-    level, text = ros.logger.lines[-1]
+    ((level, text),) = ros.logger.lines  # of a model that was opened there would be another line
     assert level == "fatal"
     assert text.startswith(f"parameter {name}: ")
     assert str(value) in text

@@ -37,6 +37,7 @@ def with_alpha(picture: np.ndarray) -> np.ndarray:
     [
         ("rgb8", RGB, RGB), ("bgr8", RGB[..., ::-1], RGB), ("mono8", GRAY, GRAY), ("8UC1", GRAY, GRAY),
         ("rgba8", with_alpha(RGB), RGB), ("bgra8", with_alpha(RGB[..., ::-1]), RGB),
+        ("8UC3", RGB[..., ::-1], RGB), ("8UC4", with_alpha(RGB[..., ::-1]), RGB),
     ],
 )  # fmt: skip
 def test_every_encoding_is_read(encoding, rows, expected, padding, big_endian):
@@ -57,13 +58,22 @@ def test_packed_yuv_has_two_orders(names, order):
         np.testing.assert_allclose(picture[0, 2:], [[0, 0, 255]] * 2, atol=3)
 
 
+@pytest.mark.parametrize("order", ["rggb", "bggr", "gbrg", "grbg"])
+def test_a_mosaic_has_the_colours_that_its_name_says(order):
+    """A row after the other, from the corner: `rggb` is red and green, and below them green and blue."""
+    colour = {"r": 200, "g": 100, "b": 50}
+    mosaic = np.tile(np.array([colour[letter] for letter in order], np.uint8).reshape(2, 2), (3, 4))
+    picture = picture_of(message_of(mosaic, f"bayer_{order}8", width=8, padding=3))
+    np.testing.assert_array_equal(picture, np.full((6, 8, 3), (200, 100, 50), np.uint8))
+
+
 def test_the_last_row_may_lack_its_padding():
     message = message_of(RGB, "rgb8", width=8, padding=4)
     message.data = message.data[:-4]
     np.testing.assert_array_equal(picture_of(message), RGB)
 
 
-@pytest.mark.parametrize("encoding", ["mono16", "rgb16", "16UC1", "32FC1", "bayer_rggb8", "nv21", ""])
+@pytest.mark.parametrize("encoding", ["mono16", "rgb16", "16UC1", "32FC1", "8UC2", "bayer_rggb16", "nv21", ""])
 def test_other_encodings_are_refused_as_one_kind(encoding):
     with pytest.raises(ImageError, match="expected one of: rgb8") as refused:
         picture_of(message_of(np.zeros((4, 4, 2), np.uint8), encoding, width=4))

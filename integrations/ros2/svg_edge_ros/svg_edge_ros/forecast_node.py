@@ -12,7 +12,7 @@ from typing import Any
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException, InvalidTopicNameException
 from rclpy.executors import ExternalShutdownException
 from rclpy.logging import get_logger
 from rclpy.node import Node
@@ -47,17 +47,16 @@ class ForecastNode(Node):  # type: ignore[misc]  # rclpy has no types
     def __init__(self) -> None:
         super().__init__("forecast")
         values = {each.name: self._declare(each) for each in PARAMETERS}
+        self._read = picture_of_compressed if values["compressed"] else picture_of
+        self._subscribe(CompressedImage if values["compressed"] else Image, values["topic"])
         logger = self.get_logger()
         self._stream = ForecastStream(stream_options(values), announce=logger.warning)
         logger.info(f"{self._stream.description}; a picture every {self._stream.interval_s:g} s")
-        self._read = picture_of_compressed if values["compressed"] else picture_of
         self._mosaic = self.create_publisher(Image, "~/mosaic", _NEWEST)
         self._mean = self.create_publisher(Image, "~/mean", _NEWEST)
         self._spread = self.create_publisher(Image, "~/spread", _NEWEST)
         self._surprise = self.create_publisher(Float32, "~/surprise", _NEWEST)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        kind = CompressedImage if values["compressed"] else Image
-        self.create_subscription(kind, values["topic"], self._on_image, _FROM_CAMERA)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_timer(_DIAGNOSTICS_EVERY_S, self._on_timer)
 
@@ -76,6 +75,17 @@ class ForecastNode(Node):  # type: ignore[misc]  # rclpy has no types
             return self.declare_parameter(parameter.name, parameter.default, _descriptor(parameter)).value
         except (InvalidParameterTypeException, InvalidParameterValueException) as error:  # their text has the value
             raise UsageError(f"parameter {parameter.name}: {error}\n  expected {parameter.expected}") from error
+
+    def _subscribe(self, kind: type, topic: str) -> None:
+        """Before the model is opened, which takes long; no image is taken until the node is spun.
+
+        Raises:
+            UsageError: the topic has no valid name.
+        """
+        try:
+            self.create_subscription(kind, topic, self._on_image, _FROM_CAMERA)
+        except (InvalidTopicNameException, ValueError) as error:  # ValueError: an unknown substitution, as in {camera}/image
+            raise UsageError(f"parameter topic: {error}\n  expected a name such as image or /camera/image_raw") from error
 
     def _on_image(self, message: Any) -> None:
         try:

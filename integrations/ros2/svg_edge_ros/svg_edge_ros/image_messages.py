@@ -14,18 +14,26 @@ from numpy.typing import NDArray
 Picture = NDArray[np.uint8]
 
 # sensor_msgs/image_encodings.hpp: bytes per pixel, and OpenCV's conversion to RGB or gray. The first two names of packed
-# YUV 4:2:2 are those of ROS 2 from Iron on, the others the older ones: "yuv422" is UYVY.
+# YUV 4:2:2 are those of ROS 2 from Iron on, the others the older ones: "yuv422" is UYVY. What cv_bridge was given
+# without an encoding is named by its channels, "8UC3", and comes from OpenCV: BGR. Names of a mosaic are its first two rows, as
+# in OpenCV's longer names: its BayerRG is another one than its BayerRGGB.
 _ENCODINGS: dict[str, tuple[int, int | None]] = {
     "rgb8": (3, None),
     "bgr8": (3, cv2.COLOR_BGR2RGB),
     "mono8": (1, None),
     "8UC1": (1, None),
+    "8UC3": (3, cv2.COLOR_BGR2RGB),
+    "8UC4": (4, cv2.COLOR_BGRA2RGB),
     "rgba8": (4, cv2.COLOR_RGBA2RGB),
     "bgra8": (4, cv2.COLOR_BGRA2RGB),
     "uyvy": (2, cv2.COLOR_YUV2RGB_UYVY),
     "yuyv": (2, cv2.COLOR_YUV2RGB_YUY2),
     "yuv422": (2, cv2.COLOR_YUV2RGB_UYVY),
     "yuv422_yuy2": (2, cv2.COLOR_YUV2RGB_YUY2),
+    "bayer_rggb8": (1, cv2.COLOR_BayerRGGB2RGB),
+    "bayer_bggr8": (1, cv2.COLOR_BayerBGGR2RGB),
+    "bayer_gbrg8": (1, cv2.COLOR_BayerGBRG2RGB),
+    "bayer_grbg8": (1, cv2.COLOR_BayerGRBG2RGB),
 }
 
 
@@ -54,7 +62,7 @@ def picture_of(message: Any) -> Picture:
         raise ImageError(
             "encoding",
             f"images with encoding '{encoding}' are left out\n"
-            f"  expected one of: {', '.join(_ENCODINGS)}; convert them, for example with image_proc",
+            f"  expected one of: {', '.join(_ENCODINGS)}; set the camera's driver to one of them",
         )
     channels, conversion = _ENCODINGS[encoding]
     data = np.frombuffer(message.data, np.uint8)
