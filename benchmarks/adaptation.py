@@ -21,7 +21,7 @@ from svg_adapt.adaptation_options import RECIPE
 from svg_common.command import stderr_console
 from svg_common.files import write_json
 from svg_common.log_messages import ConsoleHandler, log_messages_to
-from svg_runtime.machine.hardware import hardware
+from svg_runtime.machine.hardware import machine_today
 from svg_train.config import DataConfig
 from svg_train.machine import Machine
 from svg_train.shipped_models import find_checkpoint
@@ -50,7 +50,7 @@ def main() -> None:
             out = (options.out or Path(temporary)) / clip.stem
             rows[clip.name] = adapt_to(clip, find_checkpoint(options.init), out, overrides)
     print_table(rows)
-    machine = hardware()
+    machine = machine_today()
     threads, cores = torch.get_num_threads(), machine["cores_usable"]
     print(f"\n{options.train} each, {threads} thread(s) of {cores} cores of {machine['cpu']}, load {machine['load_average']}")
     if options.json:

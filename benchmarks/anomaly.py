@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 from anomaly_clips import LabelledClip, Pictures, read_clips, read_test_clips, sped_up
@@ -36,9 +37,9 @@ from anomaly_forecasts import (
 )
 from anomaly_report import Comparison, Group, as_json, lines
 
-from svg_common.files import write_json
-from svg_runtime.bundle.reader import Bundle, find_model
+from svg_common.files import atomic_file, file_sha256, write_json
 from svg_runtime.forecast.forecaster import Forecaster
+from svg_runtime.machine.hardware import machine_today
 from svg_train.data.video_sampling import files_of_split
 from svg_train.reference.checkpoint import load_any_checkpoint
 
@@ -55,20 +56,21 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="ckpt.pt, a bundle, or 'repeat'")
     parser.add_argument("--tile", type=int, help="side of a tile in pixels; default: the model's frame, not scaled")
     parser.add_argument("--whole", action="store_true", help="run a convolutional checkpoint at the picture's size")
-    parser.add_argument("--bf16", action="store_true", help="run a checkpoint in bfloat16")
-    parser.add_argument("--backend", default="cpu", help="of a bundle; default: cpu")
+    parser.add_argument("--bf16", action="store_true", help="compute in bfloat16")
+    parser.add_argument("--backend", help="of a bundle; default: cpu")
     parser.add_argument("--leads", type=int, default=2, help="forecasts of each frame; default: 2")
     parser.add_argument("--normal", type=int, default=4, help="normal clips that say what is usual; default: 4")
     parser.add_argument(
-        "--keep", type=Path, metavar="FOLDER", help="keep errors there, and take those of the same model and options"
+        "--keep", type=Path, metavar="FOLDER", help="keep errors there, and take those of the same model, options and pictures"
     )
     parser.add_argument("--json", type=Path, help="write all areas to this file")
     options = parser.parse_args()
+    _refuse_ineffective(options, parser)
     clips = Clips.read(options.data, options.normal)
-    if options.keep:
-        options.keep /= _kept_of(options)
     with ExitStack() as stack:
         forecaster = _open(options, clips.picture_hw, stack)
+        if options.keep:
+            options.keep /= _kept_of(options, forecaster)
         results = {
             part: _measure_all(forecaster, part, group, options)
             for part, group in (("normal", clips.normal), ("made", _pictures(clips.made)), ("test", _pictures(clips.test)))
@@ -77,7 +79,20 @@ def main() -> None:
     stages = Comparison(*groups).stages(options.leads)
     print("\n".join(lines(stages)))
     if options.json:
-        write_json(options.json, as_json(stages))
+        write_json(options.json, {"hardware": machine_today(), **as_json(stages)})
+
+
+def _refuse_ineffective(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Refuse what the model does not read: its areas would be taken for those of what was asked for."""
+    if options.model == REPEAT:
+        model, unread = f"'{REPEAT}'", ("whole", "bf16", "backend")
+    elif Path(options.model).is_file():
+        model, unread = "a checkpoint", ("backend",)
+    else:
+        model, unread = "a bundle", ("whole",)
+    for name in unread:
+        if getattr(options, name):
+            parser.error(f"--{name} has no effect with {model}; remove it")
 
 
 def _group(measured: Mapping[str, Measured], clips: Mapping[str, LabelledClip]) -> Group:
@@ -129,35 +144,42 @@ def _open(options: argparse.Namespace, picture_hw: tuple[int, int], stack: ExitS
         checkpoint = load_any_checkpoint(options.model)
         checkpoint = at_size(checkpoint, picture_hw) if options.whole else checkpoint
         return CheckpointForecaster(checkpoint, options.leads, options.bf16)
-    opened = Forecaster.open(options.model, options.backend, samples=1, horizon=options.leads, context="window")
+    opened = Forecaster.open(
+        options.model,
+        options.backend or "cpu",
+        precision="bf16" if options.bf16 else None,
+        samples=1,
+        horizon=options.leads,
+        context="window",
+    )
     return BundleForecaster(stack.enter_context(opened))
 
 
-def _kept_of(options: argparse.Namespace) -> str:
+def _kept_of(options: argparse.Namespace, forecaster: ClipForecaster) -> str:
     """Folder of a model's errors. Those of another one, or measured in another way, are others."""
-    if Path(options.model).is_file():
-        model = hashlib.sha256(Path(options.model).read_bytes()).hexdigest()
+    if isinstance(forecaster, BundleForecaster):
+        model = forecaster.description
     else:
-        model = REPEAT if options.model == REPEAT else Bundle.open(find_model(options.model)).manifest.bundle_id
-    way = [model, options.tile, options.whole, options.bf16, options.leads, options.backend]
+        model = REPEAT if options.model == REPEAT else file_sha256(options.model)
+    way = [model, options.tile, options.whole, options.bf16, options.leads]
     return hashlib.sha256(json.dumps(way).encode()).hexdigest()[:16]
 
 
 def _measure_all(
     forecaster: ClipForecaster, part: str, clips: Mapping[str, Pictures], options: argparse.Namespace
 ) -> dict[str, Measured]:
-    """Measure all clips, or read what was measured before."""
+    """Measure all clips, or read what was measured before of the same pictures."""
     results = {}
     for name, clip in clips.items():
-        file = options.keep / f"{part}-{name}.npz" if options.keep else None
+        file = options.keep / f"{part}-{name}-{crc32(clip):08x}.npz" if options.keep else None
         if file is not None and file.exists():
             with np.load(file) as kept:
                 results[name] = Measured(kept["errors"], kept["surprise"])
             continue
         results[name] = measure(forecaster, clip, options.tile)
         if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            np.savez(file, errors=results[name].errors, surprise=results[name].surprise)
+            with atomic_file(file) as partial:
+                np.savez(partial, errors=results[name].errors, surprise=results[name].surprise)
         print(f"{part} {name}: {len(clip)} frames", file=sys.stderr, flush=True)
     return results
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from svg_common.errors import UsageError
 from svg_common.video.reader import VideoReader
+from svg_eval.anomaly.labels import read_labels
 
 Pictures = NDArray[np.uint8]
 LABELS = "test_labels.json"
@@ -40,9 +40,14 @@ def read_clips(root: Path, part: str) -> dict[str, Pictures]:
 
 
 def read_test_clips(root: Path) -> dict[str, LabelledClip]:
-    """The clips of `root`/test, with the ranges of anomalous frames of its file of labels: numbers from 1, both ends in it."""
-    ranges = json.loads((root / LABELS).read_text(encoding="utf-8"))["clips"]
-    return {name: LabelledClip(clip, _labels(len(clip), ranges[name])) for name, clip in read_clips(root, "test").items()}
+    """The clips of `root`/test, with the ranges of anomalous frames of its file of labels: numbers from 1, both ends in it.
+
+    Raises:
+        UsageError: there are none, or labels are missing, damaged, or of other clips or frames.
+    """
+    clips = read_clips(root, "test")
+    labels = read_labels(root / LABELS).of(list(clips))
+    return {name: LabelledClip(clip, labels[name].mask(len(clip))) for name, clip in clips.items()}
 
 
 def sped_up(clip: Pictures, side: int, start: int) -> LabelledClip:
@@ -67,11 +72,6 @@ def _liveliest(clip: Pictures, side: int) -> tuple[int, int]:
     blocks = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
     top, left = np.unravel_index(int(blocks.argmax()), blocks.shape)
     return int(top), int(left)
-
-
-def _labels(frames: int, ranges: list[list[int]]) -> NDArray[np.bool_]:
-    numbers = np.arange(1, frames + 1)
-    return np.any([(numbers >= first) & (numbers <= last) for first, last in ranges], axis=0)
 
 
 def _read(file: Path) -> Pictures:

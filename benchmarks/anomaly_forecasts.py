@@ -49,12 +49,16 @@ class BundleForecaster:
 
     Args:
         forecaster: opened with a horizon of as many leads as are wanted.
+
+    Attributes:
+        description: bundle, backend and precision: other ones make other forecasts.
     """
 
     def __init__(self, forecaster: Forecaster) -> None:
         frame = forecaster.manifest.frame
         self.frame: tuple[int, int, int] | None = (frame.height, frame.width, frame.channels)
         self.leads = forecaster.horizon
+        self.description = f"{forecaster.manifest.bundle_id} on {forecaster.description.split('; ')[0]}"
         self._forecaster = forecaster
         z_dim, draws = forecaster.manifest.model.z_dim, forecaster.manifest.context_draws
         self._noise = {

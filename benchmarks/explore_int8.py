@@ -1,6 +1,6 @@
 """Is int8 worth a variant? Quantizes a bundle's convolutions, then measures quality and speed against fp32 on each engine.
 
-    python -m benchmarks.explore_int8 [embedded | random:nf64 | BUNDLE] [--graphs encoder] [--calibrate Percentile] ...
+    python benchmarks/explore_int8.py [embedded | random:nf64 | BUNDLE] [--graphs encoder] [--calibrate Percentile] ...
 
 Needs the dev extra. The bundle must be for gray frames: it is calibrated and measured on the built-in digits.
 The answer so far is in docs/results.md.
@@ -26,8 +26,8 @@ from typing import Any
 
 import numpy as np
 import onnx
+from bundles import open_named
 
-from benchmarks.bundles import open_named
 from svg_common.cache import cache_folder
 from svg_common.digits import digit_stream
 from svg_common.progress import NullListener
@@ -113,6 +113,7 @@ def quantized(bundle: Bundle, folder: Path, chosen: argparse.Namespace) -> Path:
     """A copy of the bundle whose convolutions are int8 between QuantizeLinear and DequantizeLinear."""
     target, given = Path(shutil.copytree(bundle.path, folder / "int8.svgb")), record(bundle)
     manifest = json.loads((target / FILE_NAME).read_text(encoding="utf-8"))
+    manifest["variants"] = {"fp32": manifest["variants"]["fp32"]}  # bf16 would have to share the graphs that change
     for graph_name in chosen.graphs:
         spec = manifest["variants"]["fp32"]["graphs"][graph_name]
         file = target / spec["file"]

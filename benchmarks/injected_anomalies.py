@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 from injected_clips import INJECTIONS, SETTLE_S, Pictures, Recording, inject, read_recording
@@ -36,6 +37,7 @@ from svg_runtime.live.alarms.trigger import TriggerOptions
 from svg_runtime.live.empty_pictures import EmptyPicture, PictureCheck
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.signals import Signals
+from svg_runtime.machine.hardware import machine_today
 
 _LEADS = 4  # forecast frames; the signals read the first one
 
@@ -60,8 +62,7 @@ def main() -> None:
             Forecaster.open(find_model(options.model), options.backend, samples=options.samples, horizon=_LEADS)
         )
         interval_s = forecaster.manifest.generation.frame_interval_s or 0.1
-        # Forecasts of another model, or of anomalies with another seed, are others.
-        keep /= f"{forecaster.manifest.bundle_id[:12]}-{options.samples}-samples-seed-{options.seed}"
+        keep /= _kept_of(forecaster, options.seed)
         runs = [
             run
             for file in files
@@ -73,7 +74,14 @@ def main() -> None:
     result = measure([run.normal for run in runs], [each for run in runs for each in run.anomalies], interval_s, alarm)
     print("\n".join([f"{len(runs)} clips: {', '.join(run.clip for run in runs)}", "", *lines(result, alarm)]))
     if options.json:
-        write_json(options.json, {"clips": [run.clip for run in runs], **as_json(result, alarm)})
+        write_json(options.json, {"hardware": machine_today(), "clips": [run.clip for run in runs], **as_json(result, alarm)})
+
+
+def _kept_of(forecaster: Forecaster, seed: int) -> str:
+    """Folder of a model's forecasts. Those of another one, on another backend or in another precision are others."""
+    how = crc32(forecaster.description.split("; ")[0].encode())
+    model = forecaster.manifest.bundle_id[:12]
+    return f"{model}-{forecaster.backend}-{how:08x}-{forecaster.samples}-samples-seed-{seed}"
 
 
 def static_clips(folder: Path, index: Path | None) -> list[Path]:
@@ -100,13 +108,13 @@ def _runs(forecaster: Forecaster, file: Path, interval_s: float, seed: int, keep
     recording = read_recording(file, interval_s)
     if recording is None:
         return
-    tape = record(forecaster, recording.pictures, 0, keep / recording.name / "normal")
+    tape = record(forecaster, recording.pictures, 0, keep / file.name / "normal")
     player = Player(recording, tape, interval_s)
     anomalies = []
     for start in recording.starts:
         for kind in INJECTIONS:
             made = inject(kind=kind, recording=recording, start=start, interval_s=interval_s, seed=seed)
-            folder = keep / recording.name / f"{kind.replace(' ', '-')}-{start}"
+            folder = keep / file.name / f"{kind.replace(' ', '-')}-{start}"
             other = record(forecaster, np.concatenate([recording.pictures[:start], made]), start, folder)
             anomalies.append(Anomaly(recording.name, kind, start, by_signal(player.continued(made, other))))
     settled = {name: values[round(SETTLE_S / interval_s) :] for name, values in by_signal(player.judged).items()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 from injected_clips import Pictures
@@ -50,10 +51,12 @@ class Tape:
 
 
 def record(forecaster: Forecaster, pictures: Pictures, first: int, folder: Path) -> Tape:
-    """Observe all pictures as svg-live does, and forecast from frame `first` on; or read what was recorded in `folder`.
+    """Observe all pictures as svg-live does, and forecast from frame `first` on; or read what was recorded of these pictures.
 
+    It is kept beside `folder`, whose name gets a checksum of the pictures: those of other ones are others.
     The frames before `first` are context, and usual ones for the surprise of a model that is surprised relatively.
     """
+    folder = folder.with_name(f"{folder.name}-{crc32(pictures):08x}")
     if not folder.exists():
         partial = folder.with_name(f"{folder.name}.partial")
         partial.mkdir(parents=True, exist_ok=True)

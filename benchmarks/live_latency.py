@@ -28,7 +28,7 @@ import numpy as np
 
 from svg_common.digits import digit_stream
 from svg_common.files import write_json
-from svg_runtime.machine.hardware import hardware
+from svg_runtime.machine.hardware import machine_today
 
 WIDTH, HEIGHT, FPS = 640, 480, 30
 MODEL_STAGES = ("observe", "forecast")
@@ -48,7 +48,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         clip = options.clip or write_clip(Path(folder) / "clip.mp4", options.seconds)
         stats = run_live(clip, Path(folder), options)
-    result = {"hardware": hardware(), **figures(stats), "statistics": stats}
+    result = {"hardware": machine_today(), **figures(stats), "statistics": stats}
     print("\n".join(lines(result)))
     if options.json is not None:
         write_json(options.json, result)

@@ -38,7 +38,7 @@ from svg_runtime.bundle.manifest import Manifest
 from svg_runtime.bundle.reader import find_model
 from svg_runtime.forecast import batch as batch_module
 from svg_runtime.forecast.opening import OpenOptions
-from svg_runtime.machine.hardware import hardware, versions
+from svg_runtime.machine.hardware import machine_today
 
 SAMPLES, HORIZON = 8, 10
 BATCHED = "batched"
@@ -69,7 +69,7 @@ def main() -> None:
     if options.worker:
         work(**json.loads(options.worker))
         return
-    machine = {**hardware(), "versions": versions()}
+    machine = machine_today()
     print(f"{machine['cpu']}, {machine['cores_usable']} cores, load {machine['load_average']}")
     results = {}
     for model in options.model or ["camera", "digits"]:

@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from svg_common.files import write_json
-from svg_runtime.machine.hardware import hardware
+from svg_runtime.machine.hardware import machine_today
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 HOSTILE = 1000
@@ -61,7 +61,7 @@ def main() -> None:
         site = Site(run.link, TOKEN)
         site.wait_for_forecasts()
         figures = {
-            "hardware": hardware(),
+            "hardware": machine_today(),
             **rates(site, options.rounds, options.seconds),
             "first_picture_s": [first_picture_s(site) for _ in range(20)],
             "hostile": hostile_figures(site, run.process.pid, options.hostile),

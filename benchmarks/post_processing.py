@@ -29,7 +29,7 @@ from svg_runtime.forecast.post_processing import PostProcessor, Settings
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.sources.files import FileSource
 from svg_runtime.live.stop import StopRequest
-from svg_runtime.machine.hardware import hardware, versions
+from svg_runtime.machine.hardware import machine_today
 
 Floats = NDArray[np.float32]
 
@@ -92,7 +92,7 @@ def main() -> None:
     rows = {way.name: _figures(way.measured, repeat, clips) for way in ways}
     print(*_table(rows), sep="\n")
     if options.json:
-        machine = {**hardware(), "versions": versions()}
+        machine = machine_today()
         write_json(options.json, {"hardware": machine, "clips": sorted(set(clips)), "sequences": len(clips), "ways": rows})
 
 

@@ -33,7 +33,7 @@ import numpy as np
 from svg_common.files import write_json
 from svg_runtime import Forecaster
 from svg_runtime.bundle.reader import find_model
-from svg_runtime.machine.hardware import hardware
+from svg_runtime.machine.hardware import hardware, machine_today
 
 FORMS = {
     "samples, float32": {"format": "raw"},
@@ -65,7 +65,7 @@ def main() -> None:
     if options.json is not None:
         write_json(
             options.json,
-            {"hardware": hardware(), "options": vars(options) | {"json": None}, "ratios": ratios, "seconds": times},
+            {"hardware": machine_today(), "options": vars(options) | {"json": None}, "ratios": ratios, "seconds": times},
         )
 
 

@@ -38,7 +38,7 @@ from svg_runtime.bundle.reader import Bundle
 from svg_runtime.forecast import batch as batch_module
 from svg_runtime.forecast.noise import NoiseSource
 from svg_runtime.forecast.opening import OpenOptions
-from svg_runtime.machine.hardware import hardware, versions
+from svg_runtime.machine.hardware import machine_today
 
 GRAPH, GRAPH_LANES, LANES, SHARED = "graph", "graph, lanes", "lanes", "shared"
 Arrays = dict[str, NDArray[np.float32]]
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--backend", action="append", choices=("cpu", "openvino"), help="default: both")
     parser.add_argument("--json", type=Path, help="write all numbers to this file")
     options = parser.parse_args()
-    machine = {**hardware(), "versions": versions()}
+    machine = machine_today()
     print(f"{machine['cpu']}, {machine['cores_usable']} cores, load {machine['load_average']}")
     results: dict[str, dict[str, dict[str, list[float]]]] = {}
     for path in options.bundle:

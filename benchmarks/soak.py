@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from svg_common.files import write_json
-from svg_runtime.machine.hardware import hardware
+from svg_runtime.machine.hardware import hardware, machine_today
 from tests.svg_runtime.live.network_cameras import Mjpeg, free_port, switched_on
 
 _SETTLED_S = 120.0
@@ -61,7 +61,7 @@ def main() -> None:
         samples, breaks, stats = soak(options, Path(folder))
     problems = list(faults(samples, breaks, stats))
     result = {
-        "hardware": hardware(),
+        "hardware": machine_today(),
         "breaks": breaks,
         "samples": [asdict(sample) for sample in samples],
         "problems": problems,

@@ -9,8 +9,9 @@
     time       forecasts of all, exported, interleaved on this machine (families.py)
 
 A model trains for a number of steps, not for a time, so that other work on the machine changes nothing. Families that are done
-are not trained again: run the command as often as it takes. Reading the table: `digits` has 10 forecast frames and best of 10;
-`smmnist` is the protocol of papers, 5 -> 20 and best of 100, whose published values stand below the table.
+are not trained again: run the command as often as it takes. Other data, or another time, needs another --out. Reading the
+table: `digits` has 10 forecast frames and best of 10; `smmnist` is the protocol of papers, 5 -> 20 and best of 100, whose
+published values stand below the table.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from goal_metrics import aligned
 
 from svg_common.files import write_json
 from svg_eval.protocols import PROTOCOLS
-from svg_runtime.machine.hardware import hardware, versions
+from svg_runtime.machine.hardware import machine_today
 from svg_train.reference.checkpoint import load_any_checkpoint
 
 FAMILIES: dict[str, tuple[str, ...]] = {  # SVG-LP first: times are relative to its own
@@ -72,6 +73,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20, help="of the timed forecasts")
     parser.add_argument("--json", type=Path, help="write all numbers to this file")
     options = parser.parse_args()
+    if options.data == "digits" and options.data_root is not None:
+        parser.error("--data-root has no effect with digits, which are built in; remove it")
     options.out.mkdir(parents=True, exist_ok=True)
     names = [name for name in FAMILIES if options.only is None or name in options.only]
     steps = measure_steps(names, options)
@@ -88,7 +91,7 @@ def main() -> None:
     print("\n" + "\n".join(table(rows, options)))
     if options.json is not None:
         about = {"data": options.data, "minutes": options.minutes, "sequences": options.sequences}
-        write_json(options.json, {"hardware": {**hardware(), "versions": versions()}, **about, "families": rows})
+        write_json(options.json, {"hardware": machine_today(), **about, "families": rows})
 
 
 def run_of(name: str, options: argparse.Namespace) -> Path:
@@ -97,12 +100,20 @@ def run_of(name: str, options: argparse.Namespace) -> Path:
 
 
 def measure_steps(names: list[str], options: argparse.Namespace) -> dict[str, int]:
-    """Steps that each family makes in the time, measured once and then kept beside the runs."""
+    """Steps that each family makes in the time, measured once and then kept beside the runs.
+
+    Raises:
+        SystemExit: the folder has runs on other data, or of another time: their numbers would be taken for those of these.
+    """
     file = options.out / "steps.json"
-    kept: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {"minutes": options.minutes, "steps": {}}
-    if kept["minutes"] != options.minutes:
+    root = None if options.data_root is None else str(options.data_root.resolve())
+    asked = {"data": options.data, "data_root": root, "minutes": options.minutes}
+    kept: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {**asked, "steps": {}}
+    of_kept = {name: kept.get(name) for name in asked}
+    if of_kept != asked:
         raise SystemExit(
-            f"{options.out} has runs of {kept['minutes']:g} minutes each\n  choose another --out, or that --minutes"
+            f"{options.out} has runs of {json.dumps(of_kept)}\n"
+            f"  expected those of {json.dumps(asked)}: choose another --out, or the same options"
         )
     for name in names:
         if name not in kept["steps"]:
@@ -183,7 +194,7 @@ def _tool(name: str) -> str:
 
 def evaluate(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Quality on held-out scenes, kept beside the checkpoint."""
-    file = run_of(name, options) / f"quality-{options.sequences}.json"
+    file = run_of(name, options) / f"quality-{options.data}-{options.sequences}.json"
     if not file.exists():
         root = [] if options.data_root is None else ["--data-root", str(options.data_root)]
         protocol = ["--protocol", "smmnist", *root] if options.data == "smmnist" else ["--horizon", "10"]

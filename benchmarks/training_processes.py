@@ -25,7 +25,7 @@ from pathlib import Path
 from workers import ask, end, read_line
 
 from svg_common.files import write_json
-from svg_runtime.machine.hardware import hardware, versions
+from svg_runtime.machine.hardware import machine_today
 
 N_FUTURE = 10
 
@@ -43,7 +43,7 @@ def main() -> None:
     if options.worker:
         work(**json.loads(options.worker))
         return
-    machine = {**hardware(), "versions": versions()}
+    machine = machine_today()
     print(f"{machine['cpu']}, {machine['cores_usable']} cores, load {machine['load_average']}")
     results = {}
     for recipe in options.recipes or ["embedded-digits", "camera"]:

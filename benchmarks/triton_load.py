@@ -40,7 +40,7 @@ from svg_common.files import write_json
 from svg_export.triton.model_configs import ServingChoice
 from svg_export.triton.repository import write_repositories
 from svg_runtime.bundle.reader import Bundle, find_model
-from svg_runtime.machine.hardware import hardware, versions
+from svg_runtime.machine.hardware import machine_today
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from integrations.triton.local_server import LocalServer  # of the repository, which nothing installs
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write all numbers to this file")
     options = parser.parse_args()
-    machine = {**hardware(), "versions": versions()}
+    machine = machine_today()
     print(f"{machine['cpu']}, {machine['cores_usable']} cores, load {machine['load_average']}", flush=True)
     rows = measure(options)
     print("\n".join(lines(options, rows)))

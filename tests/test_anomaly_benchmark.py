@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import av
@@ -13,6 +15,7 @@ import torch
 
 from svg_common.errors import UsageError
 from svg_export.bundle_writer import write_bundle
+from svg_runtime.errors import BackendMissingError
 from svg_runtime.forecast.forecaster import Forecaster
 from svg_train.checkpoint import Checkpoint, save_checkpoint
 from svg_train.config import build_config
@@ -220,7 +223,8 @@ def test_the_command_measures_all_clips_and_says_what_it_chose(tmp_path, monkeyp
     jump = moving_clip(40, 96, 480)
     jump[20:] = jump[20:, :, ::-1]  # it moves to the left
     write_clip(tmp_path / "data" / "test" / "01.mp4", jump)
-    (tmp_path / "data" / "test_labels.json").write_text(json.dumps({"clips": {"01": [[21, 40]]}}))
+    write_clip(tmp_path / "data" / "test" / "02.mp4", moving_clip(8, 96, 480))
+    (tmp_path / "data" / "test_labels.json").write_text(json.dumps({"clips": {"01": [[21, 40]], "02": []}}))
     model = tmp_path / "ckpt.pt"
     save_checkpoint(model, random_checkpoint({**FRAMES, "image_size": 64}))
     data, kept, result = (str(tmp_path / name) for name in ("data", "kept", "a.json"))
@@ -240,3 +244,87 @@ def test_the_command_measures_all_clips_and_says_what_it_chose(tmp_path, monkeyp
     monkeypatch.setattr(sys, "argv", ["anomaly.py", "--model", "repeat", *options])
     anomaly.main()  # errors of one model are not those of another
     assert capsys.readouterr().out != printed
+
+
+def test_labels_are_those_of_each_clip(tmp_path):
+    from anomaly_clips import LABELS, read_test_clips
+
+    for name in ("01", "02"):
+        write_clip(tmp_path / "test" / f"{name}.mp4", moving_clip(6))
+    (tmp_path / LABELS).write_text(json.dumps({"clips": {"01": [[3, 4], [6, 6]], "02": []}}))
+    clips = read_test_clips(tmp_path)
+    assert clips["01"].anomalous.tolist() == [False, False, True, True, False, True]
+    assert clips["02"].anomalous.tolist() == [False] * 6
+    (tmp_path / LABELS).write_text(json.dumps({"clips": {"01": [[3, 4]]}}))
+    with pytest.raises(UsageError, match=r"clips without labels: 02"):
+        read_test_clips(tmp_path)
+    (tmp_path / LABELS).write_text(json.dumps({"clips": {"01": [[3, 7]], "02": []}}))
+    with pytest.raises(UsageError, match=r"range 3 to 7, but the clip has frames 1 to 6"):
+        read_test_clips(tmp_path)
+
+
+def test_errors_are_kept_of_the_same_pictures_and_only_whole(tmp_path, monkeypatch):
+    import anomaly
+    from anomaly_forecasts import RepeatLast, measure
+
+    measured, options = [], argparse.Namespace(keep=tmp_path / "kept", tile=None)
+    monkeypatch.setattr(anomaly, "measure", lambda *of: measured.append(of[1]) or measure(*of))
+    one, other = moving_clip(), moving_clip()[::-1].copy()
+    for clip in (one, other, one, other):
+        results = anomaly._measure_all(RepeatLast(1, 3), "test", {"01": clip}, options)
+        np.testing.assert_array_equal(results["01"].errors, measure(RepeatLast(1, 3), clip, None).errors)
+    assert len(measured) == 2
+
+    def interrupted(file, **arrays):
+        Path(file).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    third = moving_clip(height=64)
+    with monkeypatch.context() as context:
+        context.setattr(np, "savez", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            anomaly._measure_all(RepeatLast(1, 3), "test", {"01": third}, options)
+    assert anomaly._measure_all(RepeatLast(1, 3), "test", {"01": third}, options)["01"].errors.shape == (12, 1, 16, 24)
+
+
+def test_errors_of_another_backend_or_precision_are_others(tiny_bundle):
+    import anomaly
+    from anomaly_forecasts import BundleForecaster
+
+    pytest.importorskip("openvino")
+    options = argparse.Namespace(model=str(tiny_bundle), tile=None, whole=False, bf16=False, leads=1)
+    kept = []
+    for backend, precision in (("cpu", "fp32"), ("cpu", "fp16"), ("openvino", "fp32"), ("cpu", "fp32")):
+        with Forecaster.open(tiny_bundle, backend, precision=precision, samples=1, horizon=1) as forecaster:
+            kept.append(anomaly._kept_of(options, BundleForecaster(forecaster)))
+    assert kept[0] == kept[3]
+    assert len(set(kept)) == 3
+
+
+@pytest.mark.parametrize(
+    ("model", "option"),
+    [
+        ("repeat", "--whole"),
+        ("repeat", "--bf16"),
+        ("repeat", "--backend=cpu"),
+        ("ckpt.pt", "--backend=cpu"),
+        ("m.svgb", "--whole"),
+    ],
+)
+def test_options_that_a_model_does_not_read_are_refused(tmp_path, monkeypatch, capsys, model, option):
+    import anomaly
+
+    (tmp_path / "ckpt.pt").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["anomaly.py", "--data", "none", "--model", model, option])
+    with pytest.raises(SystemExit, match="2"):
+        anomaly.main()
+    assert f"{option.split('=')[0]} has no effect with" in capsys.readouterr().err
+
+
+def test_bf16_is_asked_of_a_bundle(tiny_bundle):
+    import anomaly
+
+    options = argparse.Namespace(model=str(tiny_bundle), backend=None, bf16=True, whole=False, leads=1)
+    with ExitStack() as stack, pytest.raises(BackendMissingError, match=r"the cpu backend does not compute in bf16"):
+        anomaly._open(options, (64, 64), stack)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import math
@@ -363,8 +364,6 @@ def test_start_up_is_measured_in_processes_of_their_own(tmp_path):
 @pytest.fixture
 def families(monkeypatch, tmp_path):
     """train_families.py with svg-train replaced: what was run of it, and its command line."""
-    import argparse
-
     import train_families
 
     runs: list[tuple[str, ...]] = []
@@ -402,9 +401,51 @@ def test_every_family_gets_as_many_steps_as_the_time_has(families, monkeypatch):
     assert train_families.measure_steps(["SRVP"], options) == {"SRVP": 297}  # of 2.02 s in 10 minutes
     assert train_families.measure_steps(["SRVP"], options) == {"SRVP": 297}  # measured once
     assert train_families.measure_steps(["MIM"], options) == {"MIM": 3000}  # of 0.2 s
-    options.minutes = 20.0
-    with pytest.raises(SystemExit, match="runs of 10 minutes each"):
-        train_families.measure_steps(["SRVP"], options)
+
+
+@pytest.mark.parametrize("other", [{"minutes": 20.0}, {"data": "digits", "data_root": None}, {"data_root": Path("other")}])
+def test_runs_on_other_data_or_of_another_time_are_refused(families, monkeypatch, other):
+    train_families, options, _ = families
+    monkeypatch.setattr(train_families, "seconds_per_step", lambda name, options: 2.0)
+    train_families.measure_steps(["SRVP"], options)
+    with pytest.raises(SystemExit, match=r"has runs of .*mnist.*\n  expected those of .*: choose another --out"):
+        train_families.measure_steps(["SRVP"], argparse.Namespace(**{**vars(options), **other}))
+    options.data_root = options.data_root.resolve()  # the same folder
+    assert train_families.measure_steps(["SRVP"], options) == {"SRVP": 300}
+
+
+def test_quality_is_that_of_the_data(families, monkeypatch):
+    train_families, options, _ = families
+    options.sequences = 8
+    asked: list[list[str]] = []
+    monkeypatch.setattr(train_families.subprocess, "run", lambda command, **settings: asked.append(command))
+    for options.data in ("smmnist", "digits"):
+        with pytest.raises(FileNotFoundError):  # which the command would have written
+            train_families.evaluate("SRVP", options)
+    assert [Path(command[-1]).name for command in asked] == ["quality-smmnist-8.json", "quality-digits-8.json"]
+
+
+def test_a_folder_of_data_is_refused_with_built_in_digits(families, monkeypatch, capsys):
+    train_families, options, _ = families
+    arguments = ["digits", "--data-root", "mnist", "--minutes", "16", "--out", str(options.out / "runs")]
+    monkeypatch.setattr(sys, "argv", ["train_families.py", *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        train_families.main()
+    assert "--data-root has no effect with digits" in capsys.readouterr().err
+
+
+def test_an_int8_copy_of_a_bundle_forecasts(tmp_path, monkeypatch):
+    import explore_int8
+
+    monkeypatch.setattr(explore_int8, "SCENES", 1)
+    chosen = argparse.Namespace(
+        graphs=["encoder"], operators=["Conv"], activations="QUInt8", calibrate="MinMax", keep_ends=True
+    )
+    bundle = Bundle.open(find_model("digits"))  # it has a variant in bf16, which shares the graphs of fp32
+    made = explore_int8.quantized(bundle, tmp_path, chosen)
+    frames = np.full((5, 64, 64, 1), 0.2, np.float32)
+    plain, int8 = (watch(path, frames, backend="cpu", samples=1, horizon=2, fused=False)[1] for path in (bundle.path, made))
+    assert 0 < np.abs(plain - int8).max() < 0.5
 
 
 def test_every_family_of_the_comparison_has_its_recipe(families):

@@ -208,6 +208,33 @@ def test_the_command_prints_every_kind_and_signal(tmp_path, monkeypatch, capsys,
     assert capsys.readouterr().out == printed
 
 
+def test_forecasts_are_kept_of_the_same_pictures(tmp_path, monkeypatch, tiny_bundle):
+    import injected_forecasts
+
+    pictures = np.zeros((3, 40, 60, 3), np.uint8)
+    recorded: list[Path] = []
+    record_all = injected_forecasts._record
+    monkeypatch.setattr(injected_forecasts, "_record", lambda *of: recorded.append(of[-1]) or record_all(*of))
+    with Forecaster.open(tiny_bundle, "cpu", samples=1, horizon=1) as forecaster:
+        for shade in (0, 255, 0, 255):
+            tape = injected_forecasts.record(forecaster, pictures + np.uint8(shade), 0, tmp_path / "a.mp4" / "normal")
+            assert (tape.frames == shade).all()
+    assert len(recorded) == 2
+
+
+def test_forecasts_of_another_backend_precision_or_seed_are_others(tiny_bundle):
+    from injected_anomalies import _kept_of
+
+    pytest.importorskip("openvino")
+    kept = []
+    for backend, precision in (("cpu", "fp32"), ("cpu", "fp16"), ("openvino", "fp32"), ("cpu", "fp32")):
+        with Forecaster.open(tiny_bundle, backend, precision=precision, samples=2, horizon=2) as forecaster:
+            kept.append(_kept_of(forecaster, 0))
+            assert _kept_of(forecaster, 1) != kept[-1]
+    assert kept[0] == kept[3]
+    assert len(set(kept)) == 3
+
+
 def test_clips_that_are_all_too_short_are_refused(tmp_path, monkeypatch, capsys, tiny_bundle):
     import injected_anomalies
 
