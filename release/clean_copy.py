@@ -21,7 +21,9 @@ def clean_copy(root: Path, copy: Path) -> None:
         shutil.copytree(root, copy, ignore=lambda folder, names: _left_out(root, folder, names))
         return
     _git(root, "clone", "--quiet", "--no-hardlinks", str(root), str(copy))
-    for name in _names(_git(root, "ls-files", "-z", "--modified", "--others", "--exclude-standard")):
+    changed = _git(root, "diff", "--name-only", "-z", "--no-renames", "HEAD")  # staged or not
+    new = _git(root, "ls-files", "-z", "--others", "--exclude-standard")
+    for name in _names(changed + new):
         source, target = root / name, copy / name
         if source.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)

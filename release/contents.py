@@ -8,6 +8,8 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from release.readme import relative_links
+
 PACKAGES = ("svg_adapt", "svg_common", "svg_eval", "svg_export", "svg_runtime", "svg_train")
 LIMIT_MB = 10  # of one file
 _FOLDERS = ("", "export", "runtime")  # that hold import packages
@@ -53,6 +55,7 @@ def wheel_problems(wheel: Path, expected: Files, tree: Path) -> list[str]:
         *_differences(modules, installed),
         *(f"{name} is missing" for name in _MUST_HAVE if name not in modules),
         *(f"metadata: {name}" for name in sorted(beside ^ _METADATA)),
+        *_dead_links(found),
         *_unwanted(found, tree),
     ]
 
@@ -66,6 +69,7 @@ def sdist_problems(sdist: Path, expected: Files, tree: Path) -> list[str]:
     return [
         *_differences({name: content for name, content in found.items() if name not in beside}, expected),
         *(f"{name} is missing" for name in sorted(_BESIDE - beside)),
+        *_dead_links(found),
         *_unwanted(found, tree),
     ]
 
@@ -75,6 +79,14 @@ def _differences(found: Files, expected: Files) -> Iterator[str]:
     yield from (f"{name} does not belong there" for name in sorted(found.keys() - expected.keys()))
     both = sorted(found.keys() & expected.keys())
     yield from (f"{name} is not the file of the tree" for name in both if found[name] != expected[name])
+
+
+def _dead_links(found: Files) -> Iterator[str]:
+    """Links of the package's page, which is made from these two files."""
+    for name, content in found.items():
+        if name.endswith(".dist-info/METADATA") or name == "PKG-INFO":
+            for target in relative_links(content.decode()):
+                yield f"{name} has a link that is dead on PyPI: {target}"
 
 
 def _unwanted(found: Files, tree: Path) -> Iterator[str]:

@@ -12,7 +12,10 @@ from release.changelog import ReleaseError
 from release.clean_copy import clean_copy, commit_time
 from release.contents import package_files, sdist_problems, wheel_problems
 from release.installed import InstalledWheel
+from release.readme import link_to_github
 from svg_common.files import atomic_directory
+
+_VERSION = "SETUPTOOLS_SCM_PRETEND_VERSION_FOR_SVG_EDGE"  # else the changed README would make it a development version
 
 
 def check_package(root: Path, out: Path | None) -> None:
@@ -30,7 +33,9 @@ def check_package(root: Path, out: Path | None) -> None:
         tree, dist, direct = (Path(scratch) / name for name in ("tree", "dist", "direct"))
         clean_copy(root, tree)
         files = package_files(tree)
-        environment = {**os.environ, "SOURCE_DATE_EPOCH": str(commit_time(tree))}
+        version = _run("setuptools_scm", "--root", str(tree)).splitlines()[-1]  # after its warnings
+        environment = {**os.environ, "SOURCE_DATE_EPOCH": str(commit_time(tree)), _VERSION: version}
+        link_to_github(tree, version)
         _build(tree, dist, environment)  # the sdist, and from it the wheel
         _build(tree, direct, environment, "--wheel")
         ((wheel,), (sdist,), (other,)) = (
@@ -57,12 +62,14 @@ def _build(tree: Path, out: Path, environment: dict[str, str], *what: str) -> No
     _run("build", "--no-isolation", *what, "--outdir", str(out), str(tree), environment=environment)
 
 
-def _run(module: str, *arguments: str, environment: dict[str, str] | None = None) -> None:
+def _run(module: str, *arguments: str, environment: dict[str, str] | None = None) -> str:
+    """Run a module, and return what it printed."""
     _log(f"{module} {' '.join(arguments)}")
     command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode != 0:
         raise ReleaseError(f"{module} failed:\n{done.stdout}")
+    return done.stdout
 
 
 def _keep(out: Path, *files: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -15,6 +16,7 @@ import pytest
 
 from release.clean_copy import clean_copy, commit_time
 from release.contents import package_files, sdist_problems, wheel_problems
+from release.readme import link_to_github, relative_links
 
 ROOT = Path(__file__).parents[2]
 METADATA = ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "top_level.txt", "licenses/LICENSE")
@@ -71,6 +73,7 @@ def test_the_packages_have_what_a_user_needs():
         ({"svg_runtime/__pycache__/a.cpython-311.pyc": b""}, "a.cpython-311.pyc does not belong there"),
         ({"svg_edge-1.dist-info/licenses/LICENSE": None}, "metadata: licenses/LICENSE"),
         ({"svg_edge-1.dist-info/METADATA": b"/home/ada/svg"}, "METADATA names a folder of a machine: /home/ada"),
+        ({"svg_edge-1.dist-info/METADATA": b"[Train](docs/train.md)"}, "METADATA has a link that is dead on PyPI: docs/"),
         ({"svg_edge-1.dist-info/RECORD": f"{ROOT}/svg_train".encode()}, "RECORD names a folder of a machine"),
         ({"svg_common/large.bin": bytes(10_000_001)}, "svg_common/large.bin has 10.0 MB; at most 10 are allowed"),
     ],
@@ -89,6 +92,7 @@ def test_what_is_wrong_with_a_wheel(tmp_path, changed, problem):
         ({"LICENSE": None}, "LICENSE is missing"),
         ({"tests/test_arrows.py": b""}, "tests/test_arrows.py does not belong there"),
         ({"svg_train/__init__.py": b"pass\n"}, "svg_train/__init__.py is not the file of the tree"),
+        ({"PKG-INFO": b'<img src="docs/live.png">'}, "PKG-INFO has a link that is dead on PyPI: docs/live.png"),
         ({"PKG-INFO": b"/Users/ada/svg"}, "PKG-INFO names a folder of a machine: /Users/ada"),
     ],
     ids=lambda value: next(iter(value), "as it is") if isinstance(value, dict) else "",
@@ -96,6 +100,23 @@ def test_what_is_wrong_with_a_wheel(tmp_path, changed, problem):
 def test_what_is_wrong_with_an_sdist(tmp_path, changed, problem):
     found = sdist_problems(write_sdist(tmp_path, changed), FILES, ROOT)
     assert (found == []) if problem is None else any(problem in each for each in found)
+
+
+def test_links_of_the_readme_lead_to_the_tag_on_github(tmp_path):
+    shutil.copy(ROOT / "README.md", tmp_path)
+    before = (tmp_path / "README.md").read_text(encoding="utf-8")
+    link_to_github(tmp_path, "0.2.0")
+    after = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "](https://github.com/svg-edge/svg-edge/blob/v0.2.0/docs/camera-model.md#how-good-it-is)" in after
+    assert "](https://raw.githubusercontent.com/svg-edge/svg-edge/v0.2.0/docs/camera.png)" in after
+    assert len(relative_links(before)) == after.count("/v0.2.0/")
+    assert relative_links(after) == []
+
+
+def test_links_of_any_kind_are_relative_without_a_place_on_the_web():
+    relative = "[a](a.md#b) ![b](b.png)\n[c]: c.md\n<a href='d.md'><img src='e.png'></a>\n"
+    absolute = '[a](https://a.org/a) [b](#b) [c](mailto:c@d.org)\n[d]: http://d.org\n<a href="#e">\n'
+    assert relative_links(relative + absolute) == ["a.md#b", "b.png", "c.md", "d.md", "e.png"]
 
 
 USERS_PROGRAM = """
@@ -131,11 +152,15 @@ def test_a_users_program_is_checked_strictly_with_the_types_of_the_packages(tmp_
 def repository(tmp_path) -> Path:
     root = tmp_path / "root"
     root.mkdir()
-    for name in ("kept.py", "changed.py", "removed.py"):
+    for name in ("kept.py", "changed.py", "removed.py", "changed_staged.py", "removed_staged.py", "moved.py"):
         (root / name).write_text("committed\n")
     (root / ".gitignore").write_text("ignored/\n")
     git = ["git", "-C", str(root), "-c", "user.name=a", "-c", "user.email=a@b"]
     for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"], ["tag", "v0.1.0"]):
+        subprocess.run([*git, *command], check=True)
+    (root / "changed_staged.py").write_text("not committed\n")
+    (root / "new_staged.py").write_text("not committed\n")
+    for command in (["add", "."], ["rm", "-q", "removed_staged.py"], ["mv", "moved.py", "moved_here.py"]):
         subprocess.run([*git, *command], check=True)
     (root / "changed.py").write_text("not committed\n")
     (root / "new.py").write_text("not committed\n")
@@ -149,8 +174,9 @@ def test_the_copy_has_changes_that_are_not_committed_and_no_ignored_files(reposi
     copy = tmp_path / "copy"
     clean_copy(repository, copy)
     files = {path.name: path.read_text() for path in copy.iterdir() if path.is_file()}
-    assert files.keys() == {".gitignore", "kept.py", "changed.py", "new.py"}
-    assert files["changed.py"] == "not committed\n"
+    committed = {"kept.py": "committed\n", "moved_here.py": "committed\n", ".gitignore": "ignored/\n"}
+    changed = ("changed.py", "new.py", "changed_staged.py", "new_staged.py")
+    assert files == committed | dict.fromkeys(changed, "not committed\n")
     tags = subprocess.run(["git", "-C", copy, "tag"], capture_output=True, text=True, check=True)
     assert tags.stdout == "v0.1.0\n"
     assert commit_time(copy) > 1_704_067_200
