@@ -27,6 +27,7 @@ _MAINS = {
     "svg-bench": "svg_runtime.bench.cli",
     "svg-doctor": "svg_runtime.doctor.cli",
 }
+HANG_S = 60.0  # only what hangs takes so long, on any machine: tests measure no speed
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.command_preload"])
 
@@ -135,9 +136,18 @@ def _main(
     main()
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
+def wait_until(condition: Callable[[], object], timeout_s: float = HANG_S) -> None:
     """Wait until `condition` holds."""
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def is_running(process_id: int) -> bool:
+    """Whether a process lives; one that has ended and was not waited for by its parent does not."""
+    try:
+        state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import itertools
 import re
@@ -288,6 +289,15 @@ def test_strict_build_passes_and_has_the_reference(site):
     reference = (site / "api.html").read_text(encoding="utf-8")
     for name in ("forecast.forecaster.Forecaster.observe", "bundle.reader.Bundle.open", "backends.base.Backend.bind"):
         assert f'id="svg_runtime.{name}"' in reference
+
+
+def test_the_reference_explains_every_field():
+    """In the docstring: the reference does not show comments."""
+    names = re.findall(r"^::: (\S+)\.(\w+)$", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.M)
+    kinds = [getattr(importlib.import_module(module), name) for module, name in names if module.startswith("svg_runtime.")]
+    fields = [(kind, field.name) for kind in kinds if dataclasses.is_dataclass(kind) for field in dataclasses.fields(kind)]
+    assert len(fields) > 20
+    assert [pair for pair in fields if f"\n        {pair[1]}: " not in pair[0].__doc__] == []
 
 
 @NEEDS_DOCS_EXTRA

@@ -218,6 +218,28 @@ def test_javascript_refuses_counts_that_python_refuses(javascript, tmp_path, cou
     assert f"{name} is {count}; expected a whole number from 1 to 65536" in done.stderr
 
 
+OVERLAPPING = """
+import { readFile } from "node:fs/promises";
+import * as ort from "onnxruntime-node";
+import { Forecaster } from "./forecaster.mjs";
+const bundle = process.argv[1];
+const manifest = JSON.parse(await readFile(`${bundle}/manifest.json`, "utf8"));
+const forecaster = await Forecaster.open({ ort, manifest, load: ({ file }) => `${bundle}/${file}` });
+const { channels, height, width } = manifest.frame;
+const frame = new Float32Array(channels * height * width);
+const reset = async () => forecaster.reset();
+const said = (calls) => Promise.allSettled(calls).then((ends) => ends.map((end) => end.reason?.message ?? "done").join(" | "));
+console.log(await said([forecaster.observe(frame), forecaster.observe(frame), reset()]));
+console.log(await said([forecaster.observe(frame)]), forecaster.seen.length);
+"""
+
+
+def test_javascript_refuses_calls_that_overlap_and_goes_on(javascript):
+    command = ["node", "--input-type=module", "--eval", OVERLAPPING, str(EMBEDDED_MODEL)]
+    refusal = "another call still runs; await it first"
+    assert run(command, javascript) == f"done | {refusal} | {refusal}\ndone 2\n"
+
+
 def test_javascript_runs_on_the_embedded_model_without_arguments(javascript, tmp_path):
     """In a copy of the part of the repository where it looks for the model."""
     repository = tmp_path / "repository"

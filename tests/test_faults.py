@@ -222,7 +222,7 @@ def test_a_clock_that_is_set_back_changes_nothing_in_a_live_run(tiny_bundle, tmp
     assert run.wait() == 0, run.output
     statistics = json.loads((tmp_path / "s.json").read_text())
     assert statistics["frames"]["seen"] == 8
-    assert 0.6 < statistics["duration_s"] < 60  # seven intervals of 0.1 s
+    assert 0.6 < statistics["duration_s"] < 3600  # seven intervals of 0.1 s at least; never the hours of the other clock
     assert statistics["latency_ms"]["end_to_end"]["p50"] > 0
     with VideoReader(tmp_path / "o.mp4") as reader:
         assert [round(frame.time_s, 3) for frame in reader] == [round(0.1 * tick, 3) for tick in range(8)]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from benchmarks import structure
 
@@ -84,3 +85,11 @@ def test_extras_of_the_development_environment_are_pinned():
     names = {re.split(r"[\[>=<; ]", requirement)[0] for requirement in extras["dev"]} - {"svg-edge"}
     pinned = {line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
     assert names <= pinned
+
+
+def test_every_extra_asks_for_a_torch_with_what_the_models_call():
+    """torch.compiler.is_exporting came with 2.7."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    torch = {name: line for name, lines in extras.items() for line in lines if line.startswith("torch")}
+    assert set(torch) == {"train", "export", "eval"}
+    assert [name for name, line in torch.items() if Requirement(line).specifier.contains("2.6.0")] == []
