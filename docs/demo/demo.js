@@ -185,6 +185,7 @@ class Run {
     if (run !== this) return;
     this.times.observe = ms;
     $("chart-note").textContent = UNITS[unit] ?? "This model has no surprise.";
+    chart.isRelative = unit === "relative";
     if (surprise === null) return;
     const now = performance.now(); // also numbers the points, which have to grow
     chart.add([[now, now / 1000, 0, surprise]]);

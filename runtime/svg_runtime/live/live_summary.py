@@ -40,7 +40,7 @@ def _summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         surprise = summary.get(name)
         if surprise:
             rows.append(
-                ("surprise", f"{surprise['mean']:.2f} {unit} mean, {surprise['p95']:.2f} p95, {surprise['max']:.2f} max")
+                ("surprise", f"{surprise['p50']:.2f} {unit} median, {surprise['p95']:.2f} p95, {surprise['max']:.2f} max")
             )
     if summary["score"]:
         last = summary["score"][-1]

@@ -12,6 +12,7 @@ export class Chart {
     this.now = 0; // in the seconds of the points
     this.signal = "combined";
     this.threshold = null;
+    this.isRelative = false; // the model's own surprise: an error by the usual one, which can be hundreds of times that
     new ResizeObserver(() => this.draw()).observe(canvas);
     matchMedia("(prefers-color-scheme: light)").addEventListener("change", () => this.draw());
   }
@@ -60,7 +61,8 @@ export class Chart {
     const low = Math.min(0, Math.max(-3, Math.floor(Math.min(...values, 0))));
     const top = roundUp(Math.max(...values, threshold === null ? 0 : threshold * 1.25, this.signal === "raw" ? 0.1 : 4) * 1.05);
     const x = (time) => LEFT + (1 - (end - time) / SPAN_S) * (width - LEFT - RIGHT);
-    const y = (value) => TOP + (1 - (Math.max(value, low) - low) / (top - low)) * (height - TOP - BOTTOM);
+    const power = this.signal === "raw" && this.isRelative ? 0.5 : 1; // of the axis: else all but the largest would lie flat
+    const y = (value) => TOP + (1 - ((Math.max(value, low) - low) / (top - low)) ** power) * (height - TOP - BOTTOM);
 
     // 1) alarms: a band with a triangle above it
     g.fillStyle = color("alarm");
@@ -80,7 +82,7 @@ export class Chart {
     g.font = "12px system-ui, sans-serif";
     g.textBaseline = "middle";
     g.lineWidth = 1;
-    for (const value of [0, top / 2, top]) {
+    for (const value of [0, top * 0.5 ** (1 / power), top]) {
       g.strokeStyle = color("line");
       g.beginPath();
       g.moveTo(LEFT, y(value));

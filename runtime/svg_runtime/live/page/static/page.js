@@ -346,6 +346,7 @@ function showCamera(state) {
   $("legend").textContent = (LEGENDS[settings.overlay] || "").replace("{lead}", `${state.lead_s} s`);
   $("snapshot").href = address("snapshot.png");
   chart.threshold = settings.threshold;
+  chart.isRelative = state.surprise_unit === "relative";
   chart.moveOn(state.now_s);
   showNow();
   $("chart-note").textContent = chart.signal === "raw"
