@@ -39,7 +39,7 @@ class ClipForecaster(Protocol):
         """Forecast frames (T, H, W, C) in [0, 1].
 
         Returns:
-            (T, leads, H, W, C) forecasts of each frame, and (T,) surprise as svg-live shows it; nan where there is none.
+            (T, leads, H, W, C) forecasts of each frame, and (T,) raw surprise, see `Observation`; nan where there is none.
         """
         ...
 
@@ -71,7 +71,7 @@ class BundleForecaster:
         forecasts, surprise = _nothing(frames, self.leads)
         self._forecaster.reset()
         for number, frame in enumerate(frames):
-            observed = self._forecaster.observe(frame).surprise
+            observed = self._forecaster.observe(frame).raw_surprise
             surprise[number] = np.nan if observed is None else observed
             if self._forecaster.ready:
                 (future,) = self._forecaster.forecast(samples=1, **self._noise)

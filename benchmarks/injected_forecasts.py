@@ -5,6 +5,7 @@ A forecast costs tens of milliseconds, a signal less than one: signals are tuned
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,14 +31,14 @@ class Tape:
     Attributes:
         first: number of the first of them since the context began.
         frames: (T, H, W, C).
-        surprise: (T,) as `Observation.surprise`, nan for None.
+        raw_surprise: (T,) as in `Observation`, nan for None.
         futures: (T, samples, leads, H, W, C) forecast after each frame; zeros before the context was full.
         n_past: context frames.
     """
 
     first: int
     frames: Frames
-    surprise: NDArray[np.float64]
+    raw_surprise: NDArray[np.float64]
     futures: NDArray[np.float16]
     n_past: int
 
@@ -54,15 +55,16 @@ def record(forecaster: Forecaster, pictures: Pictures, first: int, folder: Path)
     """Observe all pictures as svg-live does, and forecast from frame `first` on; or read what was recorded of these pictures.
 
     It is kept beside `folder`, whose name gets a checksum of the pictures: those of other ones are others.
-    The frames before `first` are context, and usual ones for the surprise of a model that is surprised relatively.
+    The frames before `first` are context.
     """
     folder = folder.with_name(f"{folder.name}-{crc32(pictures):08x}")
-    if not folder.exists():
+    if not (folder / "raw_surprise.npy").exists():
+        shutil.rmtree(folder, ignore_errors=True)  # of an earlier version
         partial = folder.with_name(f"{folder.name}.partial")
         partial.mkdir(parents=True, exist_ok=True)
         _record(forecaster, pictures, first, partial)
         partial.rename(folder)
-    arrays = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("frames", "surprise", "futures"))
+    arrays = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("frames", "raw_surprise", "futures"))
     return Tape(first, *arrays, n_past=forecaster.manifest.generation.n_past)
 
 
@@ -73,16 +75,16 @@ def _record(forecaster: Forecaster, pictures: Pictures, first: int, folder: Path
     size = (count, forecaster.samples, forecaster.horizon, *shape)
     futures = open_memmap(folder / "futures.npy", mode="w+", dtype=np.float16, shape=size)
     fitted = np.stack([fit_frame(picture, *shape) for picture in pictures])
-    surprise = np.full(len(fitted), np.nan)
+    raw_surprise = np.full(len(fitted), np.nan)
     forecaster.reset()
     for number, picture in enumerate(fitted):
-        observed = forecaster.observe(as_float(picture)).surprise
-        surprise[number] = np.nan if observed is None else observed
+        observed = forecaster.observe(as_float(picture)).raw_surprise
+        raw_surprise[number] = np.nan if observed is None else observed
         if number >= first and forecaster.ready:
             futures[number - first] = forecaster.forecast()
     futures.flush()
     np.save(folder / "frames.npy", fitted[first:])
-    np.save(folder / "surprise.npy", surprise[first:])
+    np.save(folder / "raw_surprise.npy", raw_surprise[first:])
 
 
 def as_float(picture: Frames) -> Floats:
@@ -96,8 +98,8 @@ def replay(tape: Tape, memory: ForecastMemory) -> Iterator[tuple[Floats, Observa
         number = tape.first + offset
         frame = tape.frame(number)
         scores = memory.score(number, frame)
-        surprise = tape.surprise[offset]
-        known = None if np.isnan(surprise) else float(surprise)
-        yield frame, Observation(index=number, surprise=known, scores=scores, expected=memory.latest(number))
+        raw = tape.raw_surprise[offset]
+        known = None if np.isnan(raw) else float(raw)
+        yield frame, Observation(number, None, scores, memory.latest(number), raw_surprise=known)
         if number + 1 >= tape.n_past:
             memory.remember(number, frame, tape.forecast(number))

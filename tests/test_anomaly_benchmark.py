@@ -121,7 +121,7 @@ class TestScores:
         np.testing.assert_allclose(smoothed(raw, Scoring(smooth=3)), [np.nan, 3, 1.5, 1, 2])
         np.testing.assert_allclose(smoothed(raw, Scoring(smooth=3, normalise="clip")), [np.nan, 1.5, 1, 2, 3])
 
-    def test_live_is_the_surprise_that_svg_live_shows_of_a_frame_model(self, tmp_path):
+    def test_the_errors_of_a_frame_model_are_those_that_surprise_the_runtime(self, tmp_path):
         from anomaly_forecasts import CheckpointForecaster
         from anomaly_scores import Scoring, comparable
 
@@ -134,11 +134,12 @@ class TestScores:
         errors = ((forecasts[:, 0] - frames) ** 2).mean((1, 2, 3))
         write_bundle(theirs, "0" * 64, tmp_path / "m.svgb", fp16=False)
         with Forecaster.open(tmp_path / "m.svgb", "cpu", context="window") as forecaster:
-            seen = [forecaster.observe(frame).surprise for frame in frames]
-        assert seen[:2] == [None, None]
+            seen = [forecaster.observe(frame).raw_surprise for frame in frames]
+        assert seen[0] is None
+        np.testing.assert_allclose(errors[1:], seen[1:], rtol=1e-3)
         live = comparable({"c": errors}, 1, Scoring(normalise="live"))["c"]
         assert np.isnan(live[:2]).all()
-        np.testing.assert_allclose(live[2:], seen[2:], rtol=1e-3)
+        np.testing.assert_allclose(live[2:], [errors[i] / errors[1:i].mean() for i in range(2, len(errors))], rtol=1e-5)
 
 
 def _second_frame(checkpoint: Checkpoint, first: np.ndarray) -> np.ndarray:

@@ -195,7 +195,7 @@ def test_surprise_is_the_error_of_its_prediction_relative_to_the_earlier_ones(go
     with golden.open(backend="cpu") as forecaster:
         given = [forecaster.observe(frame).surprise for frame in golden.frames]
     assert given[:2] == [None, None]
-    np.testing.assert_allclose(given[2:], [errors[i] / errors[:i].mean() for i in range(1, len(errors))], rtol=1e-3)
+    np.testing.assert_allclose(given[2:], [np.sqrt(errors[i] / errors[:i].mean()) for i in range(1, len(errors))], rtol=1e-3)
 
 
 # SVG with spatial latents.

@@ -17,7 +17,7 @@ const NOTES = {
 };
 const UNITS = {
   nats: "KL divergence of posterior and prior in nats: how far the last picture was from what the model expected.",
-  relative: "Error of the model's prediction of the last picture, relative to the mean of all before: 1 is as usual.",
+  relative: "Error of the model's prediction of the last picture, relative to those before: 1 is as usual.",
 };
 
 const tables = await fetch(new URL("./shared.json", import.meta.url)).then((answer) => answer.json());
@@ -185,7 +185,6 @@ class Run {
     if (run !== this) return;
     this.times.observe = ms;
     $("chart-note").textContent = UNITS[unit] ?? "This model has no surprise.";
-    chart.isRelative = unit === "relative";
     if (surprise === null) return;
     const now = performance.now(); // also numbers the points, which have to grow
     chart.add([[now, now / 1000, 0, surprise]]);

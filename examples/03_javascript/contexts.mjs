@@ -15,6 +15,11 @@ export function openContext(graphs, manifest, forecast, surpriseNoise) {
   return new SampledContext(forecast, manifest, surpriseNoise);
 }
 
+// Vectors of noise that are drawn while n_past frames are read. Older bundles do not say: one per pair of frames.
+export function contextDraws({ context_draws: draws, n_past: past }) {
+  return draws ?? past - 1;
+}
+
 // SVG: posterior and prior step together through the window, neither depends on the samples.
 class LatentContext {
   unit = "nats";
@@ -68,7 +73,7 @@ class SampledContext {
 
   constructor(forecast, { generation, model }, noise) {
     const source = new NoiseSource(0);
-    const draws = generation.context_draws ?? generation.n_past - 1;
+    const draws = contextDraws(generation);
     this.past = generation.n_past;
     this.forecast = forecast;
     this.options = {
@@ -119,16 +124,19 @@ class SteppedContext {
   }
 }
 
-// Each error relative to the mean of all errors before it: 1 is as usual.
+const USUAL_FRAMES = 600; // of which the errors are what is usual, at most
+const LEAST_SQUARED_ERROR = 1e-4; // 40 dB: what moves first before a still scene is some times as large, not hundreds
+
+// Each root mean squared error relative to that of the frames before it: 1 is as usual.
 class RelativeError {
-  sum = 0;
+  mean = 0; // of the squared errors
   count = 0;
 
-  of(error) {
-    const relative = this.sum ? (error * this.count) / this.sum : null;
-    if (Number.isFinite(error)) {
-      this.sum += error;
+  of(squaredError) {
+    const relative = this.count ? Math.sqrt(squaredError / Math.max(this.mean, LEAST_SQUARED_ERROR)) : null;
+    if (Number.isFinite(squaredError)) {
       this.count += 1;
+      this.mean += (squaredError - this.mean) / Math.min(this.count, USUAL_FRAMES);
     }
     return relative;
   }

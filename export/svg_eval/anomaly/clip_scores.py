@@ -163,7 +163,7 @@ def _raw_scores(observation: Observation) -> dict[str, float] | None:
     errors = [score.mse_mean for score in observation.scores if score.lead == 1]
     if not errors:
         return None
-    surprise = {} if observation.surprise is None else {"surprise": observation.surprise}
+    surprise = {} if observation.raw_surprise is None else {"surprise": observation.raw_surprise}
     return {"error": errors[0], **surprise}
 
 

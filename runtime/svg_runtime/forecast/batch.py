@@ -24,7 +24,6 @@ from svg_runtime.forecast.camera_group import Camera, CameraGroup
 from svg_runtime.forecast.checks import (
     COUNT_LIMIT,
     check_counts,
-    check_finite,
     check_pairs_of_counts,
     checked_frame,
     checked_futures,
@@ -457,9 +456,7 @@ class BatchForecaster(EngineOwner):
     def _observation(self, index: int, seen: _Seen) -> Observation:
         camera = self._cameras[index]
         surprise = None if camera.posterior is None else camera.posterior.surprises[0]
-        if surprise is not None:
-            check_finite(surprise, "the surprise is not a finite number")
-        return Observation(camera.count - 1, surprise, seen.scores, seen.expected)
+        return Observation.of(camera.count - 1, surprise, seen.scores, seen.expected)
 
     def _remembered(self, index: int, futures: FloatArray) -> FloatArray:
         """Keep futures, to be scored when their frames arrive."""

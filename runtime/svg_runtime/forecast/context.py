@@ -16,6 +16,16 @@ from svg_runtime.forecast.noise import FloatArray, gaussian_kl
 from svg_runtime.forecast.states import RecurrentGraph
 
 _MAX_PAIRS = 16  # of frames per chain: each needs a bound graph and its buffers
+_USUAL_FRAMES = 600  # of which the errors are what is usual, at most
+_LEAST_SQUARED_ERROR = 1e-4  # 40 dB
+
+
+@dataclass(frozen=True)
+class Surprise:
+    """At one frame of a camera; see `Observation`."""
+
+    value: float | None  # in nats, or times the usual error; None without earlier errors
+    raw: float  # in nats, or the squared error itself
 
 
 @dataclass(frozen=True)
@@ -25,7 +35,7 @@ class ContextPosterior:
     mu: FloatArray  # (steps, cameras, z_dim) posterior means, one per pair of neighbouring frames; z_dim is 0 without latents
     logvar: FloatArray  # (steps, cameras, z_dim)
     prior_states: tuple[Mapping[str, Array], ...]  # each at batch 1, after the last pair; empty ones if not needed
-    surprises: tuple[float | None, ...]  # of the last frame, see `Observation`
+    surprises: tuple[Surprise | None, ...]  # of the last frame
 
     def split(self) -> list[ContextPosterior]:
         """Return each camera's own."""
@@ -51,19 +61,23 @@ class ContextPosterior:
 
 
 class RelativeError:
-    """Each error relative to the mean of all errors before it: 1 is as usual."""
+    """Each root mean squared error relative to that of the frames before it: 1 is as usual.
+
+    The usual error follows the last minutes, and is at least that of a good camera's noise: what moves first before a still
+    scene is some times as large, not hundreds.
+    """
 
     def __init__(self) -> None:
-        self._sum = 0.0
+        self._mean = 0.0  # of the squared errors
         self._count = 0
 
-    def of(self, error: float) -> float | None:
-        """The relative size of the next error; None if there is none to compare it with."""
-        relative = error * self._count / self._sum if self._sum else None
-        if math.isfinite(error):
-            self._sum += error
+    def of(self, squared_error: float) -> Surprise:
+        """The relative size of the next error, which the model made on one frame."""
+        relative = math.sqrt(squared_error / max(self._mean, _LEAST_SQUARED_ERROR)) if self._count else None
+        if math.isfinite(squared_error):
             self._count += 1
-        return relative
+            self._mean += (squared_error - self._mean) / min(self._count, _USUAL_FRAMES)
+        return Surprise(relative, squared_error)
 
 
 @dataclass
@@ -107,11 +121,17 @@ class Context(Protocol):
         ...
 
 
-def without_latents(surprises: Sequence[float | None]) -> ContextPosterior:
+def without_latents(surprises: Sequence[Surprise | None]) -> ContextPosterior:
     """What a context gives where there are no latents, or where forecasts draw them."""
     empty = np.zeros((0, len(surprises), 0), np.float32)
     states: tuple[Mapping[str, Array], ...] = ({},) * len(surprises)
     return ContextPosterior(mu=empty, logvar=empty, prior_states=states, surprises=tuple(surprises))
+
+
+def in_nats(mu_q: FloatArray, logvar_q: FloatArray, mu_p: FloatArray, logvar_p: FloatArray) -> Surprise:
+    """KL(q || p) of diagonal Gaussians, each (z_dim,): posterior and prior of one frame."""
+    divergence = gaussian_kl(mu_q, logvar_q, mu_p, logvar_p)
+    return Surprise(divergence, divergence)
 
 
 def no_surprise(camera_count: int) -> ContextPosterior:
@@ -211,7 +231,7 @@ class ContextReader:
         posterior, *prior = np.concatenate(read, axis=1)  # each (steps, 2, cameras, z_dim)
         mu_p, logvar_p = prior[0][-1] if prior else np.zeros_like(posterior[-1])
         mu, logvar = posterior[:, 0], posterior[:, 1]
-        surprises = [gaussian_kl(*row) for row in zip(mu[-1], logvar[-1], mu_p, logvar_p, strict=True)]
+        surprises = [in_nats(*row) for row in zip(mu[-1], logvar[-1], mu_p, logvar_p, strict=True)]
         # 3) the prior's state, from which a forecast on the separate graphs starts
         keeps = bool(prior) and self._keeps_state
         states = self._parts[-1].read_each(self._camera_count) if keeps else [{} for _ in range(self._camera_count)]

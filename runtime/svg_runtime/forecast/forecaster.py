@@ -30,7 +30,7 @@ from svg_runtime.forecast.checks import (
     checked_futures,
     checked_noise,
 )
-from svg_runtime.forecast.context import ContextPosterior, ContextReader, SurpriseUnit
+from svg_runtime.forecast.context import ContextPosterior, ContextReader, Surprise, SurpriseUnit
 from svg_runtime.forecast.engine_owner import EngineOwner, name_errors
 from svg_runtime.forecast.model import ContextMode, LoadedModel
 from svg_runtime.forecast.noise import FloatArray, NoiseSource
@@ -50,16 +50,33 @@ class Observation:
 
     Attributes:
         index: 0 for the first frame since open or reset.
-        surprise: KL(posterior || prior) in nats. Of a model that predicts frames from frames: error of its prediction, relative
-            to the mean of its earlier errors. None for the first frames, and for other models without latents.
+        surprise: KL(posterior || prior) in nats. Of a model that predicts frames from frames: root mean squared error of its
+            prediction, relative to the usual one, that of the last 600 frames, which is at least 0.01. None for the first
+            frames, and for other models without latents.
         scores: of earlier forecasts of this frame, shortest lead first.
         expected: the latest of these forecasts; None if none was made.
+        raw_surprise: the same in nats, or else the squared error itself, which does not depend on errors before it.
     """
 
     index: int
     surprise: float | None
     scores: tuple[ForecastScore, ...]
     expected: EarlierForecast | None = field(default=None, compare=False)  # arrays cannot be compared
+    raw_surprise: float | None = None
+
+    @classmethod
+    def of(
+        cls, index: int, surprise: Surprise | None, scores: tuple[ForecastScore, ...], expected: EarlierForecast | None
+    ) -> Observation:
+        """Put together what was found.
+
+        Raises:
+            ForecastError: the surprise is not finite.
+        """
+        if surprise is None:
+            return cls(index, None, scores, expected)
+        check_finite(surprise.raw, "the surprise is not a finite number")
+        return cls(index, surprise.value, scores, expected, surprise.raw)
 
 
 class Forecaster(EngineOwner):
@@ -341,17 +358,14 @@ class Forecaster(EngineOwner):
         self._observer.observe(checked)
         self._last_frame = checked
         if index == 0:
-            return Observation(index, surprise=None, scores=scores, expected=expected)
+            return Observation.of(index, None, scores, expected)
         # 3) compare its latents (posterior) with the expected ones (prior)
         encodings = list(self._observer.encodings)
         self._context_posterior = self._reader.observe(encodings)
         if self._stream is not None:
             eps = self._noise.draw(self.samples, self.manifest.model.z_dim)
             self._stream.advance(encodings[-2], self._context_posterior.mu[0], self._context_posterior.logvar[0], eps)
-        surprise = self._context_posterior.surprises[0]
-        if surprise is not None:
-            check_finite(surprise, "the surprise is not a finite number")
-        return Observation(index, surprise, scores, expected)
+        return Observation.of(index, self._context_posterior.surprises[0], scores, expected)
 
     @name_errors
     def forecast(

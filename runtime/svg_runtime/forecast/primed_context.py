@@ -8,8 +8,8 @@ import numpy as np
 
 from svg_runtime.backends.base import Backend
 from svg_runtime.bundle.manifest import Manifest, PrecisionVariant
-from svg_runtime.forecast.context import ContextPosterior, ContextState, SurpriseUnit, no_surprise, without_latents
-from svg_runtime.forecast.noise import FloatArray, gaussian_kl
+from svg_runtime.forecast.context import ContextPosterior, ContextState, SurpriseUnit, in_nats, no_surprise, without_latents
+from svg_runtime.forecast.noise import FloatArray
 from svg_runtime.forecast.states import RecurrentGraph
 
 _COMPARED = ("posterior_mu", "posterior_logvar", "prior_mu", "prior_logvar")
@@ -57,4 +57,4 @@ class PrimedContext:
         self._backend.write(self._inputs["h_seq"], np.stack(encodings))
         self._prime.run()
         posterior_mu, posterior_logvar, mu, logvar = (self._backend.read(self._gaussians[name]).copy() for name in _COMPARED)
-        return without_latents([gaussian_kl(*row) for row in zip(posterior_mu, posterior_logvar, mu, logvar, strict=True)])
+        return without_latents([in_nats(*row) for row in zip(posterior_mu, posterior_logvar, mu, logvar, strict=True)])

@@ -39,8 +39,8 @@ def largest_batch(manifest: Manifest, samples: int, cameras: int = 1) -> int:
 class SampledContext:
     """Predicts each frame from the window before it, as the mean of a few samples with always the same noise.
 
-    The surprise of a frame is the mean squared error of its prediction, relative to the mean of the errors of all frames
-    before it since `reset`: 1 is as usual. It is None until there is such an error.
+    The surprise of a frame is the error of its prediction, relative to that of the frames before it since `reset`, see
+    `RelativeError`. It is None until there is such an error.
     """
 
     predictor: RecurrentGraph | None = None  # every forecast runs `prime` with noise of its own

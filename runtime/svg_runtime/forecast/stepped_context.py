@@ -17,8 +17,8 @@ from svg_runtime.forecast.states import RecurrentGraph
 class SteppedContext:
     """Steps the graph `step` on true frames. Its state has read all frames but the last.
 
-    The surprise of a frame is the mean squared error of its prediction, relative to the mean of the errors of all frames
-    before it since `reset`: 1 is as usual. It is None until there is such an error.
+    The surprise of a frame is the error of its prediction, relative to that of the frames before it since `reset`, see
+    `RelativeError`. It is None until there is such an error.
 
     Args:
         backend: the device.

@@ -40,12 +40,13 @@ class Motion:
     def of(self, frame: _Floats, steps: int = 1) -> float | None:
         """1 + squared speed over the usual one since the last frame (H, W, C), where that is largest.
 
-        None for the first frame, one of another size than the last, and one below 16 pixels. `steps`: model steps since then.
+        None for the first frame, one of another size than the last, and one below 16 pixels. `steps`: model steps since then,
+        in which things move as many times as far.
         """
         last = self._last
         gray = small_gray(frame)[..., None]
         self._last = gray
         if last is None or last.shape != gray.shape or min(gray.shape[:2]) < LEAST_SIDE:
             return None
-        speed = optical_flow(last, gray) / np.float32(min(gray.shape[:2]))
+        speed = optical_flow(last, gray) / np.float32(steps * min(gray.shape[:2]))
         return 1 + self._ratio.of((speed**2).sum(axis=2), steps=steps)

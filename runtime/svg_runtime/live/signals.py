@@ -202,12 +202,12 @@ class Signals:
         if empty is not None:
             self._new_context()
             return None
-        surprise = self._surprise.z(observation.surprise, steps)
+        surprise = self._surprise.z(observation.raw_surprise, steps)
         error = self._error.z(self._error_ratio(frame, observation, steps), steps)
         motion = self._motion.z(self._speeds.of(frame, steps), steps)
         scene = self._scene.z(self._change.of(frame, steps), steps)
         shift = self._shift.of(frame)
-        camera_motion = self._camera_motion.z(None if shift is None else 1 + shift / _STILL, steps)
+        camera_motion = self._camera_motion.z(None if shift is None else 1 + shift / steps / _STILL, steps)
         known = [z for z in (surprise, error, motion, scene, camera_motion) if z is not None]
         if not known:
             return None

@@ -75,7 +75,7 @@ class LiveStats:
         events: the event log of the run, filled by other parts.
         fit: whether the model fits what it sees.
         alarms: signals, and the alarms that follow from them.
-        surprise_unit: nats, or relative to the mean error of the model's predictions.
+        surprise_unit: nats, or relative to the usual error of the model's predictions.
         name: of one of several cameras.
     """
 
@@ -95,7 +95,7 @@ class LiveStats:
         self._surprise_unit = surprise_unit
         self.interval_s = interval_s
         self._start = time.monotonic()
-        self._end: float | None = None  # None: it goes on
+        self.ended_s: float | None = None  # `time.monotonic()`; None: it goes on
         self._recent_ends: deque[float] = deque(maxlen=_RATE_FRAMES)
         self.events = events
         self.fit = fit
@@ -136,8 +136,8 @@ class LiveStats:
 
     def end(self, reason: str) -> None:
         """There are no more pictures: rates and durations are those until now. Only the first reason counts."""
-        if self._end is None:
-            self._end = time.monotonic()
+        if self.ended_s is None:
+            self.ended_s = time.monotonic()
             self.stopped_by = reason
             self.ended_at = datetime.now().astimezone()
 
@@ -145,7 +145,7 @@ class LiveStats:
     def fps(self) -> float:
         """Recent rate in pictures per second; 0 when the source has ended or is away."""
         ends = list(self._recent_ends)
-        if len(ends) < 2 or self._end is not None:
+        if len(ends) < 2 or self.ended_s is not None:
             return 0.0
         interval_s = max(ends[-1] - ends[0], 1e-9) / (len(ends) - 1)
         if time.monotonic() - ends[-1] > max(away_after_s(self.interval_s), _LATE * interval_s):
@@ -160,7 +160,7 @@ class LiveStats:
 
     def summary(self) -> dict[str, Any]:
         """Return everything as plain JSON values; milliseconds, dB, MiB, and surprise in the unit of its name."""
-        duration = (time.monotonic() if self._end is None else self._end) - self._start
+        duration = (time.monotonic() if self.ended_s is None else self.ended_s) - self._start
         return {
             **self._about,
             **({} if self.name else changed_counts(self.counts)),

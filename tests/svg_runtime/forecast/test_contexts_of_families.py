@@ -11,6 +11,7 @@ import pytest
 from svg_runtime import Forecaster
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import UsageError
+from svg_runtime.forecast.context import RelativeError
 from svg_runtime.forecast import frame_decoder
 from svg_runtime.forecast.noise import NoiseSource
 from tests.families import SAMPLE
@@ -91,22 +92,30 @@ def test_a_window_and_a_stream_of_its_length_say_the_same(family_bundle, name):
     np.testing.assert_allclose(futures, streamed, atol=1e-6)
 
 
-def test_the_surprise_of_a_frame_model_is_its_error_over_the_mean_of_the_earlier_ones(family_bundle):
+def test_the_surprise_of_a_frame_model_is_its_error_over_that_of_the_earlier_frames(family_bundle):
     with open_on(family_bundle("predrnn"), samples=1, horizon=1) as forecaster:
         assert forecaster.surprise_unit == "relative"
-        errors, said = [], []
+        errors, seen = [], []
         for frame in clip_for(forecaster, 8):
-            seen = forecaster.observe(frame)
-            errors += [score.mse_mean for score in seen.scores]
-            said.append(seen.surprise)
+            seen.append(forecaster.observe(frame))
+            errors += [score.mse_mean for score in seen[-1].scores]
             if forecaster.ready:
                 forecaster.forecast()
-    assert said[:2] == [None, None]
-    # The first forecast, whose error is known, is of the fourth frame. The two errors before follow from its surprise.
-    total, count = 2 * errors[0] / said[3], 2
-    for error, surprise in zip(errors, said[3:], strict=True):
-        assert surprise == pytest.approx(error * count / total, rel=1e-5)
-        total, count = total + error, count + 1
+    assert [each.surprise for each in seen[:2]] == [None, None]
+    raw = [each.raw_surprise for each in seen[1:]]
+    assert raw[2:] == pytest.approx(errors, rel=1e-5)
+    expected = [(raw[i] / np.mean(raw[:i])) ** 0.5 for i in range(1, len(raw))]
+    assert [each.surprise for each in seen[2:]] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_usual_error_is_at_least_noise_and_follows_the_camera():
+    error = RelativeError()
+    assert error.of(1e-9).value is None
+    assert error.of(4e-4).value == pytest.approx(2.0)  # not 632: nothing had moved before
+    for _ in range(5 * 600):
+        latest = error.of(4e-4)
+    assert latest.value == pytest.approx(1.0, rel=0.01)
+    assert latest.raw == 4e-4
 
 
 def test_srvp_needs_a_whole_window_for_its_surprise(family_bundle):
@@ -119,7 +128,7 @@ def test_srvp_needs_a_whole_window_for_its_surprise(family_bundle):
         _ = forecaster.surprise_unit
 
 
-def test_the_surprise_of_an_ensemble_is_the_error_of_its_mean_over_that_of_the_earlier_ones(family_bundle):
+def test_the_surprise_of_an_ensemble_is_the_error_of_its_mean_over_that_of_the_earlier_frames(family_bundle):
     with open_on(family_bundle("ensemble")) as forecaster, open_on(family_bundle("ensemble")) as other:
         assert forecaster.surprise_unit == "relative"
         clip, said, errors = clip_for(forecaster, 7), [], []
@@ -133,7 +142,7 @@ def test_the_surprise_of_an_ensemble_is_the_error_of_its_mean_over_that_of_the_e
                 errors.append(float(np.mean((predicted - frame) ** 2)))
             other.observe(frame)
     assert said[:4] == [None] * 4
-    expected = [errors[i] / np.mean(errors[:i]) for i in range(1, len(errors))]
+    expected = [(errors[i] / np.mean(errors[:i])) ** 0.5 for i in range(1, len(errors))]
     assert said[4:] == pytest.approx(expected, rel=1e-4)
 
 

@@ -24,9 +24,9 @@ def street(x: float | None = None, y: float = 40.0, noise: float = 0.01) -> np.n
     return np.clip(picture + RNG.normal(0, noise, picture.shape), 0, 1).astype(np.float32)
 
 
-def passing(motion: Motion, speed: float, y: float = 40.0) -> float:
-    """Something crosses the street at so many pixels a frame; the largest value."""
-    values = [motion.of(street(x, y)) for x in np.arange(0, 84, speed)]
+def passing(motion: Motion, speed: float, y: float = 40.0, steps: int = 1) -> float:
+    """Something crosses the street at so many pixels a step, of which the last of each `steps` is seen; the largest value."""
+    values = [motion.of(street(x, y), steps) for x in np.arange(0, 84, speed * steps)]
     motion.skip()
     return max(value for value in values if value is not None)
 
@@ -59,6 +59,11 @@ def test_something_that_moves_where_nothing_ever_does_is_unusual():
 def test_faster_than_usual_is_unusual():
     busy = watched(1.0)
     assert passing(busy, 3.0) > 3 * passing(busy, 1.0)
+
+
+def test_the_usual_speed_is_no_faster_where_pictures_are_dropped():
+    busy = watched(1.0)
+    assert passing(busy, 1.0, steps=3) < 1.5 * passing(busy, 1.0)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

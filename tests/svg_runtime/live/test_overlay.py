@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -165,19 +165,6 @@ def curve_of(view: View) -> tuple[float, float]:
     trace = make_layout((64, 64), 8, 10).trace
     columns = np.where((trace.of(picture) == ACCENT).all(-1).any(0))[0]
     return columns[0] / trace.width, columns[-1] / trace.width
-
-
-def test_beside_a_large_error_the_usual_one_is_seen():
-    view = View(np.zeros((64, 64), np.uint8), **traced([100.0, *[1.0] * 99]))
-    layout = make_layout((64, 64), 8, 10).trace
-
-    def height(unit: Literal["nats", "relative"]) -> int:
-        picture = ForecastPicture(replace(caption(), surprise_unit=unit)).annotate(view)
-        column = picture[layout.y : layout.bottom - 1, layout.right - 10].astype(int)
-        return int((column.max(axis=-1) > 150)[::-1].argmax())
-
-    assert height("nats") < 0.03 * layout.height  # of a linear axis
-    assert height("relative") == pytest.approx(0.1 * layout.height, abs=3)
 
 
 def test_the_trace_is_drawn_by_time_where_pictures_are_dropped_or_come_slowly():

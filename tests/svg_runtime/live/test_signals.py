@@ -133,7 +133,7 @@ def test_a_covered_lens_is_a_changed_scene_for_as_long_as_it_is_covered():
 
 def observed(index: int, rng: np.random.Generator, surprise: float | None = None, forecast: bool = True) -> Observation:
     samples = rng.normal(0.5, 0.02, (8, 64, 64, 3)).astype(np.float32)
-    return Observation(index, surprise, (), EarlierForecast(1, samples) if forecast else None)
+    return Observation(index, surprise, (), EarlierForecast(1, samples) if forecast else None, surprise)
 
 
 def test_each_signal_sees_its_anomaly_and_reset_keeps_what_the_camera_has_taught():
@@ -186,6 +186,20 @@ def test_a_shaken_camera_is_unusual_where_it_usually_stands_and_usual_on_a_robot
         assert usual is not None
         assert shaken.camera_motion > 4.5
         assert abs(usual.camera_motion) < 3
+
+
+def test_a_camera_that_sways_as_usual_is_usual_where_pictures_are_dropped():
+    rng = np.random.default_rng(0)
+    street = cv2.GaussianBlur(rng.random((64, 64, 3), dtype=np.float32), (0, 0), 3.0) * 4 - 1.5
+    signals, largest = Signals(STEP_S), {}
+    for index in range(600):
+        steps = 1 if index < 400 else 3  # and then only every third picture is seen
+        if index < 400 or index % steps == 0:
+            frame = shifted(street, 3 * math.sin(2 * math.pi * index / 40), 0.0)
+            values = signals.add(frame, observed(index, rng, forecast=False), steps=steps)
+            if index >= 200:
+                largest[steps] = max(largest.get(steps, 0.0), values.camera_motion)
+    assert largest[3] < largest[1] + 1
 
 
 def test_a_picture_that_carries_nothing_has_no_signals_and_motion_begins_anew_after_it():

@@ -32,7 +32,7 @@ _SUBPIXEL_BITS = 4
 _DASH = 6  # pixels of the threshold's dashes, and between them
 _UNITS = {
     "nats": "KL posterior to prior, nats",
-    "relative": "error of the prediction, relative to its mean",
+    "relative": "error of the prediction, 1 is usual",
     None: "none: the model has no latents",
 }
 _SIGNALS = {
@@ -51,8 +51,6 @@ class TracePanel:
         self._has_alarms = caption.alarm_signal is not None
         self._title = "Surprise" if caption.alarm_signal is None else _SIGNALS[caption.alarm_signal]
         self._unit = "standard deviations above the usual" if self._has_alarms else _UNITS[caption.surprise_unit]
-        # After a calm start an error can be hundreds of times the usual one: on a linear axis all others would lie flat.
-        self._power = 0.5 if caption.surprise_unit == "relative" and not self._has_alarms else 1.0
 
     def draw_static(self, canvas: Canvas) -> None:
         """Draw title, unit, and the time axis."""
@@ -79,7 +77,7 @@ class TracePanel:
         trace = [(time_s, value) for time_s, value in zip(view.trace_s, values, strict=True) if time_s >= begin_s]
         known = [value for _, value in trace if value is not None]
         top = _round_up(max([*known, threshold or 0.0]))
-        for value, share in ((top, 0.0), (top * 0.5 ** (1 / self._power), 0.5), (0.0, 1.0)):
+        for value, share in ((top, 0.0), (top / 2, 0.5), (0.0, 1.0)):
             y = self._rect.y + round(share * (self._rect.height - 1))
             text(
                 canvas,
@@ -107,7 +105,7 @@ class TracePanel:
     def _draw_run(self, canvas: Canvas, run: list[tuple[float, float]], now_s: float, top: float) -> None:
         ago_s = now_s - np.array([time_s for time_s, _ in run])
         positions = (1 - ago_s / self._span_s) * (self._rect.width - 1)
-        shares = (np.array([max(value, 0.0) for _, value in run]) / top) ** self._power  # below the usual is not of interest
+        shares = np.array([max(value, 0.0) for _, value in run]) / top  # less than the usual is not of interest
         heights = (1 - shares) * (self._rect.height - 4) + 2
         points: NDArray[np.float64] = np.stack([positions, heights], 1)
         plot = self._rect.of(canvas)

@@ -1,7 +1,8 @@
 // The chart of a signal: its last minute, the threshold, and alarms, drawn on a canvas.
 
 const SPAN_S = 60;
-const GAP_S = 2; // a longer gap between points breaks the line
+const GAP_S = 2; // a longer gap between points breaks the line, if it is of several points
+const GAP_POINTS = 3;
 const LEFT = 30, RIGHT = 8, TOP = 10, BOTTOM = 20; // margins in CSS pixels
 const NAMES = { alarm: 2, raw: 3, combined: 4, surprise: 5, error: 6, motion: 7, scene: 8, camera_motion: 9 }; // columns of a point: number, seconds, ...
 
@@ -12,7 +13,7 @@ export class Chart {
     this.now = 0; // in the seconds of the points
     this.signal = "combined";
     this.threshold = null;
-    this.isRelative = false; // the model's own surprise: an error by the usual one, which can be hundreds of times that
+    this.interval_s = 0; // between points, as they usually come
     new ResizeObserver(() => this.draw()).observe(canvas);
     matchMedia("(prefers-color-scheme: light)").addEventListener("change", () => this.draw());
   }
@@ -25,10 +26,14 @@ export class Chart {
     this.moveOn(isAnew ? 0 : this.now);
   }
 
+  get gap_s() {
+    return Math.max(GAP_S, GAP_POINTS * this.interval_s);
+  }
+
   // Without new points, what was seen moves on to the left.
   moveOn(now) {
     this.now = Math.max(now, this.points.length ? this.points.at(-1)[1] : 0);
-    const oldest = this.now - SPAN_S - GAP_S;
+    const oldest = this.now - SPAN_S - this.gap_s;
     this.points = this.points.filter((point) => point[1] >= oldest);
     this.draw();
   }
@@ -61,8 +66,7 @@ export class Chart {
     const low = Math.min(0, Math.max(-3, Math.floor(Math.min(...values, 0))));
     const top = roundUp(Math.max(...values, threshold === null ? 0 : threshold * 1.25, this.signal === "raw" ? 0.1 : 4) * 1.05);
     const x = (time) => LEFT + (1 - (end - time) / SPAN_S) * (width - LEFT - RIGHT);
-    const power = this.signal === "raw" && this.isRelative ? 0.5 : 1; // of the axis: else all but the largest would lie flat
-    const y = (value) => TOP + (1 - ((Math.max(value, low) - low) / (top - low)) ** power) * (height - TOP - BOTTOM);
+    const y = (value) => TOP + (1 - (Math.max(value, low) - low) / (top - low)) * (height - TOP - BOTTOM);
 
     // 1) alarms: a band with a triangle above it
     g.fillStyle = color("alarm");
@@ -82,7 +86,7 @@ export class Chart {
     g.font = "12px system-ui, sans-serif";
     g.textBaseline = "middle";
     g.lineWidth = 1;
-    for (const value of [0, top * 0.5 ** (1 / power), top]) {
+    for (const value of [0, top / 2, top]) {
       g.strokeStyle = color("line");
       g.beginPath();
       g.moveTo(LEFT, y(value));
@@ -125,7 +129,7 @@ export class Chart {
     for (const point of this.points) {
       const value = point[column];
       if (value === null) { before = null; continue; }
-      if (before === null || point[1] - before > GAP_S) g.moveTo(x(point[1]), y(value));
+      if (before === null || point[1] - before > this.gap_s) g.moveTo(x(point[1]), y(value));
       else g.lineTo(x(point[1]), y(value));
       before = point[1];
     }
@@ -138,7 +142,7 @@ export class Chart {
     for (const point of this.points) {
       if (!point[NAMES.alarm]) continue;
       const last = found.at(-1);
-      if (last && point[1] - last[1] < GAP_S) last[1] = point[1];
+      if (last && point[1] - last[1] <= this.gap_s) last[1] = point[1];
       else found.push([point[1], point[1]]);
     }
     return found;
