@@ -34,7 +34,8 @@ _WITHOUT_VALUE = re.compile(r"--[a-z0-9-]+=")
 def stderr_console() -> Console:
     """The console for progress and messages, shared so that messages appear above a progress bar. stdout is for results."""
     # What $FORCE_COLOR asks for is not for the journal.
-    return Console(stderr=True, highlight=False, soft_wrap=True, force_terminal=False if stderr_is_journal() else None)
+    forced = False if stderr_is_journal() else None
+    return Console(stderr=True, highlight=False, soft_wrap=True, emoji=False, force_terminal=forced)  # a path may hold :on:
 
 
 def require_modules(what: str, extra: str, *modules: str) -> None:

@@ -368,7 +368,7 @@ def _name_destination(error: OSError, temporary: Sequence[Path], target: Path) -
     is_temporary = any(str(path) in name for path in temporary for name in named)
     if is_temporary or (error.filename is None and error.errno in _DISK_ERRORS):
         error.filename = str(target)
-        error.filename2 = None
+        del error.filename2  # None would be printed
 
 
 def flush(path: Path) -> None:

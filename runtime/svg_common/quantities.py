@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from typing import TypeVar
@@ -23,12 +24,34 @@ def parse_duration(text: str) -> float:
     Raises:
         ValueError: it is not a duration above 0; the message has examples.
     """
-    found = _DURATION.fullmatch(text.strip())
-    seconds = sum(float(number) * unit for number, unit in zip(found.groups(), _SECONDS, strict=True) if number) if found else 0
-    if not 0 < seconds < float("inf"):
-        what = "no time at all" if found and text.strip() and seconds == 0 else "not a duration"
+    seconds = _seconds(text)
+    if not 0 < seconds < math.inf:
+        what = "no time at all" if seconds == 0 else "not a duration"
         raise ValueError(f"'{text}' is {what}; expected a number with its unit, such as 90s, 20m, 2h or 1h30m")
     return seconds
+
+
+def parse_seconds(text: str) -> float:
+    """Seconds of a number alone, such as 5 or 0.3, or of a duration with its unit, as `parse_duration`; 0 is one.
+
+    Raises:
+        ValueError: it is neither, or below 0; the message has examples.
+    """
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = _seconds(text)
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"'{text}' is not a time from 0 on; expected seconds, such as 5, or another unit, such as 90s or 2m")
+    return seconds
+
+
+def _seconds(text: str) -> float:
+    """Of a duration with its unit; nan: it is none."""
+    found = _DURATION.fullmatch(text.strip())
+    if found is None or not text.strip():
+        return math.nan
+    return sum(float(number) * unit for number, unit in zip(found.groups(), _SECONDS, strict=True) if number)
 
 
 def parse_size(text: str) -> int:
@@ -75,10 +98,14 @@ def parsed_size(option: str, text: str, least: str, of: str) -> int:
 
 
 def duration_text(seconds: float) -> str:
-    """`45 s`, `12.5 min` or `2.0 h`."""
+    """`0.5 s`, `45 s`, `12.5 min`, `2.0 h` or `3.0 days`."""
+    if seconds < 10:
+        return f"{round(seconds, 1):g} s"
     if seconds < 120:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    if seconds < 7200:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
 
 
 def size_text(size: float) -> str:

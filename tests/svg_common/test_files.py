@@ -418,6 +418,7 @@ def test_the_error_of_a_folder_that_cannot_be_moved_aside_names_the_output(tmp_p
     with pytest.raises(OSError, match="Permission") as caught:
         write_folder(target, "new")
     assert (caught.value.filename, caught.value.filename2) == (str(target), None)
+    assert str(caught.value) == f"[Errno {errno.EACCES}] Permission denied: '{target}'"
     assert names(tmp_path) == ["bundle"]
 
 

@@ -69,7 +69,7 @@ def run():
     with ProgressDisplay(line_every_s=0) as display:
         for frame in range(3):
             display.progress("forecasting", None, f"frame {frame}")
-    stderr_console().print("[bold]svg-live: ready[/bold]")
+    stderr_console().print("[bold]svg-live: ready :on:[/bold]")
     raise UsageError("cannot open rtsp://user:secret@host/\\n  check it")
 run_command(app)
 """
@@ -77,7 +77,7 @@ run_command(app)
 
 def test_a_command_writes_to_the_journal_without_colours_progress_or_passwords():
     assert journal_run(WRITES).splitlines() == [
-        "<6>forecasting ...", "<6>svg-live: ready", "<3>error: cannot open rtsp://...@host/", "<3>  check it",
+        "<6>forecasting ...", "<6>svg-live: ready :on:", "<3>error: cannot open rtsp://...@host/", "<3>  check it",
     ]  # fmt: skip
 
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 
 from svg_common.errors import UsageError
-from svg_common.quantities import count_text, duration_text, is_or_are, parse_duration, parse_size, parsed_size, size_text
+from svg_common.quantities import (
+    count_text,
+    duration_text,
+    is_or_are,
+    parse_duration,
+    parse_seconds,
+    parse_size,
+    parsed_size,
+    size_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -14,6 +23,19 @@ from svg_common.quantities import count_text, duration_text, is_or_are, parse_du
 )
 def test_durations(text, seconds):
     assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("5", 5), ("0.3", 0.3), ("0", 0), ("0s", 0), (" 5s ", 5), ("5m", 300), ("1h30m", 5400)]
+)
+def test_seconds_may_have_a_unit(text, seconds):
+    assert parse_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "-3", "5x", "nan", "inf", "1e400", "5 apples"])
+def test_what_is_no_time_gets_examples(text):
+    with pytest.raises(ValueError, match="expected seconds, such as 5, or another unit, such as 90s or 2m"):
+        parse_seconds(text)
 
 
 @pytest.mark.parametrize("text", ["", "20", "0s", "-5m", "30m1h", "5 apples", "1e9h", "m", "9" * 400 + "d"])
@@ -51,7 +73,8 @@ def test_what_is_no_size_gets_examples(text):
 
 
 def test_texts():
-    assert [duration_text(seconds) for seconds in (45, 750, 7200)] == ["45 s", "12.5 min", "2.0 h"]
+    texts = ["0 s", "0.5 s", "4 s", "10 s", "45 s", "12.5 min", "2.0 h", "3.0 days"]
+    assert [duration_text(seconds) for seconds in (0, 0.5, 4.0, 9.96, 45, 750, 7200, 259_200)] == texts
     assert [size_text(size) for size in (12_300_000, 1_500_000_000)] == ["12.3 MB", "1.50 GB"]
 
 

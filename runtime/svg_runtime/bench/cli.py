@@ -102,7 +102,7 @@ def bench(
     with ProgressDisplay() as progress:
         findings = run_bench(bundle, options, progress)
     if findings.rows:
-        print_report(Console(highlight=False), bundle, options, findings)
+        print_report(Console(highlight=False, emoji=False), bundle, options, findings)
         if json is not None:
             write_json(json, as_json(bundle, options, findings))
     if findings.interrupted:
@@ -137,7 +137,7 @@ def _calibrate(
     else:
         with ProgressDisplay() as progress:
             decision = calibration.measure(calibrate == "full", progress)
-    Console(highlight=False).print("\n".join(decision_table(decision)), markup=False, soft_wrap=True)
+    Console(highlight=False, emoji=False).print("\n".join(decision_table(decision)), markup=False, soft_wrap=True)
     if json is not None:
         write_json(json, calibration.as_json(decision))
 

@@ -19,6 +19,7 @@ from svg_runtime.doctor.finding import Finding
 RUN_CHECK = "from svg_runtime.doctor.check import main; main()"
 _GRACE_S = 2.0  # for a killed process; one that waits for a broken driver may never end
 _LAST_LINES = 3
+_MAKE_ROOM = "free some memory and disk space, end other programs, and run svg-doctor again"
 _running: set[subprocess.Popen[bytes]] = set()
 
 
@@ -50,10 +51,10 @@ class Check:
     def run(self) -> list[Finding]:
         """Run it in another process; what fails there is a finding, too."""
         try:
-            with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+            with _open_buffer() as output, _open_buffer() as errors:
                 return self._ask(output, errors)
-        except OSError as error:  # no room for a file or a process
-            return [self._failed(f"it cannot be started: {error}")]
+        except OSError as error:  # no room for a file or a process: that says nothing about what was to be looked at
+            return [Finding(self.name, "unchecked", f"the check cannot be started: {error}", _MAKE_ROOM)]
 
     def _ask(self, output: IO[bytes], errors: IO[bytes]) -> list[Finding]:
         """Files and not pipes: a program that the check started may hold a pipe open for ever."""
@@ -95,6 +96,13 @@ def main() -> None:
     findings = run_here(sys.argv[1], sys.argv[2:])
     print("\n" + json.dumps([finding.as_json() for finding in findings]), flush=True)
     os._exit(0)  # some drivers crash when their process ends
+
+
+def _open_buffer() -> IO[bytes]:
+    """A file in memory where the system has such: that the disk is full is a thing to report."""
+    with contextlib.suppress(AttributeError, OSError):
+        return os.fdopen(os.memfd_create("svg-doctor"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 def _environment() -> dict[str, str]:

@@ -20,7 +20,7 @@ from svg_common.version import VersionOption
 from svg_runtime.doctor.check import Check, stop_checks
 from svg_runtime.doctor.finding import Finding
 from svg_runtime.doctor.privacy import anonymous, private_names
-from svg_runtime.doctor.report import BACKENDS, INSTALLED, Report, as_json, can_run, text_lines
+from svg_runtime.doctor.report import BACKENDS, INSTALLED, Report, as_json, can_run, text_lines, unchecked
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
@@ -36,13 +36,15 @@ def doctor(json: JsonOption = None, version: VersionOption = False) -> None:
 
     Nothing is changed, and nothing is sent anywhere. Paste the output into a bug report: it has no user or host names.
 
-    Exit codes: 0 svg-live can run, 1 error, 2 usage, 4 it cannot, 130 Ctrl-C.
+    Exit codes: 0 svg-live can run, 1 error, such as checks that cannot be started, 2 usage, 4 it cannot, 130 Ctrl-C.
     """
     check_outputs({"--json": json})
     report = _examine(all_checks())
     print(*text_lines(report), sep="\n")
     if json is not None:
         write_json(json, as_json(report))
+    if unchecked(report) is not None:
+        raise typer.Exit(ExitCode.ERROR)
     if not can_run(report):
         raise typer.Exit(ExitCode.BACKEND_MISSING)
 

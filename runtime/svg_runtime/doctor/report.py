@@ -16,14 +16,23 @@ INSTALLED, BACKENDS = "Installed", "Backends"  # the headings that decide whethe
 _NEEDED = ("import cv2", "import av")
 _ONNXRUNTIME = ("onnxruntime", "onnxruntime-gpu")
 _COLUMNS = 80
-_MARKS = {"ok": "ok", "untried": " ?", "missing": "--", "problem": "!!", "info": "  "}
+_MARKS = {"ok": "ok", "untried": " ?", "missing": "--", "problem": "!!", "unchecked": "??", "info": "  "}
 _NAME_WIDTH = 18
 _ADVICE_INDENT = 6
 
 
 def can_run(report: Report) -> bool:
     """Whether one backend at least works, or has all that it needs, and what every run needs can be imported."""
-    return _broken(report) is None and any(finding.state in ("ok", "untried") for finding in report.get(BACKENDS, []))
+    return _broken(report) is None and unchecked(report) is None and _usable_backends(report) != []
+
+
+def unchecked(report: Report) -> Finding | None:
+    """The check that could not be started and without which it is not known whether svg-live can run; None: it is known."""
+    if _broken(report) is not None:
+        return None
+    needed = [finding for finding in report.get(INSTALLED, []) if finding.name in _NEEDED]
+    deciding = needed if _usable_backends(report) else [*needed, *report.get(BACKENDS, [])]
+    return next((finding for finding in deciding if finding.state == "unchecked"), None)
 
 
 def working_backends(report: Report) -> list[str]:
@@ -37,6 +46,9 @@ def verdict(report: Report) -> str:
     untried = [finding.name for finding in report.get(BACKENDS, []) if finding.state == "untried"]
     if broken is not None:
         return f"svg-live cannot run here: {broken.name} fails. Start with: {broken.advice}"
+    unknown = unchecked(report)
+    if unknown is not None:
+        return f"It is not known whether svg-live can run here: {unknown.name}: {unknown.detail}. Start with: {unknown.advice}"
     if not working and untried:
         return f"svg-live may run here, when engines are built: {', '.join(untried)} not tried."
     if not working:
@@ -47,6 +59,10 @@ def verdict(report: Report) -> str:
 
 def _broken(report: Report) -> Finding | None:
     return next((one for one in report.get(INSTALLED, []) if one.name in _NEEDED and one.state == "problem"), None)
+
+
+def _usable_backends(report: Report) -> list[Finding]:
+    return [finding for finding in report.get(BACKENDS, []) if finding.state in ("ok", "untried")]
 
 
 def _first_package(report: Report) -> str:
@@ -65,7 +81,7 @@ def text_lines(report: Report) -> Iterable[str]:
         for finding in findings:
             yield from _lines(finding)
     yield ""
-    yield "ok: works   ?: not tried   --: not available   !!: a problem"
+    yield "ok: works   ?: not tried   --: not available   !!: a problem   ??: not checked"
 
 
 def as_json(report: Report) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svg_common.errors import first_line
+from svg_common.quantities import duration_text
 from svg_common.video.sampling import MAX_HOLD_S
 from svg_runtime.bundle.manifest import Manifest
 from svg_runtime.errors import ForecastError, SvgError
@@ -135,10 +136,10 @@ class CameraRun:
         self.stats.alarms.end()
 
     def prepare(self, source_frame: SourceFrame) -> NDArray[np.float32] | None:
-        """Fit a picture to the model; None if its region lies outside. At a cut in the video, the context is reset.
+        """Fit a picture to the model; None if its region does not fit. At a cut in the video, the context is reset.
 
         Raises:
-            RegionOutsideError: the region of interest does not lie within the first picture.
+            RegionOutsideError: the region of interest does not fit the first picture.
         """
         cut = self._note_cut(source_frame)
         resized = self._note_size(source_frame.image)
@@ -269,7 +270,9 @@ class CameraRun:
             self._warn_if_too_short()
         self._longest_clip = max(self._longest_clip, self._in_clip)
         if cut and source_frame.pause_s:
-            events.add("pause", f"{self._description}: no picture for {source_frame.pause_s:.4g} s; the context is reset")
+            events.add(
+                "pause", f"{self._description}: no picture for {duration_text(source_frame.pause_s)}; the context is reset"
+            )
             self.stats.pauses += 1
         elif source_frame.reconnected:
             events.add("reconnected", f"{self._description}: connected again; the context is reset")
@@ -309,7 +312,7 @@ class CameraRun:
         return True
 
     def _part(self, picture: Picture, changed: bool) -> Picture | None:
-        """The part of the picture that the model looks at; None, which is reported, if its region lies outside."""
+        """The part of the picture that the model looks at; None, which is reported, if its region does not fit."""
         view = self.view
         view.region = None
         try:
@@ -319,7 +322,7 @@ class CameraRun:
                 raise
             if changed:
                 reason = first_line(error)
-                self.stats.events.add("roi_outside", f"{reason}; there are no forecasts until it does")
+                self.stats.events.add("roi_outside", f"{reason}; there are no forecasts for pictures of this size")
             view.trouble = "roi_outside"
             return None
         if region is not None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
+from svg_common.quantities import duration_text
 from svg_runtime.errors import SourceLostError
 from svg_runtime.live.camera_run import CameraRun
 from svg_runtime.live.output_thread import OutputThread
@@ -149,11 +151,18 @@ class CameraWall:
             return "waiting for the first picture"
         age_s = now - shown.arrived_s
         stale = self._paced and age_s > max(_STALE_S, 3 * camera.stats.interval_s)
-        return f"no picture for {age_s:.0f} s" if stale else ""
+        return f"no picture for {duration_text(age_s)}" if stale else ""
 
     def _end_of(self, camera: CameraRun, shown: _Shown) -> str:
         if not isinstance(camera.ended_by, SourceLostError):
-            return f"ended at {camera.stats.ended_at:%H:%M:%S}: {camera.stats.stopped_by}"
+            assert camera.stats.ended_at is not None
+            return f"ended at {_clock_text(camera.stats.ended_at)}: {camera.stats.stopped_by}"
         if shown.view is None:
             return "lost: it never gave a picture"
-        return f"lost since {shown.view.time.astimezone():%H:%M:%S}"
+        return f"lost since {_clock_text(shown.view.time.astimezone())}"
+
+
+def _clock_text(time: datetime) -> str:
+    """The time of day, after the date if it is not today: runs take weeks."""
+    is_today = time.date() == datetime.now(time.tzinfo).date()
+    return f"{time:%H:%M:%S}" if is_today else f"{time:%Y-%m-%d %H:%M:%S}"

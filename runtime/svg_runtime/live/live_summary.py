@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from svg_runtime.live.adaptive import counts_in_words
 
@@ -20,7 +21,7 @@ def print_summary(console: Console, summary: dict[str, Any], written: list[str])
         return
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in rows:
-        table.add_row(f"[dim]{name}[/dim]", value)
+        table.add_row(Text(name, style="dim"), Text(value))  # names may hold brackets, which are no markup
     console.print(table)
 
 

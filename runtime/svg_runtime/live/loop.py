@@ -32,6 +32,7 @@ from svg_runtime.forecast.forecaster import Forecaster
 from svg_runtime.live.adaptive import AdaptiveCounts, Counts, levels
 from svg_runtime.live.alarms.monitor import AlarmMonitor, close_side_by_side
 from svg_runtime.live.alarms.numbers import AlarmNumbers
+from svg_runtime.live.alarms.signal_names import check_signal
 from svg_runtime.live.camera_run import CameraRun
 from svg_runtime.live.camera_wall import CameraWall
 from svg_runtime.live.events import EventLog
@@ -107,6 +108,9 @@ def run_cameras(cameras: Sequence[LiveOptions], console: Console) -> list[LiveSt
         forecasts = _open_forecasts(
             options=options, post_process=[each.corrects for each in cameras], model=model, console=console, resources=resources
         )  # fmt: skip
+        for each in own:
+            if each.alarms.enabled:
+                check_signal(each.alarms.signal, forecasts.surprise_unit, each.name)
         if options.model is None:
             console.print(f"svg-live: no --model: using {model_name(model)}", markup=False)
         forecasts.warm_up(_adaptive_levels(options, forecasts))
@@ -224,7 +228,7 @@ def _open_camera(
     def open_now(stop: StopRequest) -> Source:
         return open_source(
             options=source, interval_s=interval_s, image_size=min(manifest.frame.height, manifest.frame.width), stop=stop,
-            events=events, origin_s=origin_s,
+            events=events, origin_s=origin_s, alone=not setup.several,
         )  # fmt: skip
 
     def open_late(stop: StopRequest) -> Source:

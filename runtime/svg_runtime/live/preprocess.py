@@ -39,7 +39,7 @@ class Preprocessor:
         """The region of `picture` that the model looks at; None for all of it.
 
         Raises:
-            RegionOutsideError: it does not lie within this picture.
+            RegionOutsideError: it does not lie within this picture, or is too small in it.
         """
         return None if self._roi is None else self._roi.in_picture(picture.shape[0], picture.shape[1])
 

@@ -8,6 +8,7 @@ from svg_common.errors import UsageError
 
 MIN_SIDE = 16  # pixels; a model of 64 pixels sees nothing in less
 
+REGION_OUTSIDE = "the region of interest is outside the picture or too small in it"  # `RegionOutsideError` in short
 _EXPECTED = "expected X,Y,W,H: left, top, width and height in whole pixels, or all four as fractions of the picture from 0 to 1"
 
 
@@ -70,8 +71,8 @@ class Roi:
             )
         if min(right - left, bottom - top) < MIN_SIDE:
             raise RegionOutsideError(
-                f"{self.option} {self} is only {right - left}x{bottom - top} pixels of the picture of {width}x{height}\n"
-                f"  expected at least {MIN_SIDE} pixels each way"
+                f"{self.option} {self} is only {right - left}x{bottom - top} pixels of the picture of {width}x{height}, "
+                f"less than {MIN_SIDE} each way\n  expected a larger region, or larger pictures"
             )
         return Region(left, top, right - left, bottom - top)
 

@@ -97,7 +97,7 @@ class LiveLoop:
         Raises:
             ForecastError: forecasting fails repeatedly.
             OutputError: the output cannot be written any more.
-            RegionOutsideError: the region of interest does not lie within the first picture.
+            RegionOutsideError: the region of interest does not fit the first picture.
             SvgError: what ended the only camera, but for a lost source.
         """
         for camera in self._cameras:

@@ -62,7 +62,9 @@ class RunStats:
         """Return everything as plain JSON values: that of the one camera, or totals, and one for each under "cameras"."""
         if len(self.cameras) == 1:
             return self.cameras[0].summary()
-        duration = time.monotonic() - self._start
+        ended_s = [camera.ended_s for camera in self.cameras if camera.ended_s is not None]
+        end_s = max(ended_s) if len(ended_s) == len(self.cameras) else time.monotonic()  # closing the files is no forecasting
+        duration = end_s - self._start
         frames = Counter[str]()
         for camera in self.cameras:
             frames.update(camera.frames())

@@ -14,6 +14,7 @@ from types import TracebackType
 
 from svg_common.errors import first_line
 from svg_common.printable import console_text
+from svg_common.quantities import duration_text
 from svg_runtime.live.stats import LiveStats
 from svg_runtime.live.stop import StopRequest
 from svg_runtime.live.timing import away_after_s
@@ -151,7 +152,7 @@ class ServiceReport:
         about = f"{run.name}: " if run.name else ""
         if run.stopped_by is not None:
             return f"{about}ended by {run.stopped_by}"
-        return f"{about}no picture for {away_s:.0f} s" if away_s >= away_after_s(run.interval_s) else ""
+        return f"{about}no picture for {duration_text(away_s)}" if away_s >= away_after_s(run.interval_s) else ""
 
     def _reason(self) -> str:
         """What ended the run: a stop, or the ends of its cameras."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import closing
 
 from svg_common.errors import first_line
+from svg_common.quantities import duration_text
 from svg_runtime.errors import SourceLostError
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.sources import Source, SourceFrame
@@ -159,7 +160,7 @@ def open_with_retries(open_source: Callable[[], Source], retry_s: float, stop: S
             if time.monotonic() >= deadline:
                 raise
             reason = first_line(error)
-            events.once("camera_missing", f"{reason}; retrying for {retry_s:g} s")
+            events.once("camera_missing", f"{reason}; retrying for {duration_text(retry_s)}")
         else:
             if "camera_missing" in events.counts:
                 events.add("camera_back", f"{source.description} delivers frames")

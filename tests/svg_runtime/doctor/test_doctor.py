@@ -81,9 +81,23 @@ time.sleep(100)
     wait_until(lambda: not is_running(child))
 
 
-def test_a_check_that_cannot_start_is_a_finding(monkeypatch):
+def test_a_check_that_cannot_start_says_nothing_of_what_it_was_to_look_at(monkeypatch, capsys):
     monkeypatch.setattr(sys, "executable", "/no/such/python")
-    assert run_program(monkeypatch, "").detail.startswith("it cannot be started: ")
+    monkeypatch.setattr(cli, "all_checks", lambda: [Check(INSTALLED, "opencv", advice="pip install", label="import cv2")])
+    with pytest.raises(typer.Exit) as end:
+        cli.doctor(json=None)
+    assert end.value.exit_code == ExitCode.ERROR
+    text = " ".join(capsys.readouterr().out.split())
+    assert "It is not known whether svg-live can run here: import cv2: the check cannot be started: " in text
+    assert "pip install" not in text
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="files in memory")
+def test_a_full_disk_stops_no_check(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))  # where no temporary file can be made
+    monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path))
+    assert states(Check("Storage", "storage").run())["cache folder"] == "ok"
+    assert states(backend.check("cpu")) == {"cpu": "ok"}
 
 
 @pytest.mark.skipif(os.name != "posix", reason="process groups")
@@ -358,6 +372,12 @@ def test_the_verdict_follows_the_backends():
             report = {INSTALLED: [broken], BACKENDS: found}
             assert not can_run(report)
             assert f"import {module} fails. Start with: {broken.advice}" in verdict(report)
+        report = {INSTALLED: [Finding("import cv2", "unchecked", "full", "free some")], BACKENDS: found}
+        assert not can_run(report)
+        assert "not known whether svg-live can run here: import cv2: full. Start with: free some" in verdict(report)
+        report = {BACKENDS: [*found, Finding("d", "unchecked", "full", "free some")]}
+        assert can_run(report) is runs
+        assert (words if runs else "not known whether svg-live can run here: d: full.") in verdict(report)
         report = {INSTALLED: [Finding("OpenCV", "problem", "two overwrite each other")], BACKENDS: found}
         assert can_run(report) is runs
         assert words in verdict(report)

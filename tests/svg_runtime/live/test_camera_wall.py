@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -331,6 +332,10 @@ def test_what_is_said_of_a_camera(monkeypatch):
         camera.running = False
         camera.ended_by = error
     first, second = notes()
-    assert first.startswith("lost since ")
-    assert second == "ended at 12:34:56: end of source"  # it never gave a picture
+    assert re.fullmatch(r"lost since (\S+ )?\d\d:\d\d:\d\d", first)
+    assert second == "ended at 2026-01-01 12:34:56: end of source"  # it never gave a picture
+    monkeypatch.setattr("svg_runtime.live.camera_wall.datetime", SimpleNamespace(now=lambda _: cameras[1].stats.ended_at))
+    first, second = notes()
+    assert re.fullmatch(r"lost since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", first)
+    assert second == "ended at 12:34:56: end of source"
     wall.finish(keep=False)

@@ -101,10 +101,27 @@ def test_counts_of_several_cameras_are_totals():
         camera.name = f"camera-{id(camera)}"
         camera.events.add("record_failed", "the disk is full, too")
     cameras[0].events.add("camera_lost", "the camera stopped")
-    summary = RunStats({}, cameras, process).summary()
+    run = RunStats({}, cameras, process)
+    summary = run.summary()
     assert summary["events"]["counts"] == {"too_slow": 1, "record_failed": 3, "camera_lost": 1}
     assert summary["events"]["messages"] == ["even 2 samples are too much", "the disk is full"]
     assert [sum(each["events"]["counts"].values()) for each in summary["cameras"].values()] == [2, 1]
+
+
+def test_what_follows_the_end_of_the_last_camera_does_not_count_as_time_of_the_run(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("svg_runtime.live.stats.time.monotonic", lambda: now[0])
+    cameras = [make_stats(), make_stats()]
+    run = RunStats({}, cameras, EventLog())
+    for number, camera in enumerate(cameras):
+        camera.name = f"camera-{number}"
+        camera.taken = 30
+        now[0] += 10
+        camera.end("end of source")
+        now[0] += 10
+        durations = [run.summary()["duration_s"] for _ in range(2)]
+        assert durations == [20.0 if number == 0 else 30.0] * 2
+    assert run.summary()["fps"] == 2.0
 
 
 def test_who_listens_late_hears_the_first_events_and_each_of_the_others_once():

@@ -113,7 +113,7 @@ def test_a_pause_in_a_recording_resets_the_context_and_is_not_waited_for(svg_liv
     assert code == 0, stderr
     assert due == [(pytest.approx(0.1), tick) for tick in range(18)]
     assert stats["events"]["counts"] == {"pause": 2}
-    assert "events.mp4: no picture for 25.1 s; the context is reset" in stderr
+    assert "events.mp4: no picture for 25 s; the context is reset" in stderr
     assert stats["resets"] == 2
     assert stats["frames"]["forecast"] == 3 * (6 - 2)
     assert stats["interval_s"] == pytest.approx(0.1)
@@ -145,6 +145,11 @@ def test_a_deterministic_model_shows_its_one_future_once(svg_live, unlearned_bun
     deterministic = Bundle.open(unlearned_bundle).manifest.model.z_dim == 0
     assert stats["samples"] == (1 if deterministic else 3)
     assert ("best of 1" in stderr) == deterministic
+    if deterministic:
+        by_surprise = "--headless", "--max-frames", "1", "--alarm", "--alarm-signal", "surprise"
+        code, stderr, _ = svg_live("--model", str(unlearned_bundle), *by_surprise, model=False)
+        assert code == ExitCode.USAGE
+        assert "--alarm-signal is surprise, which this model does not have\n  expected one of: combined, error," in stderr
 
 
 def test_the_chosen_model_is_reported(svg_live):

@@ -31,6 +31,7 @@ from svg_runtime.live.outputs.recording_options import RecordingOptions, recordi
 from svg_runtime.live.outputs.retrying import Retrying
 from svg_runtime.live.outputs.segments import SegmentRecorder
 from svg_runtime.live.overlay import View
+from tests.command_runner import HANG_S
 from tests.svg_runtime.live.live_helpers import frame_numbers, read_pictures, read_times, write_video
 
 NOON = datetime(2026, 10, 25, 12, tzinfo=timezone.utc)
@@ -454,6 +455,12 @@ def test_a_moment_without_a_forecast_does_not_say_that_forecasts_can_be_written(
     (tmp_path / "raw").unlink()
     recorder.record(view_at(2, futures=futures), None)
     assert events.counts == {"record_failed": 1, "record_again": 1}
+    (tmp_path / "raw").rename(tmp_path / "taken")
+    (tmp_path / "raw").touch()
+    monkeypatch.setattr(retrying, "RETRY_S", HANG_S)  # from here on, nothing is tried
+    for number, found in enumerate((futures, None, futures, None), 3):
+        recorder.record(view_at(number, futures=found), None)
+    assert recorder.summary()["lost"] == 1 + 2  # a moment without a forecast has nothing to lose
 
 
 def test_a_full_disk_is_not_strewn_with_videos_without_a_picture(tmp_path):

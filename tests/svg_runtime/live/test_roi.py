@@ -61,7 +61,7 @@ def test_messages_name_the_region_as_it_was_given():
 def test_a_region_outside_the_picture_is_refused_with_its_size():
     with pytest.raises(RegionOutsideError, match="picture of 640x480 pixels: it ends at 700,300"):
         Roi(400, 100, 300, 200).in_picture(480, 640)
-    with pytest.raises(RegionOutsideError, match=f"is only 13x10 pixels(.|\n)*at least {MIN_SIDE}"):
+    with pytest.raises(RegionOutsideError, match=f"is only 13x10 pixels(.|\n)*less than {MIN_SIDE} each way"):
         Roi(0.5, 0.5, 0.02, 0.02).in_picture(480, 640)
 
 
@@ -137,6 +137,12 @@ def test_pixels_that_no_longer_fit_are_an_event_and_forecasts_come_back(svg_live
     assert code == 0, stderr
     assert "roi_outside" not in stats["events"]["counts"]
     assert stats["frames"]["forecast"] == 9
+    code, stderr, stats = svg_live(*options, "--roi", "0.5,0.5,0.2,0.2")
+    assert (code, stats["events"]["counts"]["roi_outside"]) == (0, 1)
+    small = (
+        "is only 13x13 pixels of the picture of 64x64, less than 16 each way; there are no forecasts for pictures of this size"
+    )
+    assert small in stderr
 
 
 def test_what_came_is_the_region_beside_what_was_expected_of_it():

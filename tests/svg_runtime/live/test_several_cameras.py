@@ -16,10 +16,10 @@ import pytest
 from svg_common.errors import ExitCode
 from svg_runtime.errors import ForecastError, SourceLostError
 from svg_runtime.forecast.batch import BatchForecaster
-from svg_runtime.live import loop, timing
+from svg_runtime.live import loop, source_reader, timing
 from svg_runtime.live.outputs.fragmented_mp4 import is_complete
 from svg_runtime.live.rounds import LiveLoop
-from svg_runtime.live.sources import SourceFrame, SourceOptions
+from svg_runtime.live.sources import SourceFrame, SourceOptions, camera_help
 from svg_runtime.live.sources.pacing import Ticker
 from svg_runtime.live.sources.synthetic import SyntheticSource
 from svg_runtime.live.stop import StopRequest
@@ -298,6 +298,20 @@ def test_a_camera_that_is_not_there_yet_is_waited_for_while_others_run(svg_live,
     assert stats["cameras"]["h"]["frames"]["seen"] == 4
     assert "svg-live: h: rtsp://h delivers no frames; retrying for 10 s" in stderr
     assert "secret" not in stderr + json.dumps(stats)
+
+
+def test_a_missing_camera_among_several_is_tried_again_without_opening_others(svg_live, monkeypatch):
+    """They may be those of the run itself; a camera that is alone is told which work."""
+    opened: list[int] = []
+    monkeypatch.setattr(camera_help, "_candidates", lambda devices: [1, 2, 97])
+    monkeypatch.setattr(camera_help, "_delivers_frames", opened.append)
+    monkeypatch.setattr(source_reader, "_BACK_OFF_S", (0.01, 0.01))
+    code, stderr, _ = svg_live(*SMALL, "--camera", "97", "--camera", "98", "--reconnect", "0.1")
+    assert (code, opened) == (ExitCode.SOURCE_LOST, []), stderr
+    assert "97: camera 97: it cannot be opened or delivers no frames; retrying for 0.1 s" in stderr
+    assert "to run without a camera" in stderr
+    code, _, _ = svg_live(*SMALL, "--camera", "97")
+    assert (code, opened) == (ExitCode.SOURCE_LOST, [1, 2])
 
 
 def test_a_forecast_that_fails_resets_its_camera_alone(svg_live, monkeypatch):

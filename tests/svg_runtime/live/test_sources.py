@@ -618,7 +618,7 @@ class TestCamera:
         monkeypatch.setattr("svg_runtime.live.sources.camera_help.os.access", lambda *_: False)
         monkeypatch.setattr("svg_runtime.live.sources.camera_help.sys.platform", "linux")
         (tmp_path / "video7").touch()
-        message = explain_missing_camera(LocalCamera("camera 7", 7), "no picture")
+        message = explain_missing_camera(LocalCamera("camera 7", 7), "no picture", try_others=True)
         assert "video7" in message
         assert "usermod -aG video" in message
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from svg_common.errors import ExitCode, UsageError
+from svg_common.video.reader import VideoError
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.sources import SourceOptions, Turn, open_source
 from svg_runtime.live.sources.files import FileSource
@@ -62,13 +63,15 @@ def test_a_looped_file_begins_anew_with_a_new_clip_and_goes_on_in_time(tmp_path)
     assert [frame.tick for frame in frames] == list(range(10))
 
 
-def test_a_looped_file_that_vanishes_ends(tmp_path):
+def test_a_looped_file_that_vanishes_is_an_error_with_the_reason(tmp_path):
     path = write_video(tmp_path / "a.mp4", frames=4)
     events = EventLog()
     frames = FileSource(path, 0.1, StopRequest(), events, loop=True).frames()
     next(frames)
     Path(path).unlink()
-    assert len(list(frames)) < 20
+    given = []
+    with pytest.raises(VideoError, match=r"no frame of '.*a\.mp4' can be read any longer:\n  .*No such file"):
+        given.extend(frames)
     assert events.counts == {"unreadable_file": 1}
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from svg_runtime.doctor.finding import Finding
@@ -39,9 +40,16 @@ def check(name: str) -> list[Finding]:
 
 @contextmanager
 def _temporary_cache() -> Iterator[None]:
-    """Let what is compiled go to a folder that is removed: a report changes nothing on the machine."""
+    """Let what is compiled go to a folder that is removed: a report changes nothing on the machine.
+
+    Where the disk is full, it goes nowhere: backends work without a cache.
+    """
     given = os.environ.get("SVG_EDGE_CACHE")
-    with tempfile.TemporaryDirectory(prefix="svg-doctor-", ignore_cleanup_errors=True) as folder:
+    with ExitStack() as resources:
+        folder = str(Path(os.devnull) / "none")  # which cannot be made
+        with suppress(OSError):
+            made = tempfile.TemporaryDirectory(prefix="svg-doctor-", ignore_cleanup_errors=True)
+            folder = resources.enter_context(made)
         os.environ["SVG_EDGE_CACHE"] = folder
         try:
             yield

@@ -39,6 +39,10 @@ class Recorder(Protocol):
         """
         ...
 
+    def wants(self, view: View, picture: NDArray[np.uint8] | None) -> bool:
+        """Whether there is anything for it in a moment."""
+        ...
+
     def close(self, keep: bool) -> None:
         """Complete what is in progress; it is kept in any case. May be called twice, and `record` after it.
 

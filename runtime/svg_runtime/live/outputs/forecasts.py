@@ -60,6 +60,10 @@ class ForecastRecorder:
         self._count += 1
         return True
 
+    def wants(self, view: View, picture: NDArray[np.uint8] | None) -> bool:
+        """Whether the frame has futures."""
+        return view.futures is not None
+
     def close(self, keep: bool = True) -> None:
         """Nothing is in progress between two forecasts."""
 

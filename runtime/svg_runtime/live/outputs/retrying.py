@@ -35,7 +35,7 @@ class Retrying:
     def record(self, view: View, picture: NDArray[np.uint8] | None) -> bool:
         """Write, or count what is lost; never fails. See `Recorder`."""
         if self._failed_s is not None and time.monotonic() - self._failed_s < RETRY_S:
-            self._lost += 1
+            self._lost += self._recorder.wants(view, picture)
             return False
         try:
             stored = self._recorder.record(view, picture)
@@ -48,6 +48,10 @@ class Retrying:
             lost = self.summary()["lost"]
             self._events.add("record_again", f"{self._option}: it can be written again; {lost} pictures were lost so far")
         return stored
+
+    def wants(self, view: View, picture: NDArray[np.uint8] | None) -> bool:
+        """See `Recorder`."""
+        return self._recorder.wants(view, picture)
 
     def close(self, keep: bool = True) -> None:
         """Complete what is in progress; an error is an event."""

@@ -64,6 +64,10 @@ class SegmentRecorder:
         self._in_segment += 1
         return stored
 
+    def wants(self, view: View, picture: Picture | None) -> bool:
+        """Whether there is a picture of the kind that it records."""
+        return self._select(view, picture) is not None
+
     def close(self, keep: bool = True) -> None:
         """Complete the segment in progress.
 

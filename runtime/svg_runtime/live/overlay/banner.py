@@ -5,6 +5,7 @@ from __future__ import annotations
 from svg_runtime.bundle.reader import ADAPT_COMMAND
 from svg_runtime.live.overlay.theme import BACKGROUND, SEMIBOLD, WARNING, Canvas, Rect, Scale, fill, shorten, text, text_width
 from svg_runtime.live.overlay.view import Trouble, View
+from svg_runtime.live.roi import REGION_OUTSIDE
 
 _PADDING, _BASELINE = 10, 14
 _WHAT = "The model does not fit"
@@ -12,7 +13,7 @@ _ADVICE = f"adapt one: {ADAPT_COMMAND}"
 _TROUBLES: dict[Trouble, tuple[str, str, str]] = {  # what, why, advice
     "blank": ("The picture is of one colour", "the lens is covered, or it is dark", "look at the camera"),
     "frozen": ("The picture is frozen", "nothing in it changes", "look at the camera"),
-    "roi_outside": ("No forecasts", "the region of interest does not lie within the picture", "give another --roi"),
+    "roi_outside": ("No forecasts", REGION_OUTSIDE, "give another --roi"),
 }
 
 

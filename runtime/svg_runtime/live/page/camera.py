@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from svg_common.errors import SvgError, UsageError
+from svg_common.quantities import duration_text
 from svg_runtime.live.alarms.archive import OWN_NAME
 from svg_runtime.live.alarms.record import AlarmRecord
 from svg_runtime.live.camera_names import is_name
@@ -30,6 +31,7 @@ from svg_runtime.live.page.pictures import (
     grid_steps,
 )
 from svg_runtime.live.page.studio import Feed, Moment, Shot, Studio
+from svg_runtime.live.roi import REGION_OUTSIDE
 from svg_runtime.live.stats import LiveStats
 from svg_runtime.live.timing import away_after_s
 
@@ -190,9 +192,9 @@ class PageCamera:
         if moment is None:
             return "no picture yet"
         if quiet_s >= away_after_s(self.stats.interval_s):
-            return f"no picture for {quiet_s:.0f} s"
+            return f"no picture for {duration_text(quiet_s)}"
         if moment.view.trouble == "roi_outside":
-            return "the region of interest lies outside the picture"
+            return REGION_OUTSIDE
         return None
 
     def clip(self, name: str) -> Path | None:

@@ -162,7 +162,7 @@ def camera_name(options: SourceOptions) -> str | None:
 
 def open_source(
     options: SourceOptions, interval_s: float, image_size: int, stop: StopRequest, events: EventLog,
-    origin_s: float | None = None,
+    origin_s: float | None = None, alone: bool = True,
 ) -> Source:  # fmt: skip
     """Open the source in `options`, which yields a picture every `interval_s` seconds.
 
@@ -173,6 +173,8 @@ def open_source(
         stop: ends waits and iterations.
         events: event log for problems.
         origin_s: `time.monotonic()` from which pictures in real time are due at whole intervals; None: from the first one on.
+        alone: whether it is the only source of the run and is not tried again: the error of a missing camera then names others
+            that work, which are opened for it.
 
     Raises:
         SourceLostError: the camera does not exist or delivers no frames.
@@ -182,7 +184,7 @@ def open_source(
     """
     check_source(options)
     ticker = Ticker(interval_s, stop, origin_s=origin_s)
-    source = _open_source(options=options, ticker=ticker, image_size=image_size, stop=stop, events=events)
+    source = _open_source(options=options, ticker=ticker, image_size=image_size, stop=stop, events=events, alone=alone)
     return TurnedSource(source, options.turn) if options.turn else source
 
 
@@ -191,10 +193,14 @@ def _shown(options: SourceOptions) -> str:
     return camera_name(options) or (SYNTHETIC_URL if options.is_synthetic else one_line(str(options.source)))
 
 
-def _open_source(options: SourceOptions, ticker: Ticker, image_size: int, stop: StopRequest, events: EventLog) -> Source:
+def _open_source(
+    options: SourceOptions, ticker: Ticker, image_size: int, stop: StopRequest, events: EventLog, alone: bool
+) -> Source:
     camera = options.local_camera
     if camera is not None:
-        return _open_local_camera(camera=camera, ticker=ticker, stop=stop, events=events, retry_s=options.reconnect_s)
+        return _open_local_camera(
+            camera=camera, ticker=ticker, stop=stop, events=events, retry_s=options.reconnect_s, alone=alone
+        )
     if options.is_elsewhere:
         url = str(options.source)
         open_own = find_own_source(url)
@@ -214,7 +220,9 @@ def _open_source(options: SourceOptions, ticker: Ticker, image_size: int, stop: 
     )  # fmt: skip
 
 
-def _open_local_camera(camera: LocalCamera, ticker: Ticker, stop: StopRequest, events: EventLog, retry_s: float) -> Source:
+def _open_local_camera(
+    camera: LocalCamera, ticker: Ticker, stop: StopRequest, events: EventLog, retry_s: float, alone: bool
+) -> Source:
     from svg_runtime.live.sources import capture
     from svg_runtime.live.sources.camera import CameraSource
     from svg_runtime.live.sources.camera_help import explain_missing_camera
@@ -240,7 +248,7 @@ def _open_local_camera(camera: LocalCamera, ticker: Ticker, stop: StopRequest, e
             response_timeout_s=camera.response_s,
         )
     except capture.NoPictureError as error:
-        raise SourceLostError(explain_missing_camera(camera, str(error))) from None
+        raise SourceLostError(explain_missing_camera(camera, str(error), try_others=alone)) from None
 
 
 def _open_network_camera(url: str, ticker: Ticker, stop: StopRequest, events: EventLog, retry_s: float) -> Source:

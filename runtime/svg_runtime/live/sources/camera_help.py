@@ -13,8 +13,14 @@ from svg_runtime.live.sources.synthetic import SYNTHETIC_URL
 _INDICES_TO_TRY = 4
 
 
-def explain_missing_camera(camera: LocalCamera, reason: str) -> str:
-    """Write the message for a camera that cannot be opened or delivers no frames, from the state of this machine."""
+def explain_missing_camera(camera: LocalCamera, reason: str, try_others: bool) -> str:
+    """Write the message for a camera that cannot be opened or delivers no frames, from the state of this machine.
+
+    Args:
+        camera: that one.
+        reason: what is wrong with it.
+        try_others: open the other cameras, to name those that work. This takes seconds, and disturbs programs that use them.
+    """
     if camera.advice:
         return f"{camera.name}: {reason}\n  {camera.advice}"
     devices = sorted(Path("/dev").glob("video*"))
@@ -25,7 +31,8 @@ def explain_missing_camera(camera: LocalCamera, reason: str) -> str:
             + (" ".join(map(str, devices)) or "none (no /dev/video*: not plugged in, or not passed into the container)")
         )
         lines += _permission_lines(devices)
-    working = [other for other in _candidates(devices) if other != camera.index and _delivers_frames(other)]
+    others = [other for other in _candidates(devices) if other != camera.index] if try_others else []
+    working = [other for other in others if _delivers_frames(other)]
     lines += [f"  this camera works: --camera {other}" for other in working]
     if devices:
         lines.append("  what they are, and their sizes and rates: svg-live --list-cameras")

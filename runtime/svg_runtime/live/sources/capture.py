@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from svg_common.opencv_log import silence_opencv
+from svg_common.quantities import duration_text
 from svg_common.video.sampling import MAX_HOLD_S, longest_hold_s
 from svg_runtime.errors import SourceLostError
 from svg_runtime.live.events import EventLog
@@ -355,12 +356,15 @@ class CaptureThread(threading.Thread):
         """Reopen the device, with growing pauses. Its pictures then belong to a new clip.
 
         Raises:
-            SourceLostError: it cannot be opened, or delivers no picture, for `retry_s` from its last picture on.
+            SourceLostError: it cannot be opened, or delivers no picture, for `retry_s` from the moment on at which it was lost:
+                a read that hangs, such as ten seconds of V4L2's, comes before.
         """
         pause_s = self._back_off_s
         if self._lost_s is None:
             self._lost_s = time.monotonic()
-            self._events.add("camera_lost", f"{self._camera} stopped delivering frames; retrying for {self._retry_s:g} s")
+            self._events.add(
+                "camera_lost", f"{self._camera} stopped delivering frames; retrying for {duration_text(self._retry_s)}"
+            )
         else:
             self._require_time("it can be opened, but delivers no frames")
             pause_s = self._cut(pause_s)
@@ -392,7 +396,8 @@ class CaptureThread(threading.Thread):
     def _require_time(self, reason: str) -> None:
         if self._left_s() <= 0:
             raise SourceLostError(
-                f"{self._camera} stopped delivering frames and did not come back within {self._retry_s:g} s: {reason}\n"
+                f"{self._camera} stopped delivering frames and did not come back within {duration_text(self._retry_s)}: "
+                f"{reason}\n"
                 "  check its cable, its network and other programs that use it; --reconnect SECONDS waits longer"
             )
 

@@ -63,7 +63,7 @@ class FileSource:
         self._loop = loop
         self._step_s: float | None = None  # of the first clip
         self._reading: Generator[SourceFrame, None, None] | None = None
-        self._unreadable: list[str] = []  # reasons of the files before the first picture
+        self._unreadable: list[str] = []  # reasons in this round over the files
         if len(self._clips) == 1 and len(self._clips[0].paths) == 1:
             _require_readable(self._clips[0])  # the only file: an unreadable one is an error before anything starts
 
@@ -71,7 +71,7 @@ class FileSource:
         """Yield the pictures of all files, file by file.
 
         Raises:
-            VideoError: not one picture could be read.
+            VideoError: not one picture could be read: of all files, in the first round or, with `loop`, in a later one.
         """
         self._reading = read_ahead(self._selected(), _READ_AHEAD)
         with closing(self._reading):
@@ -81,10 +81,6 @@ class FileSource:
                 if self._stop:
                     return
                 yield frame
-        if self.captured == 0:
-            more = len(self._unreadable) - _MOST_REASONS
-            reasons = self._unreadable[:_MOST_REASONS] + ([f"and {more} more"] if more > 0 else [])
-            raise VideoError("\n  ".join([f"no frame of '{self.description}' can be read:", *reasons]), "no frame can be read")
 
     def close(self) -> None:
         """End the thread that reads, which closes its file. An error may still hold the iterator that would do so."""
@@ -97,6 +93,7 @@ class FileSource:
         again = False
         while True:
             captured = self.captured
+            self._unreadable.clear()
             for clip in self._clips:
                 number, first_tick = number + 1, next_tick
                 first_s = next_s
@@ -113,9 +110,18 @@ class FileSource:
                     next_s = source_s + scale * self._interval_s
                     last = picked.item
                     again = False
-            if not self._loop or self.captured == captured:  # the files may have become unreadable meanwhile
+            if self.captured == captured:
+                raise self._nothing_readable()
+            if not self._loop:
                 return
             again = True
+
+    def _nothing_readable(self) -> VideoError:
+        more = len(self._unreadable) - _MOST_REASONS
+        reasons = self._unreadable[:_MOST_REASONS] + ([f"and {more} more"] if more > 0 else [])
+        longer = " any longer" if self.captured else ""
+        found = f"no frame of '{self.description}' can be read{longer}:"
+        return VideoError("\n  ".join([found, *reasons]), "no frame can be read")
 
     def _picked(self, clip: Clip) -> Iterator[tuple[Picked[Picture], float]]:
         """The selected pictures of a clip, and the number of the model's intervals from one to the next."""
@@ -169,8 +175,7 @@ class FileSource:
             yield position / fps, image
 
     def _note_unreadable(self, reason: str, consequence: str = "") -> None:
-        if self.captured == 0:  # else it is not the end, and `loop` may go on for weeks
-            self._unreadable.append(reason)
+        self._unreadable.append(reason)
         self._events.add("unreadable_file", reason + consequence)
 
     def _note_time_base(self, path: Path, reader: VideoReader) -> None:

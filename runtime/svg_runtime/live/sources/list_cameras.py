@@ -33,7 +33,7 @@ def print_cameras(json: Path | None) -> None:
     """
     check_outputs({"--json": json})
     cameras = find_cameras()
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False, emoji=False)
     for line in camera_lines(cameras):
         console.print(line, markup=False)
     if json is not None:
