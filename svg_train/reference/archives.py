@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from svg_common.path_advice import shell_argument
+from svg_train.reference.foreign_files import FETCH_AGAIN
 
 _BLOCK = 512  # bytes; a tar file consists of such blocks
 _MAX_SIZE = 1 << 50  # bytes of a member; larger ones are damaged headers, and cannot be skipped
@@ -31,7 +32,9 @@ _UNPACK = {"gzip": "gunzip -k", "bzip2": "bunzip2 -k", "xz": "unxz -k"}
 
 
 def describe_archive(path: str | Path) -> str | None:
-    """Return what the archive `path` is and how to unpack it; None if it is none, or one that torch.save wrote.
+    """Return what the archive `path` is and how to unpack it, or that it is cut off.
+
+    None: it is none, or a whole one that torch.save wrote.
 
     Raises:
         OSError: it cannot be read.
@@ -49,9 +52,11 @@ def describe_archive(path: str | Path) -> str | None:
             names = list(_tar_members(file))
             return None if _OLD_TORCH & set(names) else _describe("tar", path, names)
     if head.startswith(b"PK\x03\x04"):
-        names = _zip_members(path)
-        if names and not any(name.endswith("/data.pkl") for name in names):
-            return _describe("zip", path, names)
+        members = _zip_members(path)
+        if members is None:
+            return f"cut off: the list of what it holds, which is its end, is missing\n  {FETCH_AGAIN}"
+        if members and not any(name.endswith("/data.pkl") for name in members):
+            return _describe("zip", path, members)
     return None
 
 
@@ -126,14 +131,19 @@ def _long_name(kind: bytes, content: bytes) -> str:
     return path[1].decode("utf-8", "surrogateescape") if path else ""
 
 
-def _zip_members(path: str | Path) -> list[str]:
-    """Names of the members; empty if the archive is damaged, or its list of entries longer than any honest one."""
+def _zip_members(path: str | Path) -> list[str] | None:
+    """Names of the members; empty if the archive is damaged, or its list of entries longer than any honest one.
+
+    None: it has no such list.
+    """
     try:
         with open(path, "rb") as file:
             file.seek(max(os.fstat(file.fileno()).st_size - _ENOUGH - _END.size, 0))
             tail = file.read()
         position = tail.rfind(b"PK\x05\x06")
-        if position < 0 or _END.unpack_from(tail, position)[5] > _MAX_DIRECTORY:
+        if position < 0:
+            return None
+        if _END.unpack_from(tail, position)[5] > _MAX_DIRECTORY:
             return []
         with zipfile.ZipFile(path) as archive:
             return archive.namelist()[:_MAX_MEMBERS]

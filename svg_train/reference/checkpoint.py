@@ -26,18 +26,17 @@ from svg_train.config import Config, build_config
 from svg_train.families import FAMILIES
 from svg_train.families.svg import SvgConfig
 from svg_train.reference.archives import describe_archive
-from svg_train.reference.comparison import compare_tensors, refuse_shared_values
+from svg_train.reference.comparison import compare_tensors, read_parameter
 from svg_train.reference.file import OtherKindError, TorchFile, open_torch_file, sniff_format
 from svg_train.reference.foreign_files import HEAD_BYTES, describe_foreign
 from svg_train.reference.inert_pickle import PickleFormatError
 from svg_train.reference.layouts import PARTS, Layout, given_settings, recognize
 from svg_train.reference.modules import Tensors, attributes, named_tensors
-from svg_train.reference.names import COUNTER, Target, map_parameters, reference_shapes
+from svg_train.reference.names import Target, map_parameters, reference_shapes
 from svg_train.reference.options import SETTING_NAMES, Findings, is_sized, model_table, read_options, training_tables
-from svg_train.reference.our_weights import compare_weights, config_tables
+from svg_train.reference.our_weights import config_tables
 from svg_train.reference.refusals import EXPECTED, incomplete, other_model
 from svg_train.reference.settings_file import read_settings
-from svg_train.reference.tensors import StoredTensor
 
 _NEEDED = ("encoder", "decoder", "frame_predictor")
 
@@ -205,12 +204,12 @@ def _take_ours(file: TorchFile, layout: Layout, given: Mapping[Any, Any], findin
     model = _svg_settings(config, findings)
     if config is None or model is None:
         return None
-    compare_weights(map_parameters(model), layout.tensors, findings)
-    refuse_shared_values(layout.tensors.values(), findings)
+    targets = map_parameters(model)
+    expected = {name: target.shape for name, target in targets.items()}
+    compare_tensors(expected, layout.tensors, findings, is_sized(tables["model"]))
     if findings.problems:
         return None
-    values = {name: file.read(stored) for name, stored in layout.tensors.items()}
-    return Checkpoint(config, {name: value.float() if value.is_floating_point() else value for name, value in values.items()})
+    return Checkpoint(config, {name: read_parameter(file, layout.tensors.get(name), name) for name in targets})
 
 
 def _describe(layout: Layout, given: Mapping[Any, Any], findings: Findings) -> tuple[Config | None, dict[str, Tensors], bool]:
@@ -265,19 +264,10 @@ def _read_weights(
     for name, target in targets.items():
         source = target.source
         stored = parts[source.part].get(source.name)
-        if stored is None:
-            weights[name] = torch.zeros((), dtype=torch.int64)  # a counter that old versions lack
-            continue
-        value = _read_parameter(file, stored, target)
+        if stored is not None and source.dim is not None:  # half of it
+            stored = stored.narrow(source.dim, source.start, target.shape[source.dim])
+        value = read_parameter(file, stored, source.name)
         if not torch.isfinite(value).all():
             findings.add_weight(f"{source.part}.{source.name}: contains values that are not finite")
         weights[name] = value
     return weights
-
-
-def _read_parameter(file: TorchFile, stored: StoredTensor, target: Target) -> Tensor:
-    """Read a parameter, or the half of it that the target takes, as float32; the counters stay int64."""
-    source = target.source
-    if source.dim is not None:
-        stored = stored.narrow(source.dim, source.start, target.shape[source.dim])
-    return file.read(stored).to(torch.int64 if source.name.endswith(COUNTER) else torch.float32)

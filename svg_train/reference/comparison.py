@@ -1,10 +1,14 @@
-"""The parameters in a file, compared with those that a model needs."""
+"""The parameters in a file: compared with those that a model needs, and read."""
 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
+import torch
+from torch import Tensor
+
+from svg_train.reference.file import TorchFile
 from svg_train.reference.modules import Tensors
 from svg_train.reference.names import COUNTER
 from svg_train.reference.options import Findings
@@ -35,7 +39,16 @@ def compare_tensors(expected: Mapping[str, tuple[int, ...]], given: Tensors, fin
             findings.add_weight(f"{name}: given type {tensor.storage.dtype}, expected floating point")
     for name in sorted(given.keys() - expected.keys()):
         findings.add_weight(f"{name}: unexpected, {given[name].shape}")
-    refuse_shared_values((given[name] for name in expected if name in given), findings)
+    # In a hostile file, a few bytes may be a view of any size.
+    if share_elements(given[name] for name in expected if name in given):
+        findings.add_weight("several parameters share the same values in the file, which training never produces")
+
+
+def read_parameter(file: TorchFile, stored: StoredTensor | None, name: str) -> Tensor:
+    """Read a parameter as float32. A counter of BatchNorm is int64, and 0 if it is missing: nothing is computed from it."""
+    if stored is None:
+        return torch.zeros((), dtype=torch.int64)
+    return file.read(stored).to(torch.int64 if name.endswith(COUNTER) else torch.float32)
 
 
 def _name_missing(expected: Mapping[str, tuple[int, ...]], given: Tensors, findings: Findings, sized: bool) -> bool:
@@ -53,9 +66,3 @@ def _name_missing(expected: Mapping[str, tuple[int, ...]], given: Tensors, findi
     what = f"a whole layer is missing, {layer}" if whole else "missing"
     findings.add_weight(f"{what}: {len(missing)} of {len(expected)} weights; {_WHY}")
     return True
-
-
-def refuse_shared_values(tensors: Iterable[StoredTensor], findings: Findings) -> None:
-    """Add a finding if tensors have more elements than the file stores."""
-    if share_elements(tensors):
-        findings.add_weight("several parameters share the same values in the file, which training never produces")

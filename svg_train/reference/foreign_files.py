@@ -7,7 +7,7 @@ import re
 HEAD_BYTES = 512  # that `describe_foreign` needs
 _TEXT_SHOWN = 60  # characters
 
-_AGAIN = "fetch the file again, and compare its size with the original's"
+FETCH_AGAIN = "fetch the file again, and compare its size with the original's"
 _WEB_PAGE = re.compile(rb"\s*(<!--|<!doctype html|<html|<head|<body)", re.IGNORECASE)
 _POINTERS = {
     b"version https://git-lfs.github.com/": ("a pointer of Git LFS, not the file that it stands for", "git lfs pull"),
@@ -32,7 +32,7 @@ def describe_foreign(head: bytes) -> str | None:
     """
     if not head.strip(b"\0"):
         what = "it contains only zeros, so a copy or download was not finished" if head else "it is empty"
-        return f"{what}\n  {_AGAIN}"
+        return f"{what}\n  {FETCH_AGAIN}"
     if _WEB_PAGE.match(head):
         return "it is a web page\n  open it in a browser to see why; then download the file itself"
     for start, (what, command) in _POINTERS.items():

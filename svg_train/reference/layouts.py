@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from svg_train.reference.inert_pickle import Record
-from svg_train.reference.modules import Tensors, attributes, is_module, named_tensors
+from svg_train.reference.modules import MAX_NAME, Tensors, attributes, is_module, named_tensors
 from svg_train.reference.options import is_spatial
 from svg_train.reference.tensors import StoredTensor, array_values
 from svg_train.weight_names import unwrap_names
@@ -36,6 +36,10 @@ _MAX_DEPTH = 3  # of tables in tables
 _MAX_TABLES = 300  # that are looked at
 _MAX_COPIES = 16  # of a network
 _LARGEST_COUNT = 1 << 63
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_OF_AVERAGES = frozenset(
+    ("ema", "swa", "avg", "average", "averaged", "averages", "polyak", "shadow", "teacher", "target", "momentum")
+)
 
 Place = tuple[tuple[Any, ...], Any]  # keys that lead to a value, and the value
 Owner = Literal["reference", "ours", "unknown"]
@@ -95,13 +99,26 @@ def _recognize_weights(content: Any, place: Place, safetensors: bool, options: d
 
 
 def weight_places(content: Any) -> Iterator[Place]:
-    """Where the weights may be: under the usual names, in the whole content, then under any other names, nearest first."""
+    """Where the weights may be: under the usual names, in the whole content, then under any other names, nearest first.
+
+    Those whose names say that they are moving averages come last.
+    """
     top = content if isinstance(content, dict) else {}
     usual = [((key,), top[key]) for key in WEIGHT_KEYS if _holds_weights(top.get(key))]
     yield from usual
     if not usual:
         yield (), content
-    yield from ((key, value) for key, value in tables_in(content) if key and _holds_weights(value))
+    others = ((key, value) for key, value in tables_in(content) if key and _holds_weights(value))
+    yield from sorted(others, key=_averages_above)
+
+
+def _averages_above(place: Place) -> int:
+    return sum(_averages(name) for name in place[0] if isinstance(name, str))
+
+
+def _averages(name: str) -> int:
+    """How many words of a name say that it is that of a moving average: one in "netG_ema", none in "schema"."""
+    return sum(word.lower() in _OF_AVERAGES for word in _WORD.findall(name[:MAX_NAME]))
 
 
 def tables_in(content: Any) -> Iterator[Place]:
@@ -201,10 +218,15 @@ def held_by_trained_module(tensors: Tensors, modules: Sequence[str]) -> Tensors:
 def trained_module(modules: Sequence[str]) -> str:
     """Of modules around copies of a network ("model.", "model_ema."), the one that was trained, not its moving average.
 
-    It is the one around all, that with a usual name, or the first. Empty if there are none.
+    It is the one around all; else, of those whose names do not say that they are averages, that with a usual name, or the
+    first. Empty if there are none.
     """
-    usual = (name for name in modules if name.partition(".")[0] in WEIGHT_KEYS)
-    return "" if "" in modules else next(usual, next(iter(modules), ""))
+    if "" in modules or not modules:
+        return ""
+    averages = {name: _averages(name) for name in modules}
+    fewest = min(averages.values())
+    trained = [name for name in modules if averages[name] == fewest]
+    return next((name for name in trained if name.partition(".")[0] in WEIGHT_KEYS), trained[0])
 
 
 def _part(tensors: Tensors, part: str) -> Tensors:

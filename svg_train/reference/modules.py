@@ -12,7 +12,7 @@ from svg_train.weight_names import unwrap_names
 _MAX_MODULES = 1_000
 _MAX_MEMBERS = 2_000
 _MAX_TENSORS = 10_000
-_MAX_NAME = 100
+MAX_NAME = 100  # characters
 _MAX_WRAPPERS = 4
 _MAX_ENTRIES = 100  # of a list among settings
 
@@ -93,7 +93,7 @@ def _collect_tensors(module: Record) -> Tensors:
                 if tensor := as_tensor(value):
                     tensors[prefix + name] = tensor
         queue += [(f"{prefix}{name}.", child) for name, child in _named(members.get("_modules")) if isinstance(child, Record)]
-        if len(queue) > _MAX_MODULES or len(tensors) > _MAX_TENSORS or len(prefix) > _MAX_NAME:
+        if len(queue) > _MAX_MODULES or len(tensors) > _MAX_TENSORS or len(prefix) > MAX_NAME:
             raise PickleFormatError("its modules are nested too deeply or too often")
     return tensors
 
@@ -101,4 +101,4 @@ def _collect_tensors(module: Record) -> Tensors:
 def _named(group: Any) -> list[tuple[str, Any]]:
     if not isinstance(group, dict) or len(group) > _MAX_MEMBERS:
         return []
-    return [(name, value) for name, value in group.items() if isinstance(name, str) and len(name) <= _MAX_NAME]
+    return [(name, value) for name, value in group.items() if isinstance(name, str) and len(name) <= MAX_NAME]

@@ -11,7 +11,6 @@ from pydantic import BaseModel, ValidationError
 from svg_train.config import DataConfig, TrainConfig
 from svg_train.families.svg import SvgConfig
 from svg_train.reference.modules import Tensors, attributes
-from svg_train.reference.names import Target
 from svg_train.reference.options import Findings, read_options, shown, valid_alone, whole_number
 
 _OTHER: dict[str, type[BaseModel]] = {"data": DataConfig, "train": TrainConfig}  # tables beside that of the model
@@ -59,15 +58,6 @@ def _stated(options: Mapping[Any, Any]) -> dict[Any, Any]:
     plain = {name: value for name, value in read_options(options).items() if name in SvgConfig.model_fields}
     stated = {**plain, **attributes(options.get("model"))}
     return {name: whole_number(value) for name, value in stated.items() if value is not None}
-
-
-def compare_weights(targets: Mapping[str, Target], tensors: Tensors, findings: Findings) -> None:
-    """Check names, shapes and types of all weights."""
-    for name in sorted(targets.keys() | tensors.keys()):
-        expected = targets[name].shape if name in targets else None
-        given = tensors[name].shape if name in tensors else None
-        if given != expected:
-            findings.add_weight(f"{name}: given {given or 'nothing'}, expected {expected or 'nothing'}")
 
 
 def _from_shapes(tensors: Tensors) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from svg_train.reference.options import Findings
 
 EXPECTED = (
     "  expected a file that svg-train wrote (ckpt.pt or last.pt),\n"
-    "  or one that the training of the reference implementation or of svg-prime wrote\n"
-    "  (model.pth, with encoder, decoder, frame_predictor, ..., opt)"
+    "  one that the training of the reference implementation or of svg-prime wrote\n"
+    "  (model.pth, with encoder, decoder, frame_predictor, ..., opt), of SRVP (model.pt) or of OpenSTL,\n"
+    "  or weights of such a model in a Lightning checkpoint, a state_dict or a safetensors file"
 )
 OTHER_WEIGHTS = "  what is wrong is in the weights, not in the settings: fetch or save the checkpoint again"
 _LISTED = 60  # problems in one message

@@ -30,11 +30,10 @@ from svg_train.families.srvp.published_settings import (
     other_tables,
     says_how,
 )
-from svg_train.reference.comparison import compare_tensors
+from svg_train.reference.comparison import compare_tensors, read_parameter
 from svg_train.reference.file import TorchFile
 from svg_train.reference.layouts import options_in, weight_places, without_outer_module
 from svg_train.reference.modules import Tensors, named_tensors
-from svg_train.reference.names import COUNTER
 from svg_train.reference.options import Findings, plain_settings
 from svg_train.reference.refusals import OTHER_WEIGHTS, beyond
 from svg_train.reference.settings_file import read_settings
@@ -122,12 +121,9 @@ def _read_weights(sources: dict[str, Source], tensors: Tensors, file: TorchFile,
     weights: dict[str, Tensor] = {}
     for name, source in sources.items():
         stored = tensors.get(source.name)
-        if stored is None:
-            weights[name] = torch.zeros((), dtype=torch.int64)  # a counter that is missing: nothing is computed from it
-            continue
-        if source.dim is not None:
+        if stored is not None and source.dim is not None:
             stored = stored.narrow(source.dim, source.start, source.shape[source.dim])
-        weights[name] = file.read(stored).to(torch.int64 if name.endswith(COUNTER) else torch.float32)
+        weights[name] = read_parameter(file, stored, name)
         if not torch.isfinite(weights[name]).all():
             findings.add_weight(f"{source.name}: contains values that are not finite")
     return weights

@@ -114,6 +114,9 @@ CONTAINERS = {
     "under another key": lambda w: {"model": w, "epoch": 1},
     "half precision": lambda w: {name: value.half() for name, value in w.items()},
     "Lightning": lightning,
+    "beside moving averages": lambda w: {
+        "state_dict": {**{f"ema.{n}": torch.zeros_like(v) for n, v in w.items()}, **{f"svgm.{n}": v for n, v in w.items()}},
+    },
     "Lightning with a Namespace": lambda w: {**lightning(w), "hyper_parameters": SimpleNamespace(**settings())},
 }  # fmt: skip
 

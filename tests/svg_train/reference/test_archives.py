@@ -137,6 +137,16 @@ def test_files_of_other_kinds_are_named(content, message, tmp_path):
     with pytest.raises(CheckpointError, match=message) as error:
         load_any_checkpoint(tmp_path / "model.pth")
     assert "expected a file that svg-train wrote" in str(error.value)
+    for accepted in ("svg-prime", "SRVP", "OpenSTL", "Lightning", "state_dict", "safetensors"):
+        assert accepted in str(error.value)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.999])
+def test_a_checkpoint_that_was_not_fetched_whole_is_named(tiny_checkpoint, tmp_path, share):
+    whole = tiny_checkpoint.read_bytes()
+    (tmp_path / "model.pth").write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(CheckpointError, match=r"model\.pth' is cut off: .*\n  fetch the file again"):
+        load_any_checkpoint(tmp_path / "model.pth")
 
 
 def test_a_zip_archive_names_the_checkpoint_in_it(tiny_checkpoint, tmp_path):

@@ -77,6 +77,10 @@ def flat(parts, prefix=""):
     return {f"{prefix}{part}.{name}": v for part, state in states(parts).items() for name, v in state.items()}
 
 
+def zeros(weights):
+    return {name: torch.zeros_like(value) for name, value in weights.items()}
+
+
 def lightning(weights, **hyper_parameters):
     """As Lightning's Trainer writes it."""
     return {
@@ -117,7 +121,7 @@ ARRANGEMENTS = {
     "averaged weights in a table": lambda p: {"epoch": 3, "ema": {"decay": 0.99, "shadow": flat(p)}, "opt": options(p)},
     "any name, deep": lambda p: {"checkpoint": {"generator": {"weights": states(p)}}, "opt": options(p)},
     "weights and averaged weights": lambda p: {
-        "ema": {n: torch.zeros_like(v) for n, v in flat(p).items()}, "model": flat(p), "opt": options(p),
+        "ema": zeros(flat(p)), "model": flat(p), "opt": options(p),
     },
     "a list": lambda p: [flat(p), options(p)],
     "a state_dict per part": lambda p: {**{f"{n}_state_dict": s for n, s in states(p).items()}, "opt": options(p)},
@@ -141,11 +145,23 @@ ARRANGEMENTS = {
     "a loss curve of half a million steps in all": lambda p: {**p, "opt": options(p), "losses": [0.25] * 400_000},
     "parts in a defaultdict": lambda p: defaultdict(list, {**states(p), "opt": options(p)}),
     "moving averages before the network": lambda p: lightning(
-        {**{n: torch.zeros_like(v) for n, v in flat(p, "ema.module.").items()}, **flat(p, "model.")}, **options(p)
+        {**zeros(flat(p, "ema.module.")), **flat(p, "model.")}, **options(p)
     ),
     "moving averages beside bare names": lambda p: lightning(
-        {**{n: torch.zeros_like(v) for n, v in flat(p, "ema.module.").items()}, **flat(p)}, **options(p)
+        {**zeros(flat(p, "ema.module.")), **flat(p)}, **options(p)
     ),
+    "moving averages before a network of any name": lambda p: lightning(
+        {**zeros(flat(p, "ema.module.")), **flat(p, "svg.")}, **options(p)
+    ),
+    "moving averages in the module of the network": lambda p: lightning(
+        {**zeros(flat(p, "model.netEMA.")), **flat(p, "model.net.")}, **options(p)
+    ),
+    "a table of moving averages before one of any name": lambda p: {
+        "ema_state_dict": zeros(flat(p)), "netG": flat(p), "opt": options(p),
+    },
+    "moving averages above the network": lambda p: {
+        "shadow": zeros(flat(p)), "checkpoint": {"generator": {"weights": states(p)}}, "opt": options(p),
+    },
     "options of numpy arrays": lambda p: {
         "net": flat(p), "opt": {"n_past": np.array(3), "last_frame_skip": np.array(False), "sizes": np.arange(200)},
     },
@@ -344,6 +360,9 @@ OURS = {
     "Lightning, compiled": lambda w, c: lightning({f"model._orig_mod.{n}": v for n, v in w.items()}, **c),
     "table of the whole configuration": lambda w, c: {"state_dict": w, "config": {"model": c}},
     "least settings": lambda w, c: {"state_dict": w, "config": {"n_past": 3, "skip_lag": 1} | SIZE_OF[c["latent"]]},
+    "without the counters of BatchNorm": lambda w, c: {
+        "net": {n: v for n, v in w.items() if not n.endswith("num_batches_tracked")}, "opt": c,
+    },
     "in double precision": lambda w, c: {
         "model": {n: v.double() if v.is_floating_point() else v for n, v in w.items()}, "opt": c,
     },
@@ -442,7 +461,15 @@ def test_contradictions_between_our_weights_and_their_settings_are_listed(tmp_pa
     with pytest.raises(CheckpointError) as caught:
         load_any_checkpoint(tmp_path / "a.pt")
     assert "nf is 99, but the weights imply 4" in str(caught.value)
-    assert "prior.mu.bias: given nothing, expected (4,)" in str(caught.value)
+    assert "prior.mu.bias: missing, expected (4,)" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.int8, torch.bool, torch.complex64])
+def test_our_weights_that_are_no_floats_are_refused(kind, tmp_path):
+    weights = {**random_model().state_dict(), "prior.mu.bias": torch.zeros(4, dtype=kind)}
+    torch.save({"state_dict": weights, "config": {"n_past": 3, "skip_lag": 1}}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=rf"prior\.mu\.bias: given type {kind}, expected floating point"):
+        load_any_checkpoint(tmp_path / "a.pt")
 
 
 @pytest.mark.parametrize(

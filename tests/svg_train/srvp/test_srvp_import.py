@@ -95,9 +95,21 @@ def test_half_precision_is_widened_and_missing_counters_are_no_loss(tmp_path):
         lambda state: {"model": state, "optimizer": {"lr": 1.0}},
         lambda state: {"discriminator": {"conv.weight": torch.zeros(3)}, "generator": {"state_dict": state}},
         lambda state: {**{f"ema.module.{name}": torch.zeros_like(value) for name, value in state.items()}, **state},
+        lambda state: {
+            **{f"ema.{name}": torch.zeros_like(value) for name, value in state.items()},
+            **{f"srvp.{name}": value for name, value in state.items()},
+        },
         lambda state: [1, state],
     ],
-    ids=["Lightning", "DataParallel", "with the optimizer", "beside another network", "beside moving averages", "a list"],
+    ids=[
+        "Lightning",
+        "DataParallel",
+        "with the optimizer",
+        "beside another network",
+        "beside moving averages",
+        "moving averages first",
+        "a list",
+    ],
 )
 def test_weights_in_other_arrangements_are_found(wrap, tmp_path):
     network = PublishedSrvp(archi="vgg", skipco=True)
