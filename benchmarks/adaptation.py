@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from svg_adapt.adaptation_options import RECIPE
 from svg_common.command import stderr_console
 from svg_common.files import write_json
 from svg_common.log_messages import ConsoleHandler, log_messages_to
+from svg_common.toml_files import parse_toml
 from svg_runtime.machine.hardware import machine_today
 from svg_train.config import DataConfig
 from svg_train.machine import Machine
@@ -40,6 +42,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder to keep the runs in; default: none is kept")
     parser.add_argument("--json", type=Path, help="write all values to this file")
     options = parser.parse_args()
+    twice = [name for name, count in Counter(clip.stem for clip in options.clips).items() if count > 1]
+    if twice:
+        parser.error(f"more than one clip is called {', '.join(twice)}, and each has a folder of that name; rename them")
     if options.threads:
         torch.set_num_threads(options.threads)
     overrides = settings(options.set)
@@ -58,13 +63,21 @@ def main() -> None:
 
 
 def settings(given: list[str]) -> dict[str, dict[str, Any]]:
-    """Settings by table: those of data are known by name, the others are of training."""
+    """Settings by table: those of data are known by name, the others are of training. Values are as in a recipe, or texts."""
     tables: dict[str, dict[str, Any]] = {"data": {}, "train": {}}
     for item in given:
-        name, value = item.split("=", 1)
+        name, text = item.split("=", 1)
         table = "data" if name in DataConfig.model_fields else "train"
-        tables[table][name] = value.split(",") if "," in value else value
+        values = [_value(part) for part in text.split(",")]
+        tables[table][name] = values if len(values) > 1 else values[0]
     return tables
+
+
+def _value(text: str) -> Any:
+    try:
+        return parse_toml(f"value = {text}")["value"]
+    except ValueError:  # such as 5m
+        return text
 
 
 def adapt_to(clip: Path, start: Path, out: Path, overrides: dict[str, dict[str, Any]]) -> dict[str, Any]:

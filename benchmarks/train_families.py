@@ -35,7 +35,10 @@ from goal_metrics import aligned
 from svg_common.files import write_json
 from svg_eval.protocols import PROTOCOLS
 from svg_runtime.machine.hardware import machine_today
+from svg_train.checkpoint import load_checkpoint
 from svg_train.reference.checkpoint import load_any_checkpoint
+from svg_train.run_folder import LAST
+from svg_train.saved_run import is_complete
 
 FAMILIES: dict[str, tuple[str, ...]] = {  # SVG-LP first: times are relative to its own
     "SVG-LP": ("--config", "comparison", "--prior", "learned"),
@@ -157,16 +160,16 @@ def probe(name: str, steps: int, options: argparse.Namespace) -> None:
 def train(name: str, steps: int, options: argparse.Namespace) -> None:
     """Train to the end, from where an earlier run was saved."""
     out = run_of(name, options)
-    if (out / "done").exists():
+    begun = (out / LAST).exists()
+    if begun and is_complete(load_checkpoint(out / LAST)):
         return
     print(f"{name}: training", flush=True)
-    if (out / "last.pt").exists():
+    if begun:
         svg_train("--resume", out=out)
     else:
         ramps = [(flag, round(start * steps), round(end * steps)) for flag, start, end in _RAMPS.get(FAMILIES[name][1], ())]
         given = [text for flag, *bounds in ramps for text in (flag, *map(str, bounds))]
         svg_train(*FAMILIES[name], *given, *data_flags(options), "--steps", str(steps), "--eval-every", str(steps), out=out)
-    (out / "done").touch()
 
 
 def data_flags(options: argparse.Namespace) -> list[str]:

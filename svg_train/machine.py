@@ -16,6 +16,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 
 from svg_common.errors import BackendMissingError, UsageError
+from svg_common.quantities import count_text
 
 LOST_AFTER_S = 1800.0  # as PyTorch waits for CPU processes
 _LONGEST_S = 365 * 86400.0  # to wait; the clocks of libraries overflow at much longer times
@@ -54,6 +55,8 @@ class Machine:
     def fabric(self, began_in: str | None = None) -> Fabric:
         """Configure Fabric. `auto` uses a GPU if there is one, and bf16 if the hardware supports it, on a processor if it pays.
 
+        Of several processes, the first one alone measures what pays; see `connected`.
+
         Args:
             began_in: precision of the run that is continued; `auto` keeps it where this hardware has it.
 
@@ -65,11 +68,12 @@ class Machine:
         here, hosts = self._processes_and_hosts()
         precision = self.precision
         if precision == "auto":
-            precision = began_in if began_in in _precisions(accelerator) else _best_precision(accelerator)
+            kept = began_in if began_in in _precisions(accelerator) else None
+            precision = kept or _best_precision(accelerator, measure=self.is_first)
         if accelerator == "cuda":
             _require_gpus(here, index)
-            if precision.endswith("-mixed"):
-                torch.set_float32_matmul_precision("high")  # what mixed precision leaves in float32 needs no more
+            mixed = precision.endswith("-mixed")  # what that leaves in float32 needs no more than "high"
+            torch.set_float32_matmul_precision("high" if mixed else "highest")
         elif self.world_size > 1:
             _require_interfaces()
         ddp = DDPStrategy(timeout=timedelta(seconds=min(self.lost_after_s, _LONGEST_S)))
@@ -81,12 +85,26 @@ class Machine:
             strategy=ddp if self.world_size > 1 else "auto",
         )
 
+    def connected(self, fabric: Fabric) -> Fabric:
+        """Launch `fabric`, which may be replaced: with `auto`, all compute in the first one's precision if they have it.
+
+        Processes that each measured for themselves would differ by chance, and those without the folder of a resumed run do
+        not know its precision.
+        """
+        fabric.launch()
+        of_first: str = fabric.broadcast(precision_name(fabric))
+        if self.precision != "auto" or precision_name(fabric) == of_first:
+            return fabric
+        again = self.fabric(of_first)
+        again.launch()  # finds the processes connected
+        return again
+
     def accelerator(self) -> tuple[Literal["cpu", "cuda"], str]:
         """What trains, cpu or cuda, and the number of the GPU where one was chosen.
 
         Raises:
             UsageError: the device is unknown, or cannot compute in this precision.
-            BackendMissingError: it is not available.
+            BackendMissingError: it is not available, or there is no GPU of that number.
         """
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise UsageError(f"unknown device '{self.device}'\n  expected auto, cpu, cuda or cuda:N")
@@ -97,6 +115,7 @@ class Machine:
                 "device 'cuda' is not available: PyTorch finds no GPU\n  use --device cpu, or install PyTorch with CUDA"
             )
         if has_cuda and name != "cpu":
+            _require_gpu(index)
             return "cuda", index
         if self.precision == "16-mixed":
             raise UsageError("--precision 16-mixed needs a GPU\n  expected bf16-mixed or 32-true on a processor, or auto")
@@ -123,6 +142,16 @@ class Machine:
 def by_torchrun() -> bool:
     """Whether `torchrun` started this process."""
     return torch.distributed.is_available() and torch.distributed.is_torchelastic_launched()
+
+
+def _require_gpu(index: str) -> None:
+    """The chosen one, if any."""
+    count = torch.cuda.device_count()
+    if index and int(index) >= count:
+        known = ", ".join(f"cuda:{number}" for number in range(count))
+        raise BackendMissingError(
+            f"device 'cuda:{index}' is not available: PyTorch finds {count_text(count, 'GPU')}\n  expected one of: {known}"
+        )
 
 
 def _require_gpus(processes: int, index: str) -> None:
@@ -157,10 +186,16 @@ def _precisions(accelerator: str) -> list[str]:
     return ["bf16-mixed", "32-true"] if has_bf16() else ["32-true"]
 
 
-def _best_precision(accelerator: str) -> str:
-    """bf16 and 16 bits always pay on a GPU; on a processor bf16 has to be measured."""
+def _best_precision(accelerator: str, measure: bool) -> str:
+    """bf16 and 16 bits always pay on a GPU; on a processor bf16 has to be measured, and is not chosen without."""
     fastest = _precisions(accelerator)[0]
-    return "32-true" if accelerator == "cpu" and fastest == "bf16-mixed" and not _bf16_pays() else fastest
+    has_to_pay = accelerator == "cpu" and fastest == "bf16-mixed"
+    return "32-true" if has_to_pay and not (measure and _bf16_pays()) else fastest
+
+
+def precision_name(fabric: Fabric) -> str:
+    """The precision that `fabric` computes in, as `Machine.precision` names it."""
+    return str(fabric.strategy.precision.precision)
 
 
 def has_bf16() -> bool:

@@ -69,4 +69,6 @@ class RunLength:
         warm = (step + 1) / (train.warmup_steps + 1)
         if self.timed:
             return min(warm, max(1.0 - self.share(step), 0.0))
-        return min(warm, max(train.steps - step, 0) / max(train.steps - train.warmup_steps, 1))
+        after_warm_up = train.steps - train.warmup_steps
+        falling = after_warm_up if after_warm_up > 0 else train.steps  # of a shorter run, all steps: as of a time
+        return min(warm, max(train.steps - step, 0) / falling)

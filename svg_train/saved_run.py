@@ -40,13 +40,6 @@ def resume_point(out: Path) -> Checkpoint:
     return checkpoint
 
 
-def known_here(out: Path) -> Checkpoint | None:
-    """The run to be resumed, in a process that is not the first one: other hosts may not have its folder."""
-    with suppress(SvgError):
-        return load_checkpoint(out / LAST)
-    return None
-
-
 def saved_precision(checkpoint: Checkpoint | None) -> str | None:
     """The precision in which a run was saved; older checkpoints do not have it."""
     training = checkpoint.training if checkpoint is not None else None

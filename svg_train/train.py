@@ -13,7 +13,6 @@ from pathlib import Path
 from types import FrameType
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, update_bn
 
@@ -36,7 +35,7 @@ from svg_train.families.video_model import TrainingOutput, VideoModel
 from svg_train.initial_weights import initial_weights
 from svg_train.journal import Journal
 from svg_train.loss_scaling import LossScaling
-from svg_train.machine import Machine
+from svg_train.machine import Machine, precision_name
 from svg_train.own_processes import own_processes
 from svg_train.pictures import save_strips
 from svg_train.processes import (
@@ -53,7 +52,6 @@ from svg_train.saved_run import (
     SCORE,
     best_so_far,
     elapsed_s,
-    known_here,
     owes_evaluation,
     refuse_existing,
     refuse_other_data,
@@ -124,8 +122,8 @@ class Trainer:
         self._init = initial_weights(init, config.model, model_config, quiet) if init is not None else None
         self._resumed = resume_point(out) if resume and machine.is_first else None
         self._config = self._in_its_places(self._resumed.config) if self._resumed else config
-        self._fabric = machine.fabric(saved_precision(self._resumed or known_here(out)) if resume else None)
-        self._workers = machine.workers
+        self._machine = machine
+        self._fabric = machine.fabric(saved_precision(self._resumed))
         self._stop_requested = False
         self._may_give_up = False
 
@@ -145,7 +143,7 @@ class Trainer:
         fabric, out = self._fabric, self._out
         with one_report_per_host(fabric), lost_processes_named(fabric, out), own_processes(fabric, out):
             # 1) start the processes; they have the same settings, and open the same data
-            fabric.launch()
+            self._fabric = fabric = self._machine.connected(fabric)
             self._agree_on_settings()
             all_or_none(fabric, self._open)
             require_same(fabric, "the training sequences", data_fingerprint(self._data), _SAME_DATA)
@@ -169,8 +167,8 @@ class Trainer:
         if self._resumed is not None:
             self._config = self._in_its_places(self._resumed.config)
         places = {"data": {"root", "cache"}}  # they may differ from host to host
-        settings = f"{self._config.model_dump_json(exclude=places)} {_precision_name(fabric)}"
-        began_in = saved_precision(self._resumed)  # alone may differ then, as a host without the folder does not know it
+        settings = f"{self._config.model_dump_json(exclude=places)} {precision_name(fabric)}"
+        began_in = saved_precision(self._resumed)  # alone may differ then
         advice = (
             _SAME_SETTINGS if began_in is None else f"the run began in {began_in}: add --precision {began_in} on every host"
         )
@@ -191,12 +189,13 @@ class Trainer:
 
     def _open(self) -> None:
         """Open the data. The first process alone evaluates and saves."""
+        begins = self._resumed is None and self._fabric.global_rank == 0
+        if begins:
+            refuse_existing(self._out)  # before the data, which may take hours to decode
         trained_s = self._resumed.frame_interval_s if self._resumed is not None else None
         self._data = open_data(self._config, "train", self._config.sequence_length, trained_s)
         if self._fabric.global_rank:
             return
-        if self._resumed is None:
-            refuse_existing(self._out)
         train = self._config.train
         test = open_data(self._config, "test", self._config.model.n_past + train.eval_horizon, trained_s)
         refuse_too_large(self._config, min(train.eval_sequences, len(test)), self._fabric.device)
@@ -213,6 +212,8 @@ class Trainer:
             refuse_other_data(self._out, self._resumed, self._training_data, self._data_files)
         resolved(self._out).mkdir(parents=True, exist_ok=True)  # a link may lead to a folder that does not exist yet
         self._lock.hold()
+        if begins:
+            refuse_existing(self._out)  # another command may have made it while the data was decoded
 
     def _train(self) -> None:
         fabric, train = self._fabric, self._config.train
@@ -224,7 +225,7 @@ class Trainer:
             rank=fabric.global_rank,
             world_size=fabric.world_size,
         )
-        loader = training_loader(self._data, sampler, self._workers, pin_memory=fabric.device.type == "cuda")
+        loader = training_loader(self._data, sampler, self._machine.workers, pin_memory=fabric.device.type == "cuda")
         total = None if self._length.timed else train.steps
         journal = Journal(
             self._out, total, self._step, active=fabric.global_rank == 0, owes_evaluation=owes_evaluation(self._resumed)
@@ -252,7 +253,7 @@ class Trainer:
     def _machine_description(self) -> str:
         fabric = self._fabric
         processes = f", {fabric.world_size} processes" if fabric.world_size > 1 else ""
-        precision = _precision_name(fabric)
+        precision = precision_name(fabric)
         before = saved_precision(self._resumed)
         changed = "" if before in (None, precision) else f"\nprecision: the run began in {before}; its losses change with it"
         return f"model: {_count(self._raw)} parameters, {fabric.device}, {precision}{processes}{changed}"
@@ -465,7 +466,7 @@ class Trainer:
             "averaged": int(self._average.n_averaged) if self._average is not None else 0,
             "best": self._best,
             "elapsed_s": self._length.elapsed_s,
-            "precision": _precision_name(self._fabric),
+            "precision": precision_name(self._fabric),
             "loss_scaling": self._loss_scaling.state_dict(),
             "data_files": self._data_files,
             "evaluation_due": self._evaluation_due,
@@ -556,10 +557,6 @@ def _divisors(size: int) -> str:
 
 def _all_finite(weights: list[Tensor]) -> bool:
     return all(bool(torch.isfinite(weight).all()) for weight in weights)
-
-
-def _precision_name(fabric: Fabric) -> str:
-    return str(fabric.strategy.precision.precision)
 
 
 def _count(model: torch.nn.Module) -> str:

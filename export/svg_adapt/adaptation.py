@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from svg_adapt.kept_video import KeptVideo
 from svg_adapt.recorded_source import RecordedSource, view_options
 from svg_adapt.recorder import Recorder
 from svg_adapt.recording import Facts, Recording, frames_cache, how_to_delete, make_private, read_facts
-from svg_common.errors import ExitCode, SvgError, UsageError
+from svg_common.errors import FULL_DISK, ExitCode, OutputError, SvgError, UsageError, first_line
 from svg_common.files import resolved
 from svg_common.folder_lock import FolderLock
 from svg_common.path_advice import shell_argument
@@ -91,6 +92,7 @@ def adapt(request: Adaptation) -> dict[str, Any]:
         UsageError: the folder has another run, or settings contradict each other.
         RecordingStoppedError, StoppedError: Ctrl-C, SIGTERM or SIGHUP; it can be continued.
         SourceLostError: the camera is gone; it can be continued.
+        FullDiskError: a file cannot be written; it can be continued.
         FolderInUseError: another process records or trains into the folder.
         SvgError, OSError: unusable data, checkpoint or folder.
     """
@@ -98,12 +100,31 @@ def adapt(request: Adaptation) -> dict[str, Any]:
     lock.hold()
     try:
         return _adapt_in(request, lock)
+    except (OSError, OutputError, FullDiskError) as error:
+        _say_what_is_kept(error, request.out)
+        raise
     except KeyboardInterrupt:  # outside the stages that end in order
         if read_stage(request.out) not in (None, "done"):
             _LOG.warning("what was recorded and trained is kept%s", _GO_ON)
         raise
     finally:
         lock.release()
+
+
+def _say_what_is_kept(error: OSError | OutputError | FullDiskError, out: Path) -> None:
+    """Raise the error of a write again, with how to go on, if anything is kept to go on with.
+
+    Raises:
+        FullDiskError: the disk is full, or an output cannot be written.
+    """
+    cause = error if isinstance(error, OSError) else error.__cause__
+    full = isinstance(cause, OSError) and cause.errno in FULL_DISK
+    if read_stage(out) in (None, "done") or (cause is error and not full):
+        return
+    place = os.fsdecode(getattr(error, "filename", None) or out)
+    problem = f"cannot write '{place}': {error.strerror}" if isinstance(error, OSError) else first_line(error)
+    advice = "free some space" if full else "make it writable"
+    raise FullDiskError(f"{problem}\n  what was recorded and trained is kept; {advice}{_GO_ON}") from error
 
 
 def _adapt_in(request: Adaptation, lock: FolderLock) -> dict[str, Any]:
@@ -138,6 +159,7 @@ def _adapt_in(request: Adaptation, lock: FolderLock) -> dict[str, Any]:
             start_name=request.start_name,
             data=config.data,
             settings=settings,
+            device=request.machine.device,
             progress=display,
         )
         # 4) export, if it is worth it
@@ -172,7 +194,7 @@ def _check_folder(request: Adaptation) -> None:
 
 
 def _configuration(request: Adaptation) -> Config:
-    """The model of the start, then the recipe, then the user's settings; the time per step is the start's, unless given."""
+    """Model, weight of the KL term and time per step of the start, then the recipe, then the user's settings."""
     start, recipe = load_any_checkpoint(request.start), load_recipe(request.recipe)
     given, in_recipe = request.overrides["data"], recipe.get("data")
     table = in_recipe if isinstance(in_recipe, dict) else {}  # build_config refuses what is not a table
@@ -186,7 +208,10 @@ def _configuration(request: Adaptation) -> Config:
         folder = request.out / RECORDING
         data |= {"root": str(folder), "split_by": "end", "cache": str(frames_cache(folder))}
     check_data_options(given.get("name", "video"), given)
-    known = {"model": start.config.model.model_dump(), "train": {"description": f"adapted from {one_line(request.start_name)}"}}
+    known = {
+        "model": start.config.model.after_training().model_dump(),
+        "train": {"beta": start.config.train.beta, "description": f"adapted from {one_line(request.start_name)}"},
+    }
     config = build_config(known, recipe, {"data": data}, request.overrides)
     if config.data.name != "video":
         raise UsageError(f"--data {config.data.name} is not a recording\n  adapt a model to videos: --source or --data-root")
@@ -264,7 +289,10 @@ def _is_to_be_recorded_again(facts: Facts, record: CameraRecording, config: Conf
 
 
 def _require_enough(out: Path, config: Config) -> None:
-    """Refuse a recording whose held-out part has no sequence to evaluate on, before the training that would fail."""
+    """Refuse a recording whose held-out part has no sequence to evaluate on, before the training that would fail.
+
+    The same command would end in the same way again, so the exit code is one after which a service is not started again.
+    """
     facts, least_s = read_facts(out / RECORDING), _least_s(config)
     if facts is None or (out / LAST).exists() or _is_enough(kept := KeptVideo.read(out / RECORDING, facts), config):
         return
@@ -280,7 +308,7 @@ def _require_enough(out: Path, config: Config) -> None:
     else:
         problem = f"{facts.source} was recorded in pieces that are too short to adapt to: {recorded}"
         advice = f"record it without interruptions, or for longer, with another --out; {deleted}"
-    raise SvgError(f"{problem}\n  expected {_why(least_s, config)}\n  {advice}")
+    raise UsageError(f"{problem}\n  expected {_why(least_s, config)}\n  {advice}")
 
 
 def _is_enough(kept: KeptVideo, config: Config) -> bool:
@@ -346,7 +374,7 @@ def _train(request: Adaptation, config: Config, lock: FolderLock) -> None:
     try:
         places = {"root": config.data.root, "cache": config.data.cache} if saved is not None else None
         Trainer(config=config, out=out, machine=request.machine, resume=saved is not None, init=init, places=places).run()
-    except (StoppedError, FullDiskError, LostLoaderError) as error:
+    except (StoppedError, LostLoaderError) as error:
         problem, _, _ = str(error).rpartition("\n")  # the last line is what to do with a run of its own
         raise type(error)(problem + _GO_ON) from error
 

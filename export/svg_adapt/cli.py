@@ -16,7 +16,9 @@ from svg_common.command import require_modules, run_command
 from svg_common.errors import UsageError
 from svg_common.files import write_json
 from svg_common.outputs import check_outputs, existing_file
+from svg_common.path_advice import shell_argument
 from svg_common.quantities import count_text, parse_duration, parsed_option, size_text
+from svg_common.seconds_option import SECONDS
 from svg_common.signals import defer_interrupts
 from svg_common.version import VersionOption
 from svg_runtime.live.camera_options import CameraFpsOption, CameraSizeOption, FlipOption, RoiOption, RotateOption
@@ -88,9 +90,7 @@ def train(
         str | None,
         _adaptation("The oldest minutes of a recording give way above this size. Default: 2GB.", metavar="SIZE"),
     ] = None,
-    reconnect: Annotated[
-        float | None, _adaptation("How long to wait for a lost camera. Default: 60.", min=0.0, metavar="SECONDS")
-    ] = None,
+    reconnect: Annotated[float | None, _adaptation("How long to wait for a lost camera. Default: 60.", **SECONDS)] = None,
     camera_size: Annotated[str | None, _of_svg_live(CameraSizeOption)] = None,
     camera_fps: Annotated[float | None, _of_svg_live(CameraFpsOption)] = None,
     rotate: Annotated[Literal["90", "180", "270"] | None, _of_svg_live(RotateOption)] = None,
@@ -187,8 +187,17 @@ def train(
             config=built, out=out, machine=machine, resume=resume, init=start, model_config=model_config, places=places
         ).run()
         report = evaluation.metrics() if evaluation is not None else None
+        if evaluation is not None:  # the first process
+            _print_best(out / BEST)
     if json is not None and report is not None:
         write_json(json, report)
+
+
+def _print_best(model: Path) -> None:
+    """It may be of an earlier step than the last one."""
+    from svg_train.checkpoint import load_checkpoint
+
+    print(f"best model: {model} (step {load_checkpoint(model).step})\nexport it with: svg-export {shell_argument(model)}")
 
 
 def _machine(device: str, processes: int, precision: str, workers: int, lost_after: str | None) -> Machine:

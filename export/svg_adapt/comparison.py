@@ -77,7 +77,13 @@ class Comparison:
 
 
 def compare(
-    adapted: Path, start: Path, start_name: str, data: DataConfig, settings: Settings, progress: ProgressListener
+    adapted: Path,
+    start: Path,
+    start_name: str,
+    data: DataConfig,
+    settings: Settings,
+    device: str,
+    progress: ProgressListener,
 ) -> Comparison:
     """Forecast the held-out part of what `adapted` was trained on with both checkpoints.
 
@@ -87,6 +93,7 @@ def compare(
         start_name: of that one, as it is displayed.
         data: has root and cache.
         settings: how much to evaluate.
+        device: PyTorch's name of what computes both.
         progress: receives the progress.
 
     Raises:
@@ -95,7 +102,7 @@ def compare(
     request = Request(
         model=str(adapted),
         backend=None,
-        device=None,
+        device=device,
         precision=None,
         baselines=(str(start),),
         protocol=None,

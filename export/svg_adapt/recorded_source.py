@@ -22,7 +22,7 @@ class RecordedSource:
     Attributes:
         name: without passwords, for messages.
         hidden: what tells it apart from others of that name, without user and password, which may change; empty: the name does.
-        view: the options with which svg-live looks at the same part of it; empty: none.
+        view: the options with which svg-live opens it and looks at the same part of it; empty: none.
     """
 
     name: str
@@ -57,6 +57,7 @@ def view_options(options: SourceOptions, roi: Roi | None) -> str:
     """The options with which svg-live opens and turns a source, and looks at a part of it, as they are typed."""
     size_wh, fps, turn = options.settings.size_wh, options.settings.fps, options.turn
     given = {
+        "--source-fps": options.source_fps and f"{options.source_fps:g}",
         "--camera-size": size_wh and "x".join(map(str, size_wh)),
         "--camera-fps": fps and f"{fps:g}",
         "--rotate": turn.rotate,

@@ -22,15 +22,20 @@ def read_toml(path: Path) -> dict[str, Any]:
         ValueError: it is not TOML, not UTF-8, or too long.
         RecursionError: its tables are nested too deeply.
     """
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
     with path.open("rb") as file:
         content = file.read(_MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:
         raise ValueError(f"it has more than {_MAX_BYTES >> 20} MiB")
-    tables: dict[str, Any] = tomllib.loads(decode_text(content))
+    return parse_toml(decode_text(content))
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Read the text of a TOML file as plain values; errors: as `read_toml`."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    tables: dict[str, Any] = tomllib.loads(text)
     return tables
 
 

@@ -155,7 +155,7 @@ def load_entries(
 
     Args:
         sources: files or folders.
-        look_up: returns the entry of a source, or None.
+        look_up: returns the entry of a source, or None, or raises `SourceError` where decoding is known to.
         decode: makes the entry, or raises `SourceError`.
         folder: of the cache, for the progress display.
         what: one of the sources, for the progress display.
@@ -163,19 +163,20 @@ def load_entries(
     Returns:
         The entries, and the unusable sources with the reason, both in the order given.
     """
-    found = {source: look_up(source) for source in sources}
-    missing = [source for source in sources if found[source] is None]
+    found: dict[Path, T | None] = {}
     failed: dict[Path, str] = {}
+    for source in sources:
+        with _noted(failed, source):
+            found[source] = look_up(source)
+    missing = [source for source, entry in found.items() if entry is None]
 
     def decode_unless_busy(source: Path, wait_s: float) -> bool:
         with source_lock(folder, source, wait_s) as mine:
-            found[source] = look_up(source)  # another process may have been at it
-            if mine and found[source] is None:
-                try:
+            with _noted(failed, source):
+                found[source] = look_up(source)  # another process may have been at it
+                if mine and found[source] is None:
                     found[source] = decode(source, SourceProgress(display, task, missing.index(source), len(missing)))
-                except SourceError as error:
-                    failed[source] = error.reason
-            return mine or found[source] is not None
+            return mine or source in failed or found[source] is not None
 
     if missing:
         task = f"decoding {count_text(len(missing), what)} into {folder}"
@@ -187,7 +188,16 @@ def load_entries(
                 if left:
                     display.progress(f"waiting for another process, which decodes {left[0].name}", None)
                     wait_s = _LOOK_EVERY_S
-    return [entry for entry in found.values() if entry is not None], [(s, failed[s]) for s in missing if s in failed]
+    return [entry for entry in found.values() if entry is not None], [(s, failed[s]) for s in sources if s in failed]
+
+
+@contextmanager
+def _noted(failed: dict[Path, str], source: Path) -> Iterator[None]:
+    """Note the reason of a `SourceError` instead of raising it."""
+    try:
+        yield
+    except SourceError as error:
+        failed[source] = error.reason
 
 
 def warn_about_sources(

@@ -46,15 +46,26 @@ def spread_over_clips(data: SequenceDataset, count: int, after_others: bool = Fa
 
 
 def _spread(sources: Sequence[Path], count: int, after_others: bool) -> list[int]:
-    """Numbers of `count` of the sequences, in order: the same number from each clip as far as it has so many, evenly spaced."""
+    """Numbers of `count` of the sequences, in order: from each clip the same number, evenly spaced, as far as it has so many.
+
+    With more clips than `count`, one of every so many clips, in the order of the data.
+    """
     clips: dict[Path, list[int]] = {}
     for number, source in enumerate(sources):
         clips.setdefault(source, []).append(number)
+    if count < len(clips):
+        in_order = list(clips.values())
+        return [_only_one(in_order[part * len(clips) // count], after_others) for part in range(count)]
     chosen: list[int] = []
     for index, numbers in enumerate(sorted(clips.values(), key=len)):  # what short clips lack, longer ones make up for
         share = min(len(numbers), (count - len(chosen)) // (len(clips) - index))
-        if share == 1 and after_others:
-            chosen.append(numbers[len(numbers) // 2])
+        if share == 1:
+            chosen.append(_only_one(numbers, after_others))
         else:
             chosen += [numbers[part * len(numbers) // share] for part in range(share)]
     return sorted(chosen)
+
+
+def _only_one(numbers: Sequence[int], after_others: bool) -> int:
+    """The sequence that stands for its whole clip."""
+    return numbers[len(numbers) // 2 if after_others else 0]

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from svg_common.frame_statistics import STATISTICS, Distribution, TrainingData, sequence_statistics
+from svg_common.printable import one_line
 from svg_common.quantities import count_text
 from svg_common.video.reader import VIDEO_SUFFIXES
 from svg_train.data import FileDataset, SequenceDataset
@@ -83,8 +84,8 @@ def warn_about_copies(train: FilesFingerprint, test: FilesFingerprint) -> None:
             "  remove the copies, and start again with another --out",
             len(copies),
             count_text(sum(path.suffix.lower() in VIDEO_SUFFIXES for path in test.of_each), "held-out video"),
-            held_out,
-            original,
+            one_line(held_out),
+            one_line(original),
         )
 
 

@@ -77,7 +77,10 @@ class VideoClips(AugmentedSequences):
             skipped += no_sequence
         mine, too_short = long_enough(_part_of_split(clips, split, mode, data.test_fraction), split, length)
         too_few = f"no video is long enough for {split} sequences of {length} frames"
-        _require(bool(mine), too_few, data, skipped=skipped + too_short, expected=_expected(data, split, mode, len(films)))
+        if not mine:
+            expected = _expected(data, split, mode, clips=clips, length=length)
+            expected += _shorter_steps(data, clips, interval_s) if trained_s is None else ""
+            raise _unusable(too_few, data, skipped + too_short, expected)
         warn_about_sources("video", skipped, [(clip.video.source, clip.video.problem) for clip in mine])
         warn_about_sources("video", too_short, split=split)
 
@@ -123,7 +126,8 @@ def _clips_at_one_interval(config: Config, split: Split, trained_s: float | None
     data = config.data
     decoded, unreadable = _decoded(data, _frame_shape(config), Augmentation(data, split).smallest_share)
     skipped = no_files(Path(data.root or "")) + unreadable
-    _require(bool(decoded), "no video can be read", data, skipped=skipped, expected=_PLAYABLE)
+    if not decoded:
+        raise _unusable("no video can be read", data, skipped, _PLAYABLE)
     data = _timed_as_trained(decoded, data, config.sequence_length, trained_s)
     _note_rates(decoded, data)
     videos = _with_rates(decoded, data)
@@ -217,20 +221,32 @@ def _with_rate(video: DecodedVideo, data: DataConfig) -> DecodedVideo:
     return video.at_rate(_PICTURES_FPS)
 
 
-def _require(usable: bool, what: str, data: DataConfig, skipped: Skipped, expected: str) -> None:
-    if not usable:
-        raise SvgError(f"{what} in --data-root '{data.root}':\n{list_sources(skipped)}\n  expected {expected}")
+def _unusable(what: str, data: DataConfig, skipped: Skipped, expected: str) -> SvgError:
+    return SvgError(f"{what} in --data-root '{data.root}':\n{list_sources(skipped)}\n  expected {expected}")
 
 
-def _expected(data: DataConfig, split: Split, mode: str, files: int) -> str:
+def _expected(data: DataConfig, split: Split, mode: str, clips: Sequence[Clip], length: int) -> str:
+    """What would do where no clip gives a part of the split a sequence of `length`."""
     if data.test_fraction == 1:
         return _PLAYABLE
     expected = [f"{_PLAYABLE} in each part of the split"]
-    if split == "test":
-        expected.append("a larger --test-fraction gives more frames to the test part")
-    if mode == "time" and files > 1:
+    longest = max(clips, key=lambda clip: clip.room(length))
+    if longest.room(length) >= 2 or (mode != "time" and sum(clip.room(length) for clip in clips) >= 2):
+        expected.append(f"a {'larger' if split == 'test' else 'smaller'} --test-fraction gives more frames to the {split} part")
+    elif mode == "time":
+        needed = f"a sequence for each needs {2 * longest.span(length)} frames"
+        expected.append(f"{needed}, but the longest video has {longest.longest_piece} in a row")
+    if mode == "time" and sum(clip.room(length) > 0 for clip in clips) > 1:
         expected.append("--split-by end or --split-by file holds out whole videos")
     return "; ".join(expected)
+
+
+def _shorter_steps(data: DataConfig, clips: Sequence[Clip], interval_s: float) -> str:
+    """Advice where a step takes several frames; else empty."""
+    if all(clip.step == 1 for clip in clips):
+        return ""
+    option = "--frame-step" if data.frame_interval_s is None else "--frame-interval-s"
+    return f"; a step lasts {interval_s:.4g} s here, and a smaller {option} makes sequences shorter"
 
 
 def _interval(videos: list[DecodedVideo], data: DataConfig, sequence_length: int) -> float:

@@ -20,7 +20,7 @@ from svg_common.frames import Image, covering_size, fit_frame
 from svg_common.printable import one_line
 from svg_common.video.clips import Clip
 from svg_common.video.picture_files import PictureError, PictureFiles
-from svg_common.video.reader import VideoError, VideoReader
+from svg_common.video.reader import UnreadableError, VideoError, VideoReader
 from svg_train.data.frame_cache import (
     DAMAGED_RECORD,
     FrameShape,
@@ -44,6 +44,9 @@ _MAX_SIDE = 1 << 16  # pixels; more is a damaged record
 # What the times of the frames are from: time stamps, an assumed rate (raw streams), or the numbers of picture files, which
 # are one second apart until a rate is given.
 TimeBase = Literal["stamps", "assumed", "numbers"]
+
+_FileStates = tuple[tuple[str, int, int], ...]  # name, size and time of change of each file
+_unusable: dict[tuple[Path, _FileStates], str] = {}  # why a video is none, found out once in a process
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,19 +148,29 @@ def decode_videos(
 
 def _entry(clip: Clip, folder: Path, fit: Fit) -> Path:
     """Path of the entry of `clip` without suffix."""
+    kind, files = "video" if clip.is_video else "pictures", list(_file_states(clip))
+    return entry_path(folder, kind, clip.paths[0], _VERSION, *fit.least, fit.shape.channels, fit.whole, files)
+
+
+def _file_states(clip: Clip) -> _FileStates:
     try:
         states = [(path.name, path.stat()) for path in clip.paths]
     except OSError as error:
         raise SourceError(clip.name, str(error.strerror)) from error
-    kind = "video" if clip.is_video else "pictures"
-    files = [(name, state.st_size, state.st_mtime_ns) for name, state in states]
-    return entry_path(folder, kind, clip.paths[0], _VERSION, *fit.least, fit.shape.channels, fit.whole, files)
+    return tuple((name, state.st_size, state.st_mtime_ns) for name, state in states)
 
 
 def _look_up(clip: Clip, folder: Path, fit: Fit) -> DecodedVideo | None:
-    """Return the entry of `clip`, or None if it is missing or incomplete."""
+    """Return the entry of `clip`, or None if it is missing or incomplete.
+
+    Raises:
+        SourceError: it is known that the clip cannot be decoded.
+    """
+    reason = _unusable.get((clip.paths[0], _file_states(clip)))
+    if reason is not None:
+        raise SourceError(clip.name, reason)
+    entry = _entry(clip, folder, fit)
     try:
-        entry = _entry(clip, folder, fit)
         about = json.loads(entry.with_suffix(".json").read_text(encoding="utf-8"))
         decoded = _Decoded(**{name: about[name] for name in _Decoded.__dataclass_fields__})
         if not 0 < decoded.height < _MAX_SIDE or not 0 < decoded.width < _MAX_SIDE:
@@ -168,19 +181,22 @@ def _look_up(clip: Clip, folder: Path, fit: Fit) -> DecodedVideo | None:
         if not _are_increasing(decoded.size_changes, below=len(video.times_s)):
             return None
         return video if is_complete(video.frames_file, len(video.times_s), video.shape) else None
-    except (SourceError, *DAMAGED_RECORD):
+    except DAMAGED_RECORD:
         return None
 
 
 def _decode(clip: Clip, part: SourceProgress, folder: Path, fit: Fit) -> DecodedVideo:
-    entry = _entry(clip, folder, fit)
+    entry, states = _entry(clip, folder, fit), _file_states(clip)
     write = partial(_write_video, clip.paths[0]) if clip.is_video else partial(_write_pictures, clip)
     try:
         decoded = write(entry.with_suffix(".u8"), part, fit)
         write_json(entry.with_suffix(".json"), {"version": _VERSION, "source": str(clip.name), **vars(decoded)})
         return _decoded_video(clip, entry, fit, decoded)
     except (VideoError, UsageError) as error:
-        raise SourceError(clip.name, error.reason if isinstance(error, VideoError) else str(error)) from error
+        reason = error.reason if isinstance(error, VideoError) else str(error)
+        if not isinstance(error, UnreadableError):  # that may pass
+            _unusable[clip.paths[0], states] = reason
+        raise SourceError(clip.name, reason) from error
     except OSError as error:
         raise cache_write_error(folder, error) from error
 

@@ -47,9 +47,18 @@ class Clip:
         """How many times the picture's size has changed up to each of these frames."""
         return np.searchsorted(np.asarray(self.video.size_changes, np.int64), frames, side="right")
 
+    @property
+    def longest_piece(self) -> int:
+        """Ticks of the longest piece."""
+        return max(map(len, self.pieces), default=0)
+
     def span(self, length: int) -> int:
         """Ticks from the first to the last of `length` frames, both counted."""
         return (length - 1) * self.step + 1
+
+    def room(self, length: int) -> int:
+        """How many sequences of `length` frames the longest piece holds without overlap."""
+        return self.longest_piece // self.span(length)
 
 
 class ClipSequences:
@@ -161,7 +170,7 @@ def long_enough(clips: Sequence[Clip], split: Split, length: int) -> tuple[list[
     fit: list[Clip] = []
     skipped: Skipped = []
     for clip in clips:
-        longest, span = max(map(len, clip.pieces), default=0), clip.span(length)
+        longest, span = clip.longest_piece, clip.span(length)
         if longest >= span:
             fit.append(clip)
             continue

@@ -133,6 +133,10 @@ class FamilyConfig(Frozen):
         """Vectors of noise that are drawn while the n_past frames are read: one per pair of neighbours."""
         return self.n_past - 1
 
+    def after_training(self) -> Self:
+        """With its schedules of training at their ends: those of a model that has been trained, and goes on elsewhere."""
+        return self
+
     def training_noise(self, frames: int) -> tuple[int, int]:
         """Shape without the batch of the standard normal noise that the training forward takes for `frames` frames."""
         return frames - 1, self.noise_dim

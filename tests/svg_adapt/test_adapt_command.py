@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -182,6 +183,23 @@ def test_a_clip_is_adapted_to_at_the_time_per_step_of_the_model_whatever_its_rat
     write_video(tmp_path / "clip.mp4", frames=90, fps=fps)
     config = configured(monkeypatch, "--init", start_model, "--data-root", "clip.mp4")
     assert open_data(config, "train", 6).frame_interval_s == 0.1
+
+
+@pytest.mark.parametrize(("name", "changed"), [("spatial", {}), ("predrnn", {"cell": "convlstm"})])
+def test_the_loss_of_a_model_is_adapted_with_as_its_training_ended_with_it(name, changed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "clip.mp4", frames=90)
+    start = load_checkpoint(save_tiny(name, tmp_path / "start.pt", channels=3, **changed))
+    trained = build_config(start.config.model_dump(), {"train": {"beta": 1e-3, "beta_start": 0.0, "beta_ramp": [2, 3]}})
+    save_checkpoint(tmp_path / "start.pt", replace(start, config=trained))
+    given = ["--init", "start.pt", "--data-root", "clip.mp4"]
+    config = configured(monkeypatch, *given)
+    assert [config.train.beta_at(step) for step in (0, 9)] == [1e-3, 1e-3]
+    assert configured(monkeypatch, *given, "--resume", "--beta", "0.5").train.beta == 0.5
+    if name == "predrnn":
+        assert config.model.true_frame_shares(0) == (1.0, 0.0)  # as on the device
+        ramp = ["--sampling-ramp", "0", "4"]
+        assert configured(monkeypatch, *given, "--resume", *ramp).model.sampling_ramp == (0, 4)
 
 
 def test_short_clips_are_held_out_at_the_end_of_all_which_is_said_and_kept(start_model, tmp_path, monkeypatch, logged):
@@ -453,7 +471,7 @@ def test_a_clip_that_is_too_short_is_refused_before_the_training(start_model, tm
     write_video(tmp_path / "short.mp4", frames=12)
     for more in ([], ["--resume"]):
         run = start(command(start_model, tmp_path / "short.mp4", "--steps", "2", *more), tmp_path)
-        assert run.wait() == ExitCode.ERROR
+        assert run.wait() == ExitCode.USAGE  # with which its service leaves it alone
         assert "short.mp4 ended after 1.2 s: too short to adapt to\n  expected at least" in run.output
         assert "deleted with: svg-train --out run --delete-recording" in run.output
         assert "training" not in run.output
@@ -481,6 +499,7 @@ def test_a_limit_that_leaves_too_little_is_named_and_a_larger_one_records_again(
     given = command(start_model, noise, "--steps", "1")[1:]
     for more in ([], ["--resume"], ["--resume", "--record", "10s"]):
         error = invoke(*given, "--record-limit", "100kB", *more)
+        assert getattr(error, "exit_code", None) == ExitCode.USAGE
         assert str(error).startswith(f"--record-limit 0.1 MB is too small: of {noise}, it left too little to adapt to: 12 s, ")
         assert "expected at least 4.7 s: the last 15% are held out, and an evaluation needs" in str(error)
         assert "record it again with a larger --record-limit and --resume, or with another --out" in str(error)
@@ -592,6 +611,7 @@ def test_an_adaptation_that_is_stopped_in_its_comparison_says_how_to_go_on(
     monkeypatch.chdir(tmp_path)
 
     def interrupted(**given):
+        assert given["device"] == "cpu"  # as the command says
         raise KeyboardInterrupt
 
     monkeypatch.setattr(adaptation, "compare", interrupted)
@@ -607,6 +627,31 @@ def test_an_adaptation_that_loses_a_data_loader_says_how_to_go_on(start_model, f
     monkeypatch.chdir(tmp_path)
     error = invoke(*command(start_model, flashing, "--steps", "30")[1:])
     assert str(error).endswith("was lost\n  give fewer --workers\n  continue with the same command and --resume")
+
+
+@pytest.mark.parametrize(
+    ("failing", "number", "file", "advice"),
+    [
+        ("svg_runtime.live.outputs.mp4.H264Stream.flush", errno.ENOSPC, Path("run/recording/000001.mp4"), "free some space"),
+        ("svg_runtime.live.outputs.mp4.H264Stream.flush", errno.EACCES, Path("run/recording/000001.mp4"), "make it writable"),
+        ("svg_adapt.adaptation.Recording.add", errno.ENOSPC, "recording.json", "free some space"),
+    ],
+)
+def test_a_disk_that_fails_while_it_records_keeps_the_recording_and_says_how_to_go_on(
+    failing, number, file, advice, start_model, flashing, tmp_path, monkeypatch
+):
+    def fail(*given):
+        raise OSError(number, os.strerror(number), "recording.json")
+
+    monkeypatch.setattr(failing, fail)
+    monkeypatch.chdir(tmp_path)
+    error = invoke(*command(start_model, flashing, "--steps", "1")[1:])
+    assert str(error) == (
+        f"cannot write '{file}': {os.strerror(number)}\n  what was recorded and trained is kept; {advice}\n"
+        "  continue with the same command and --resume"
+    )
+    assert getattr(error, "exit_code", None) == ExitCode.ERROR
+    assert (tmp_path / "run" / "recording" / "recording.json").exists()
 
 
 def test_an_adaptation_whose_graphs_differ_from_the_model_ends_with_the_code_that_its_service_knows(
@@ -626,7 +671,7 @@ def test_an_adaptation_whose_graphs_differ_from_the_model_ends_with_the_code_tha
     assert not (tmp_path / "run" / "run.svgb").exists()
     assert re.search(r"Exit codes: .* 3 parity failed", train.__doc__)
     page = (Path(__file__).parents[2] / "docs" / "adapt.md").read_text(encoding="utf-8")
-    hopeless = ExitCode.USAGE, ExitCode.PARITY_FAILED, ExitCode.BACKEND_MISSING
+    hopeless = ExitCode.ERROR, ExitCode.USAGE, ExitCode.PARITY_FAILED, ExitCode.BACKEND_MISSING
     assert f"\nRestartPreventExitStatus={' '.join(str(int(code)) for code in hopeless)}\n" in page
 
 

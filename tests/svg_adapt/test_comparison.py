@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from svg_adapt.adaptation_report import as_text, verdict
 from svg_adapt.comparison import Comparison, Gain, Scores, compare, gain
+from svg_common.errors import UsageError
 from svg_common.progress import NullListener
 from svg_eval.measure import Settings
 from svg_train.checkpoint import load_checkpoint, save_checkpoint
@@ -136,7 +138,8 @@ def test_clips_that_have_moved_since_the_training_are_compared_where_they_are_no
     adapted = tmp_path / "ckpt.pt"
     save_checkpoint(adapted, replace(trained, config=build_config(trained.config.model_dump(), gone)))
     write_video(tmp_path / "clip.mp4", frames=60)
-    comparison = compare(
+    compared = partial(
+        compare,
         adapted=adapted,
         start=start,
         start_name="start",
@@ -144,6 +147,9 @@ def test_clips_that_have_moved_since_the_training_are_compared_where_they_are_no
         settings=Settings(sequences=2, samples=2, horizon=2, seed=0),
         progress=NullListener(),
     )
+    with pytest.raises(UsageError, match="unknown device 'tpu'"):
+        compared(device="tpu")
+    comparison = compared(device="cpu")
     assert comparison.sequences == 2
     assert comparison.all.over_start.db == 0  # of the same weights
     assert [folder.name for folder in (tmp_path / "default", tmp_path / "cache") if folder.exists()] == [cache or "default"]

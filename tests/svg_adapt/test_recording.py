@@ -212,6 +212,7 @@ def test_the_view_of_svg_live_is_recorded_and_another_one_is_not_mixed_in(tmp_pa
 
     turned = of("8,4,16,16", settings=CameraSettings((640, 480), 29.97), turn=Turn(rotate=90, flip="horizontal"))
     assert turned.view == "--camera-size 640x480 --camera-fps 29.97 --rotate 90 --flip horizontal --roi 8,4,16,16"
+    assert RecordedSource.of(SourceOptions(source="clip.h264", source_fps=12.5)).view == "--source-fps 12.5"
     recording = Recording(tmp_path, of("8,4,16,16"), 0.1, LIMIT)
     bright = np.zeros((32, 48, 3), np.uint8)
     bright[4:20, 8:24] = 200

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+import svg_train.machine
 import svg_train.train
 from svg_common.errors import SvgError
 from svg_train.data import statistics, video_cache
@@ -70,7 +71,7 @@ def start_processes(
             "GROUP_WORLD_SIZE": hosts, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test",
         }  # fmt: skip
         plain = {} if count == 1 else {name: str(value) for name, value in environment.items()}
-        runs.append(start(["svg-train", *each[rank], *ON_CPU], folder, before=before or log_every_step, environment=plain))
+        runs.append(start(["svg-train", *ON_CPU, *each[rank]], folder, before=before or log_every_step, environment=plain))
     return runs
 
 
@@ -226,9 +227,11 @@ def no_space_in_the_second_process() -> None:
     svg_train.train.open_data = open_data
 
 
-def clocks_that_differ() -> None:
-    """That of the second process is fast. Each writes the learning rates that it used."""
+def measurements_that_differ() -> None:
+    """The clock of the second process is fast, and bf16 does not seem to pay there. Each writes the learning rates it used."""
     log_every_step()
+    svg_train.machine.has_bf16 = lambda: True
+    svg_train.machine._bf16_pays = lambda: rank() == 0
     plain, plain_step = RunLength.measured_s, Trainer._train_step
     RunLength.measured_s = lambda self: plain(self) * (1 + rank())  # type: ignore[method-assign]
 

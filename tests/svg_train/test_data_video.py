@@ -335,6 +335,19 @@ def test_a_video_is_decoded_once_and_again_when_it_changes(options, decoded, cap
     assert all_indices(train) == before  # a run in progress keeps its frames
 
 
+def test_a_file_that_is_no_video_is_tried_once_and_again_when_it_changes(options, decoded, capsys, logged):
+    write_video(Path(options["root"]) / "a.avi")
+    broken = Path(options["root"]) / "b.avi"
+    broken.write_bytes(b"text")
+    for _ in range(2):
+        assert open_both(options, test_fraction=0.4)[0].description.startswith("video: 1 file ")
+        assert decoded == ["a.avi", "b.avi"]
+    assert "b.avi: Invalid data" in logged.text
+    assert capsys.readouterr().err.count("decoding") == 1
+    write_video(broken)
+    assert open_both(options, test_fraction=0.4)[0].description.startswith("video: 2 files ")
+
+
 BROKEN_RECORDS = {
     "broken json": "[1, 2",
     "other json": "[1, 2]",
@@ -770,10 +783,26 @@ def test_more_of_a_short_video_is_advised_only_where_there_is_more(options, test
     write_video(Path(options["root"]) / "a.avi", frames=10)
     with pytest.raises(SvgError, match="no video is long enough for test sequences of 11 frames") as refused:
         open_data(config_of(options, test_fraction=test_fraction), "test", 11)
-    assert ("a larger --test-fraction" in str(refused.value)) == (test_fraction < 1)
-    with pytest.raises(SvgError, match="for train sequences of 11 frames") as refused:
-        open_data(config_of(options, test_fraction=0.5), "train", 11)
-    assert "a larger --test-fraction" not in str(refused.value)
+    assert "--test-fraction" not in str(refused.value)
+    needed = "a sequence for each needs 22 frames, but the longest video has 10 in a row"
+    assert (needed in str(refused.value)) == (test_fraction < 1)
+    for split, fraction, size in (("test", 0.4, "larger"), ("train", 0.6, "smaller")):
+        with pytest.raises(SvgError, match=f"for {split} sequences of 5 frames") as refused:
+            open_data(config_of(options, test_fraction=fraction), split, 5)
+        assert f"a {size} --test-fraction gives more frames to the {split} part" in str(refused.value)
+        assert "a step lasts" not in str(refused.value)
+
+
+@pytest.mark.parametrize("option", ["frame_step", "frame_interval_s"])
+def test_shorter_steps_are_advised_where_a_step_takes_several_frames(options, option):
+    write_video(Path(options["root"]) / "a.avi", frames=10)
+    config = config_of(options, **{option: 3 if option == "frame_step" else 0.3})
+    advice = f"a step lasts 0.3 s here, and a smaller --{option.replace('_', '-')} makes sequences shorter"
+    with pytest.raises(SvgError, match=advice):
+        open_data(config, "train", 6)
+    with pytest.raises(SvgError, match="no video is long enough") as refused:
+        open_data(config, "train", 6, trained_s=0.3)  # a model runs at its own interval
+    assert "a step lasts" not in str(refused.value)
 
 
 @pytest.mark.parametrize("split_by", ["end", "file"])

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from svg_common.errors import UsageError
+from svg_common.errors import BackendMissingError, UsageError
 from svg_train.checkpoint import load_checkpoint
 from svg_train.config import build_config
 from svg_train.data import open_data
@@ -25,9 +25,9 @@ from tests.svg_train.run_processes import (
     TRAIN,
     assert_same_losses,
     bf16_on_the_second_host,
-    clocks_that_differ,
     ctrl_c_while_the_first_waits_for_the_second,
     losses,
+    measurements_that_differ,
     no_space_in_the_second_process,
     overflow_in_one_process,
     record_decoding,
@@ -306,10 +306,12 @@ def test_a_lost_data_loader_is_reported_by_its_own_process():
         raise LostLoaderError("of this process alone")
 
 
-def test_processes_of_a_run_in_time_share_one_clock(tmp_path, recipe):
+def test_processes_share_one_clock_and_the_precision_that_the_first_measured(tmp_path, recipe):
     command = ["--config", str(recipe), "--train", "3s", "--eval-every", "100000", "--save-every", "100000"]
-    for run in start_processes(2, command, tmp_path, clocks_that_differ):
+    runs = start_processes(2, [*command, "--precision", "auto"], tmp_path, measurements_that_differ)
+    for run in runs:
         assert run.wait() == 0, run.output
+    assert "cpu, bf16-mixed, 2 processes" in runs[0].output
     rates = [(tmp_path / f"rates-{rank}").read_text() for rank in range(2)]
     assert rates[0] == rates[1]
     assert float(rates[0].split()[-1]) == 0
@@ -358,6 +360,8 @@ def test_a_process_may_be_waited_for_without_end():
 def test_each_process_needs_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(BackendMissingError, match=r"'cuda:2' is not available: PyTorch finds 2 GPUs\n.*: cuda:0, cuda:1$"):
+        Machine("cuda:2").accelerator()
     with pytest.raises(UsageError, match="'cuda:1' is one GPU, but 2 processes"):
         Machine("cuda:1", processes=2, precision="32-true").fabric()
     with pytest.raises(UsageError, match="3 processes need a GPU each, but PyTorch finds 2"):

@@ -26,6 +26,7 @@ def test_every_shipped_recipe_is_valid_and_says_what_it_is_for(name, tmp_path, m
     assert build_config(load_recipe(name))
     purpose = shipped_recipes()[name]
     assert purpose[0].isupper()
+    assert purpose.endswith(".")  # and is a whole sentence
     assert (ROOT / "svg_train/recipes" / f"{name}.toml").read_text(encoding="utf-8").startswith(f"# {purpose}\n")
 
 

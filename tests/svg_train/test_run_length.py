@@ -20,6 +20,8 @@ def test_steps_warm_up_and_decay_to_zero():
     length = RunLength(TrainConfig(steps=10, warmup_steps=3))
     assert [length.learning_rate(step) for step in (0, 2, 3, 4)] == pytest.approx([0.25, 0.75, 1, 6 / 7])
     assert length.learning_rate(10) == 0
+    within = RunLength(TrainConfig(steps=4, warmup_steps=6))
+    assert [within.learning_rate(step) for step in range(5)] == pytest.approx([1 / 7, 2 / 7, 3 / 7, 0.25, 0])
     assert (length.is_over(9), length.is_over(10), length.steps_from(4)) == (False, True, range(4, 10))
 
 

@@ -166,7 +166,7 @@ def test_a_resumed_run_keeps_its_precision_whatever_would_be_chosen_now(tmp_path
         Trainer(config(), tmp_path / "run", CPU, resume=False).run()
     monkeypatch.undo()
     monkeypatch.setattr("svg_train.train.LOG_EVERY", 1)
-    monkeypatch.setattr(machine, "_best_precision", lambda accelerator: "bf16-mixed")
+    monkeypatch.setattr(machine, "_best_precision", lambda accelerator, measure: "bf16-mixed")
     shutil.copytree(tmp_path / "run", tmp_path / "other")
     Trainer(build_config(), tmp_path / "run", Machine(device="cpu"), resume=True).run()
     assert losses(tmp_path / "run") == losses(finished)
@@ -303,11 +303,24 @@ def test_a_run_is_written_where_a_link_leads_though_nothing_is_there_yet(tmp_pat
     assert load_checkpoint(tmp_path / "disk" / "run" / "last.pt").step == 1
 
 
-def test_existing_run_is_not_overwritten(finished):
-    before = (finished / "ckpt.pt").read_bytes()
+@pytest.mark.parametrize("appears", [False, True])
+def test_existing_run_is_not_overwritten(appears, finished, tmp_path, monkeypatch):
+    """It is refused before the data is decoded, which may take hours. Meanwhile another command may make one."""
+    opened = []
+
+    def open_slowly(*given):
+        opened.append(given)
+        if not (tmp_path / "run").exists():
+            shutil.copytree(finished, tmp_path / "run")
+        return open_data(*given)
+
+    if not appears:
+        shutil.copytree(finished, tmp_path / "run")
+    monkeypatch.setattr("svg_train.train.open_data", open_slowly)
     with pytest.raises(UsageError, match="already contains a run"):
-        Trainer(config(), finished, CPU, resume=False).run()
-    assert (finished / "ckpt.pt").read_bytes() == before
+        Trainer(config(), tmp_path / "run", CPU, resume=False).run()
+    assert bool(opened) is appears
+    assert (tmp_path / "run" / "ckpt.pt").read_bytes() == (finished / "ckpt.pt").read_bytes()
 
 
 @pytest.mark.parametrize(("score", "kept"), [(99.0, True), (-99.0, False)])
@@ -686,6 +699,7 @@ def test_two_processes_share_one_run(tmp_path):
     result = subprocess.run([*command, *flags], cwd=tmp_path, capture_output=True, text=True, timeout=180)
     assert result.returncode == 0, result.stderr
     assert len(losses(tmp_path / "run")) == 2  # written once, by the first process
+    assert result.stdout.count("best model: run/ckpt.pt") == 1
     names = load_checkpoint(tmp_path / "run" / "last.pt").build().state_dict().keys()
     assert not any(name.startswith("module.") for name in names)
 

@@ -142,6 +142,7 @@ def test_only_data_of_files_have_a_fingerprint_of_them(trained):
 @pytest.mark.parametrize(("name", "copies"), [("1.mp4", 1), ("1.bmp", 0)])
 def test_copies_of_pictures_are_no_copies_of_clips(name, copies, logged):
     """A fixed camera may take two that differ in their middle alone, and black ones are all the same."""
-    train, test = (FilesFingerprint(split, {Path(split, name): b"the same"}) for split in ("train", "test"))
+    train, test = (FilesFingerprint(split, {Path(f"{split}\n", name): b"the same"}) for split in ("train", "test"))
     warn_about_copies(train, test)
     assert logged.text.count("copies of videos") == copies
+    assert logged.text.count("'test\\n/") == copies

@@ -138,6 +138,10 @@ class FramesConfig(FamilyConfig):
             return self
         return self.model_validate({**self.model_dump(), "history": _steps(self.n_past, n_future)})
 
+    def after_training(self) -> Self:
+        """Reading its own predictions, as at the end of the ramp."""
+        return self.model_copy(update={"sampling_ramp": (0, 0)})
+
     def training_noise(self, frames: int) -> tuple[int, int]:
         """One draw per step and sequence decides whether the step reads a true frame."""
         return frames - 1, 1
