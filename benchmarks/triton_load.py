@@ -158,6 +158,7 @@ class Load:
         name = f"svg_load_{os.getpid()}_{camera}"
         region = shared_memory.create_shared_memory_region(name, f"/{name}", self._size)
         self._opened.callback(shared_memory.destroy_shared_memory_region, region)
+        shared_memory.set_shared_memory_region(region, [np.full(self._shape, np.nan, np.float32)])  # until there are futures
         self._client.register_system_shared_memory(name, f"/{name}", self._size)
         self._opened.callback(self._unshare, name)
         self._regions.append(region)
@@ -189,6 +190,9 @@ class Load:
         if error is not None:
             raise SystemExit(f"camera {camera}: {error}")
         if filled:
+            missing = result.as_numpy("missing_frames").item()
+            if missing:  # what is shared would be the last futures
+                raise SystemExit(f"camera {camera} has no futures: {missing} more frames are to be sent first")
             if shared:
                 futures = shared_memory.get_contents_as_numpy(self._regions[camera], np.float32, self._shape)
             else:

@@ -190,11 +190,14 @@ class Api:
         Raises:
             ProblemError: there is a body, or it stalls.
         """
+        refusal = ProblemError("invalid", "a body, which this request does not have", "no body", headers=_CLOSE)
         body = b""
         async for part in self._parts(request):
             body += part
-            if body not in (b"", b"{", b"{}"):
-                raise ProblemError("invalid", "a body, which this request does not have", "no body", headers=_CLOSE)
+            if not b"{}".startswith(body):
+                raise refusal
+        if body == b"{":
+            raise refusal
 
     async def _parts(self, request: Request) -> AsyncIterator[bytes]:
         """The body as it arrives. A client that has lost its network would hold up its own session otherwise.

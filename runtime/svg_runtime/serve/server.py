@@ -40,6 +40,7 @@ _CLOSE_S = 5.0  # for sessions to be closed after that
 _THREADS_S = 1.0  # for their threads to end
 _BODY_S = 30.0  # for a body to arrive when it is its turn
 _POLL_S = 0.2
+_MORE_CONNECTIONS = 32  # than sessions, each of which has one of its own: for models, metrics and refusals
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,11 @@ class Server:
         cores, measured = usable_cores(), Metrics()
         self.sessions = SessionTable(catalogue, limits, computing=max(1, cores // catalogue.threads(cores)))
         self.sessions.on_close = measured.closed
-        self.web_limits = WebLimits(request_s=limits.wait_s + _BODY_S, body_bytes=limits.frame_bytes)
+        self.web_limits = WebLimits(
+            connections=max(WebLimits.connections, limits.sessions + _MORE_CONNECTIONS),
+            request_s=limits.wait_s + _BODY_S,
+            body_bytes=limits.frame_bytes,
+        )
         api = Api(catalogue, self.sessions, limits, measured)
         self.app: ASGIApp = ProblemsOfAccess(
             AccessControl(

@@ -21,7 +21,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from svg_runtime.errors import SvgError
+from svg_runtime.errors import ForecastError, SvgError
 from svg_runtime.forecast.forecaster import Forecaster
 from svg_runtime.forecast.forecaster import Observation as Seen
 from svg_runtime.serve import schema
@@ -171,9 +171,12 @@ class Session:
 
         def read(forecaster: Forecaster) -> Seen:
             frame = self._reader.read(body=body, media_type=media_type, dtype=dtype, shape=shape)
-            seen = forecaster.observe(frame)
-            self._last_frame = frame
-            self._observed = seen.index + 1
+            try:
+                seen = forecaster.observe(frame)
+            except ForecastError:  # the frame has been read all the same
+                self._keep(frame)
+                raise
+            self._keep(frame)
             return seen
 
         seen = await self._compute(read)
@@ -252,6 +255,10 @@ class Session:
                 "too-large", f"{samples} samples of {horizon} frames are {size} bytes as float32",
                 f"at most {self._limits.forecast_bytes} bytes", advice="ask for fewer samples, or for a shorter horizon",
             )  # fmt: skip
+
+    def _keep(self, frame: NDArray[np.float32]) -> None:
+        self._last_frame = frame
+        self._observed += 1
 
     @property
     def _missing(self) -> int:

@@ -320,6 +320,9 @@ class Ros:
     def init(self, *, args: list[str] | None = None) -> None:
         self.initialized = True
 
+    def ok(self) -> bool:
+        return self.initialized
+
     def try_shutdown(self) -> None:
         self.initialized = False
 
@@ -332,7 +335,7 @@ def modules(ros: Ros) -> dict[str, types.ModuleType]:
         found[name] = types.ModuleType(name)
         vars(found[name]).update(members)
 
-    module("rclpy", init=ros.init, spin=lambda node: ros.spin(node), try_shutdown=ros.try_shutdown)
+    module("rclpy", init=ros.init, ok=ros.ok, spin=lambda node: ros.spin(node), try_shutdown=ros.try_shutdown)
     module("rclpy.node", Node=ros.node_class())
     module("rclpy.logging", get_logger=lambda name: ros.logger)
     errors = (ParameterException, InvalidParameterTypeException, InvalidParameterValueException, InvalidTopicNameException)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from array import array
 from importlib import import_module
 
@@ -99,12 +100,23 @@ def test_compressed_images_may_be_subscribed_to():
     assert len(published(ros, "~/surprise")) == 3
 
 
-def test_images_that_cannot_be_used_are_said_once():
+def test_images_that_cannot_be_used_are_said_once_and_are_a_warning_until_one_can():
     deep = [Image(header=header(n), height=2, width=2, encoding="mono16", step=4, data=array("B", bytes(8))) for n in range(3)]
-    _, ros = run(send(*deep))
+
+    def spin(node):
+        for messages in (deep, images(1)):
+            send(*messages)(node)
+            node.timers[0][1]()
+
+    _, ros = run(spin)
     warnings = [text for level, text in ros.logger.lines if level == "warning"]
     assert len(warnings) == 1
     assert "mono16" in warnings[0]
+    before, after = (message.status[0] for message in published(ros, "/diagnostics"))
+    assert (before.level, before.message) == (b"\x01", "images with encoding 'mono16' are left out")
+    for status in (before, after):
+        assert {value.key: value.value for value in status.values}["images left out"] == "3"
+    assert after.message == "forecasting"
 
 
 def test_images_without_time_stamps_have_that_of_their_arrival():
@@ -205,6 +217,30 @@ def test_what_ros_refuses_itself_is_a_wrong_parameter_too(wrong, expected):
     assert str(value) in text
     assert text.endswith(f"\n  expected {expected}")
     assert not ros.initialized
+
+
+def sending_after(ended: bool):
+    """Images while publishers fail, as those of ROS do after a signal has ended it."""
+
+    def fail(message):
+        raise RuntimeError("cannot publish: the publisher's context is invalid")
+
+    def spin(node):
+        for publisher in node.publishers_by_topic.values():
+            publisher.publish = fail
+        if ended:
+            sys.modules["rclpy"].try_shutdown()
+        send(*images(6))(node)
+
+    return spin
+
+
+def test_a_picture_that_is_forecast_when_ros_ends_is_let_go():
+    code, ros = run(sending_after(ended=True))
+    assert code == 0
+    assert ros.nodes[0].destroyed
+    with pytest.raises(RuntimeError, match="context is invalid"):
+        run(sending_after(ended=False))
 
 
 @pytest.mark.parametrize("ending", [KeyboardInterrupt, stand_in.ExternalShutdownException])

@@ -171,9 +171,12 @@ def test_what_is_no_picture_is_left_out_as_if_it_had_not_come(clock, said, left_
         found = feed(stream, clock, frames[:before], start_s=0.0)
         if disturbed:
             assert [stream.add(left_out, stamp_s), stream.add(left_out, stamp_s)] == [None, None]
+            assert (stream.status().level, stream.status().message) == (Level.WARN, said[0].partition("\n")[0])
         found += feed(stream, clock, frames[before:], start_s=before * STEP_S)
         answers.append(found[-1])
         assert stream.status().values["resets of the context"] == "0"
+        assert stream.status().values["images left out"] == ("2" if disturbed else "0")
+        assert stream.status().level == Level.OK
         stream.close()
     np.testing.assert_array_equal(answers[0].futures.frames, answers[1].futures.frames)
     assert len(said) == 1

@@ -21,6 +21,8 @@ from svg_runtime import Forecaster
 from svg_runtime.bundle.reader import find_model
 from svg_runtime.errors import BackendError, BundleError, ForecastError
 from svg_runtime.forecast.checks import check_finite
+from svg_runtime.forecast.forecaster import Observation
+from svg_runtime.forecast.observer import FrameEncoder
 from svg_runtime.live.preprocess import Preprocessor
 from svg_runtime.serve import session as session_module
 from svg_runtime.serve import sessions as sessions_module
@@ -28,7 +30,7 @@ from svg_runtime.serve.answers import encode
 from svg_runtime.serve.catalogue import Catalogue, EngineOptions
 from svg_runtime.serve.problems import problem_of
 from tests.command_runner import wait_until
-from tests.svg_runtime.serve.serve_helpers import array_of, digits, encoded, open_session, send
+from tests.svg_runtime.serve.serve_helpers import RAW, array_of, digits, encoded, open_session, send
 
 
 def own_forecaster(model: str = "digits", **options) -> Forecaster:
@@ -140,6 +142,11 @@ def test_there_is_room_for_so_many_sessions_until_one_is_closed(open_client):
         open_session(client)
 
 
+@pytest.mark.parametrize(("sessions", "connections"), [(8, 96), (200, 232)])
+def test_each_session_has_room_for_a_connection(make_server, sessions, connections):
+    assert make_server(sessions=sessions).web_limits.connections == connections
+
+
 def test_a_session_that_does_not_open_leaves_its_room(open_client):
     """The camera model reads windows of frames alone."""
     with open_client(sessions=1) as client:
@@ -170,6 +177,23 @@ def test_a_forecast_that_is_not_finite_is_refused_in_words_of_http():
     problem = problem_of(found.value).body
     assert (problem.status, problem.detail) == (503, "the surprise is not a finite number")
     assert (problem.expected, problem.advice) == (None, "reset the session, or open another one")
+
+
+@pytest.mark.parametrize(
+    ("broken", "error", "read"), [((FrameEncoder, "encode"), BackendError, 0), ((Observation, "of"), ForecastError, 1)]
+)
+def test_a_session_has_read_what_its_forecaster_has_read(client, monkeypatch, broken, error, read):
+    def fail(*_):
+        raise error("broken")
+
+    session, frames = open_session(client, samples=1, horizon=1), digits(2)
+    send(client, session, frames[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(*broken, fail)
+        answer = client.post(f"{session}/frames", content=frames[1].astype("<f4").tobytes(), headers=RAW)
+    assert (answer.status_code, answer.json()["type"]) == (503, "/#engine-failed")
+    assert client.get(session).json()["observed"] == 1 + read
+    assert send(client, session, frames[1])["index"] == 1 + read
 
 
 def test_idle_sessions_are_closed_and_used_ones_are_not(client):

@@ -91,7 +91,7 @@ class ForecastNode(Node):  # type: ignore[misc]  # rclpy has no types
         try:
             picture = self._read(message)
         except ImageError as error:
-            self._stream.events.once(error.kind, str(error))
+            self._stream.leave_out(error)
             return
         found = self._stream.add(picture, self._seconds_of(message.header.stamp))
         if found is not None:
@@ -163,6 +163,9 @@ def main(args: list[str] | None = None) -> int:
     except SvgError as error:
         get_logger("svg_edge_ros").fatal(str(error))
         return int(error.exit_code)
+    except RuntimeError:  # such as RCLError, of publishing what was being forecast when a signal ended ROS
+        if rclpy.ok():
+            raise
     finally:
         if node is not None:
             node.destroy_node()

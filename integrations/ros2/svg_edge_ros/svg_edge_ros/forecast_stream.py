@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svg_common.errors import first_line
+from svg_common.quantities import duration_text
 from svg_edge_ros.image_messages import ImageError, check_picture
 from svg_edge_ros.stamp_schedule import StampSchedule, Step
 from svg_runtime import Forecaster
@@ -23,7 +24,7 @@ from svg_runtime.live.empty_pictures import EmptyPicture, PictureCheck
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.fit import FitMonitor
 from svg_runtime.live.preprocess import Preprocessor, crop
-from svg_runtime.live.roi import RegionOutsideError, Roi
+from svg_runtime.live.roi import REGION_OUTSIDE, RegionOutsideError, Roi
 from svg_runtime.live.timing import StageTimer, away_after_s
 
 _DEFAULT_INTERVAL_S = 0.1  # of a model that does not say what it was trained at
@@ -147,6 +148,9 @@ class ForecastStream:
         self._fit = FitMonitor(manifest.training_data, self.interval_s, self.events)
         self._timer = StageTimer(("preprocess", "observe", "forecast"))
         self._came = _Rate()
+        self._arrived_s: float | None = None  # the last image, also one that was left out
+        self._left_out = 0
+        self._unusable: ImageError | None = None  # why the last image was left out; None: it was not
         self._made = _Rate()
         self._steps = 1  # to the present picture from the one before it
         self._empty: EmptyPicture | Literal["roi_outside"] | None = None
@@ -179,9 +183,11 @@ class ForecastStream:
             check_picture(picture)
             step = self._schedule.take(stamp_s)
         except ImageError as error:
-            self.events.once(error.kind, str(error))
+            self.leave_out(error)
             return None
-        self._came.count(self._now())
+        self._unusable = None
+        self._arrived_s = self._now()
+        self._came.count(self._arrived_s)
         if step is None:
             return None
         self._skipped += step.skipped
@@ -197,6 +203,13 @@ class ForecastStream:
             return None
         self._failures = 0
         return found
+
+    def leave_out(self, error: ImageError) -> None:
+        """Count an image that cannot be used, as if it had not come; the first of a kind is announced."""
+        self.events.once(error.kind, str(error))
+        self._unusable = error
+        self._arrived_s = self._now()
+        self._left_out += 1
 
     def status(self) -> StreamStatus:
         """Return how it goes now, in the words of diagnostics."""
@@ -250,15 +263,17 @@ class ForecastStream:
         self._resets += 1
 
     def _verdict(self) -> tuple[Level, str]:
-        away_s = self._came.since(self._now())
+        away_s = None if self._arrived_s is None else self._now() - self._arrived_s
         if away_s is None or away_s >= away_after_s(self.interval_s):
-            return Level.STALE, "no picture yet" if away_s is None else f"no picture for {away_s:.0f} s"
+            return Level.STALE, "no picture yet" if away_s is None else f"no picture for {duration_text(away_s)}"
         if self._failures:
             return Level.ERROR, "forecasting fails"
+        if self._unusable is not None:
+            return Level.WARN, first_line(self._unusable)
         troubles = {
             "blank": "the picture is of one colour",
             "frozen": "the picture is frozen",
-            "roi_outside": "the region of interest does not lie within the picture",
+            "roi_outside": REGION_OUTSIDE,
         }
         if self._empty is not None:
             return Level.WARN, troubles[self._empty]
@@ -271,6 +286,7 @@ class ForecastStream:
         numbers: dict[str, float | None] = {
             "pictures per second": self._came.per_second(now),
             "forecasts per second": self._made.per_second(now),
+            "images left out": self._left_out,
             "intervals without a picture": self._skipped,
             "resets of the context": self._resets,
             f"surprise ({self._forecaster.surprise_unit or 'none'})": self._surprise,
@@ -283,7 +299,7 @@ class ForecastStream:
 
 
 class _Rate:
-    """How often something happened in the last seconds, and when last."""
+    """How often something happened in the last seconds."""
 
     def __init__(self) -> None:
         self._times: deque[float] = deque()
@@ -296,9 +312,6 @@ class _Rate:
     def per_second(self, now: float) -> float:
         recent = [time_s for time_s in self._times if now - time_s <= _RATE_S]
         return len(recent) / max(now - recent[0], 1.0) if recent else 0.0
-
-    def since(self, now: float) -> float | None:
-        return now - self._times[-1] if self._times else None
 
 
 def _to_uint8(frame: NDArray[np.float32]) -> Picture:

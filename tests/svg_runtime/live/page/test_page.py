@@ -356,7 +356,7 @@ def test_health_says_why_a_run_makes_no_progress():
         outside = make_view()
         outside.trouble = "roi_outside"  # pictures come, and nothing is observed
         camera.publish(outside)
-        assert known.get("/healthz").text == "wall: the region of interest lies outside the picture\n"
+        assert known.get("/healthz").text == "wall: the region of interest is outside the picture or too small in it\n"
         assert 'svg_camera_up{camera="wall"} 0.0' in known.get("/metrics").text
         camera.publish(make_view())
         assert known.get("/healthz").text == "ok\n"

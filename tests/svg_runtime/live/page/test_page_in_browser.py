@@ -16,7 +16,7 @@ from playwright import sync_api
 
 from benchmarks.page_pictures import CHROMIUM, CHROMIUM_ARGUMENTS
 from svg_runtime.live.alarms.record import AlarmRecord
-from svg_runtime.live.page import board, routes
+from svg_runtime.live.page import board, history, routes
 from svg_runtime.live.page.camera import PageCamera
 from svg_runtime.live.page.controls import Change
 from svg_runtime.live.page.live_page import LivePage
@@ -149,6 +149,78 @@ def test_the_page_shows_pictures_that_move_and_a_control_changes_them(browser, p
     wait_until(lambda: not camera.watched)
 
 
+@pytest.mark.parametrize("ending", [None, ConnectionError])
+def test_a_stream_of_pictures_that_ends_alone_is_asked_for_again(browser, page, monkeypatch, ending):
+    """As a proxy ends a long answer, or the server that of a client which takes nothing for a while."""
+    parts, streams = Routes._parts, []
+
+    async def parts_of_a_first_stream_that_is_short(routes, camera, feed):
+        streams.append(feed)
+        is_short, count = len(streams) == 1, 0
+        async for part in parts(routes, camera, feed):
+            yield part
+            count += 1
+            if is_short and count == 3:
+                if ending is not None:
+                    raise ending
+                return
+
+    monkeypatch.setattr(Routes, "_parts", parts_of_a_first_stream_that_is_short)
+    with Seen(browser, page) as seen:
+        seen.until(lambda: len(streams) == 2)
+        picture = seen.tab.locator("#live")
+        for _ in range(2):
+            last = picture.screenshot()
+            seen.until(lambda before=last: picture.screenshot() != before)
+        assert seen.tab.inner_text("#status").endswith("fps")
+
+
+def test_a_hidden_tab_has_no_streams_and_no_alarm_in_its_title(browser, page, monkeypatch):
+    """What was an alarm when it was hidden may be over."""
+    camera = page.cameras["wall"]
+    monkeypatch.setattr(camera.stats, "alarms", SimpleNamespace(active=True, values=None, summary=camera.stats.alarms.summary))
+    turn = (
+        "hidden => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });"
+        " document.dispatchEvent(new Event('visibilitychange')); }"
+    )
+    with Seen(browser, page) as seen:
+        seen.wait_for("document.title === '▲ wall - svg-live'")
+        seen.wait_for("document.getElementById('live').naturalWidth")
+        seen.tab.evaluate(turn, True)
+        assert seen.tab.title() == "wall - svg-live"
+        seen.until(lambda: not camera.watched)
+        seen.tab.evaluate(turn, False)
+        seen.wait_for("document.title === '▲ wall - svg-live'")
+        seen.until(lambda: camera.watched)
+
+
+def test_drawing_ends_with_its_reason_and_with_escape(browser, page):
+    camera = page.cameras["wall"]
+    asked: list[str] = []
+    pressed = "document.getElementById('draw').getAttribute('aria-pressed')"
+    with Seen(browser, page) as seen:
+        seen.wait_for("document.getElementById('live').naturalWidth")
+        seen.tab.on("request", lambda request: request.method == "POST" and asked.append(request.url))
+        box = seen.tab.locator("#stage").bounding_box()
+        for end in (lambda: seen.tab.keyboard.press("Escape"), lambda: camera.ask(Change(overlay="panels"))):
+            seen.wait_for("!document.getElementById('draw').disabled")
+            seen.tab.click("#draw")
+            seen.tab.evaluate("scrollTo(0, 0)")
+            seen.tab.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+            seen.tab.mouse.down()
+            seen.tab.mouse.move(box["x"] + 10, box["y"] + 10)
+            assert seen.tab.is_visible("#selection")
+            end()
+            seen.wait_for(f"{pressed} === 'false'")
+            seen.tab.mouse.move(box["x"] + 20, box["y"] + 20)
+            assert not seen.tab.is_visible("#selection")
+            seen.tab.mouse.up()
+        assert seen.tab.is_disabled("#draw")
+        seen.tab.wait_for_timeout(100)
+        assert asked == []
+    camera.ask(Change(overlay="live"))
+
+
 def test_below_a_path_of_a_proxy_it_is_the_same(browser, page, monkeypatch):
     """Even if that looks like the path of a camera."""
     outside, below = [], "/cameras/yard"
@@ -272,6 +344,22 @@ def test_what_came_last_is_on_top_of_the_events_also_after_the_clock_was_set_bac
         assert seen.tab.locator("#events li").count() == 101
 
 
+def test_an_event_has_the_time_of_day_and_the_next_day_its_date(browser, page, monkeypatch):
+    time_of_day = "document.querySelector('#events time').textContent"
+    with Seen(browser, page, locale="en-US", timezone_id="UTC") as seen:
+        seen.context.clock.install(time=datetime(2026, 1, 2, 23, 59, 30, tzinfo=timezone.utc))
+        seen.tab.reload()
+        seen.wait_for("document.getElementById('counts').children.length")
+        with monkeypatch.context() as early:
+            at = datetime(2026, 1, 2, 0, 5, 12, tzinfo=timezone.utc)
+            early.setattr(board, "datetime", SimpleNamespace(now=lambda zone: at))
+            page.cameras["wall"].stats.events.add("early", "soon after midnight")
+        seen.until(lambda: "soon after midnight" in seen.tab.inner_text("#events"))
+        assert seen.tab.evaluate(time_of_day) == "00:05:12"
+        seen.tab.clock.fast_forward(60_000)
+        seen.wait_for(f"{time_of_day} === 'Jan 2 00:05:12'")
+
+
 def test_the_chart_begins_anew_where_the_points_do(browser, page):
     """They are sent again, or are those of another run, whose seconds may be larger or smaller."""
     point = "[{number}, {seconds}, 0, 1, 1, 1, 1, 1, 1, 1]"
@@ -314,6 +402,32 @@ def test_the_signal_of_a_camera_that_is_lost_is_of_the_past(browser):
             assert all(seen.tab.is_disabled(f"#{name}") for name in ("samples", "threshold", "roi", "draw", "whole", "reset"))
             assert seen.tab.get_attribute("#samples", "title") == "This camera has ended"
             assert seen.tab.is_enabled("#overlay")
+    finally:
+        served.close()
+
+
+@pytest.mark.parametrize(("interval_s", "is_line"), [(5.0, True), (1.0, False)])
+def test_points_as_far_apart_as_pictures_usually_are_make_a_line(browser, monkeypatch, interval_s, is_line):
+    served = opened()
+    camera = add_camera(served)
+    camera.stats.interval_s = interval_s
+    seconds = itertools.count(time.monotonic() - 30, 5)
+    monkeypatch.setattr(history, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    for _ in range(6):
+        camera.publish(make_view())
+    served.start()
+    drawn = """(() => { const canvas = document.getElementById('chart'), numbers = [];
+      const accent = getComputedStyle(document.documentElement).getPropertyValue('--accent').trim();
+      for (const place of [1, 3, 5]) numbers.push(parseInt(accent.slice(place, place + 2), 16));
+      const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+      let count = 0;
+      for (let i = 0; i < data.length; i += 4) count += numbers.every((number, place) => data[i + place] === number);
+      return count; })()"""
+    try:
+        with Seen(browser, served) as seen:
+            seen.tab.select_option("#signal", "raw")
+            seen.wait_for("document.getElementById('now').textContent === '1.0'")
+            assert (seen.tab.evaluate(drawn) > 20) == is_line
     finally:
         served.close()
 
@@ -648,12 +762,12 @@ def test_what_was_asked_for_on_a_connection_that_died_is_given_up(browser, page)
 
 def test_a_screen_reader_hears_what_is_new_and_no_numbers(browser, page, monkeypatch):
     monkeypatch.setattr(routes, "_STATE_S", routes._SLICE_S)
-    status, seconds = "document.getElementById('status').textContent", itertools.count(5)
+    status, times = "document.getElementById('status').textContent", itertools.cycle(["5.5 s", "12.5 min", "2.0 h", "3.0 days"])
     with Seen(browser, page) as seen:
         seen.wait_for(f"{status}.endsWith('fps')")
         seen.tab.evaluate(LISTEN)
         with monkeypatch.context() as quiet:
-            quiet.setattr(PageCamera, "problem", lambda camera: f"no picture for {next(seconds)} s")
+            quiet.setattr(PageCamera, "problem", lambda camera: f"no picture for {next(times)}")
             for _ in range(2):
                 before = seen.tab.evaluate(status)
                 seen.wait_for(f"{status} !== '{before}' && {status}.startsWith('no picture for')")

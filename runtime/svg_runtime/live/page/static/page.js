@@ -9,9 +9,13 @@ const SILENT_MS = 5000; // without the numbers that come every second: a connect
 const MOST_EVENTS = 100; // that are alarms, and as many others: those of a bad connection push out no alarm
 const GRID_COLUMNS = 6; // of the grid of futures, as the server draws it
 const REQUEST_MS = 25000; // the server takes up to 5 s for a picture, and gives a client 20 s to take it
+const MINUTE_MS = 60 * 1000;
+const HEAD = "--picture\r\nContent-Type: image/jpeg\r\n\r\n"; // before each picture of a stream, and after it at once
 const NARROW = 600; // CSS pixels of the live picture, below which its panels are composed for a phone
 const LOGGED_OUT = "log in again: open the link with the token";
 const NO_SUCH_CAMERA = "no such camera";
+// As an img asks: for */*, a browser that is logged out would open a dialog for a password.
+const AS_IMAGE = { Accept: "image/*" };
 const MISFIT = "The model does not fit these pictures";
 const OVERLAYS = {
   live: "none",
@@ -43,6 +47,8 @@ let heard = 0; // when numbers came last
 let newest = ""; // entry of the event list
 let lost = ""; // why nothing is known at present of what is shown
 let size = ""; // of the live picture that is asked for
+let live = new AbortController(); // ends the stream of live pictures
+let corner = null; // of the region that is being drawn, the first one
 let requests = 0; // changes asked for so far
 let awaited = null; // a change that is not in force yet
 const pending = new Set(); // what ends a request
@@ -83,6 +89,7 @@ async function start() {
   listen();
   document.addEventListener("visibilitychange", pauseOrGoOn);
   setInterval(noticeSilence, 1000);
+  setInterval(showTimes, MINUTE_MS);
   setInterval(() => request(root("cameras.json")).catch(() => {}), LOGIN_MS); // renews the login of a page that stays open
 }
 
@@ -103,11 +110,12 @@ function pauseOrGoOn() {
   if (document.hidden) {
     source?.close();
     source = null;
-    if (shown) $("live").removeAttribute("src");
+    live.abort();
   } else {
     if (!source) listen();
     if (shown) showLive();
   }
+  if (states.has(shown)) showTitle(states.get(shown));
 }
 
 function noticeSilence() {
@@ -173,7 +181,7 @@ function followCameras(names) {
   showHome(names);
   if (isMissing) {
     $("camera").hidden = true;
-    $("live").removeAttribute("src");
+    live.abort();
     $("about").textContent = "";
     lose(NO_SUCH_CAMERA);
   } else if (lost) {
@@ -211,7 +219,7 @@ async function reasonOf(answer) {
 function showStatus(text, bad, kind = text) {
   $("status").textContent = text;
   $("status").classList.toggle("bad", bad);
-  announce(kind.replace(/ for \d+ s$/, ""));
+  announce(kind.replace(/ for [\d.]+ (s|min|h|days)$/, ""));
 }
 
 // To a screen reader, which says all that is written there, even if it is the same: no numbers that change every second.
@@ -278,20 +286,30 @@ async function refreshTile(picture, address) {
   }
 }
 
-// Replace a picture when the new one has come, so that nothing flickers.
 async function showPicture(image, address) {
   try {
-    // As an img asks: for */*, a browser that is logged out would open a dialog for a password.
-    const answer = await request(address, { headers: { Accept: "image/*" } });
+    const answer = await request(address, { headers: AS_IMAGE });
     if (!answer.ok) { // of a camera without pictures, say
       await new Promise((done) => setTimeout(done, RETRY_MS));
       return;
     }
-    const old = image.src;
-    image.src = URL.createObjectURL(await answer.blob());
-    await image.decode().finally(() => old.startsWith("blob:") && URL.revokeObjectURL(old));
+    await replacePicture(image, await answer.blob());
   } catch {
     // the next one may come
+  }
+}
+
+// Decode a picture before it is set, so that nothing flickers, and the img always has the size of a picture.
+async function replacePicture(image, blob) {
+  const next = new Image();
+  next.src = URL.createObjectURL(blob);
+  try {
+    await next.decode();
+    const old = image.src;
+    image.src = next.src;
+    URL.revokeObjectURL(old);
+  } catch {
+    URL.revokeObjectURL(next.src); // damaged: the next one may come
   }
 }
 
@@ -314,7 +332,6 @@ function startCamera(state) {
   $("camera").hidden = false;
   for (const name of state.overlays) $("overlay").append(new Option(OVERLAYS[name] || name, name));
   $("signal").value = chart.signal = state.signal;
-  $("live").addEventListener("error", () => $("live").hasAttribute("src") && setTimeout(showLive, RETRY_MS));
   showCamera(state);
   showLive();
   addEventListener("resize", () => sizeOfStage() !== size && showLive());
@@ -322,9 +339,41 @@ function startCamera(state) {
   refreshFutures();
 }
 
-function showLive() {
+// From now on, until `live` is aborted or replaced.
+async function showLive() {
   size = sizeOfStage();
-  if (!document.hidden && !$("camera").hidden) $("live").src = address(`stream.mjpg?size=${size}&${Date.now()}`);
+  live.abort();
+  live = new AbortController();
+  const { signal } = live;
+  while (!signal.aborted && !document.hidden && !$("camera").hidden) {
+    await showStream(signal).catch(() => {}); // aborted, refused or lost
+    await new Promise((done) => setTimeout(done, RETRY_MS));
+  }
+}
+
+// The stream is read here, because the browser does not tell when that of an img has ended: its last picture would stay.
+async function showStream(signal) {
+  const answer = await fetch(address(`stream.mjpg?size=${size}`), { headers: AS_IMAGE, signal });
+  const reader = answer.body.getReader(), latin1 = new TextDecoder("latin1"); // a character for each byte
+  let bytes = new Uint8Array();
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    bytes = joined(bytes, value);
+    const [picture, rest] = latin1.decode(bytes).split(HEAD).slice(-2); // of several, the newest
+    if (rest === undefined) continue;
+    const end = bytes.length - rest.length - HEAD.length;
+    const blob = new Blob([bytes.subarray(end - picture.length, end)], { type: "image/jpeg" });
+    bytes = bytes.subarray(end + HEAD.length);
+    if (blob.size) await replacePicture($("live"), blob);
+  }
+}
+
+function joined(one, other) {
+  const bytes = new Uint8Array(one.length + other.length);
+  bytes.set(one);
+  bytes.set(other, one.length);
+  return bytes;
 }
 
 function sizeOfStage() {
@@ -332,7 +381,7 @@ function sizeOfStage() {
 }
 
 function showCamera(state) {
-  document.title = `${state.alarm ? "▲ " : ""}${state.name} - svg-live`;
+  showTitle(state);
   $("title").textContent = state.name;
   const text = state.problem || (state.alarm ? "alarm" : `${state.fps.toFixed(1)} fps`);
   const isMisfit = state.misfit.length > 0;
@@ -346,7 +395,7 @@ function showCamera(state) {
   $("legend").textContent = (LEGENDS[settings.overlay] || "").replace("{lead}", `${state.lead_s} s`);
   $("snapshot").href = address("snapshot.png");
   chart.threshold = settings.threshold;
-  chart.isRelative = state.surprise_unit === "relative";
+  chart.interval_s = state.interval_s;
   chart.moveOn(state.now_s);
   showNow();
   $("chart-note").textContent = chart.signal === "raw"
@@ -360,6 +409,11 @@ function showCamera(state) {
   $("leads").replaceChildren(...state.leads_s.map((lead) => element("span", `+${lead.toFixed(state.interval_s < 0.1 ? 2 : 1)} s`)));
   $("futures-note").textContent = `${settings.samples} sample${settings.samples > 1 ? "s" : ""}`;
   $("about").textContent = `${state.model} on ${state.backend}; ${state.source}`;
+}
+
+// Of a hidden tab nothing is known that comes, so an alarm is not said to last.
+function showTitle(state) {
+  document.title = `${state.alarm && !document.hidden ? "▲ " : ""}${state.name} - svg-live`;
 }
 
 function showSignals(points) {
@@ -388,7 +442,7 @@ function showEntry(kind, data, id) {
     $("events").querySelector(`[data-alarm="${line.dataset.alarm}"]`)?.remove(); // its end takes the place of its start
   }
   const when = new Date(data.end || data.start || data.time);
-  const time = element("time", when.toLocaleTimeString([], { hour12: false }));
+  const time = element("time", timeText(when));
   time.dateTime = when.toISOString();
   const text = element("span", describe(kind, data));
   if (kind === "alarm") text.className = "alarm";
@@ -404,6 +458,18 @@ function showEntry(kind, data, id) {
   $("events").prepend(line); // in the order in which they came: the clock may be set meanwhile
   const alike = $("events").querySelectorAll(kind === "alarm" ? "li[data-alarm]" : "li:not([data-alarm])");
   [...alike].slice(MOST_EVENTS).forEach((old) => old.remove());
+}
+
+// The time of day, and of another day than today its date.
+function timeText(when) {
+  const isToday = when.toDateString() === new Date().toDateString();
+  const date = isToday ? "" : `${when.toLocaleDateString([], { day: "numeric", month: "short" })} `;
+  return date + when.toLocaleTimeString([], { hourCycle: "h23" });
+}
+
+// What was today may be yesterday.
+function showTimes() {
+  for (const time of $("events").querySelectorAll("time")) time.textContent = timeText(new Date(time.dateTime));
 }
 
 function describe(kind, data) {
@@ -514,6 +580,7 @@ function showSettings(state) {
     $(name).title = ended || reason || "";
     $(name).disabled = Boolean(ended || reason);
   }
+  if ($("draw").disabled) setDrawing(false);
   $("threshold").placeholder = settings.threshold === null ? "no alarms" : "";
 }
 
@@ -560,6 +627,7 @@ function say(text, bad) {
 }
 
 function setDrawing(on) {
+  corner = null;
   $("draw").setAttribute("aria-pressed", String(on));
   $("stage").classList.toggle("drawing", on);
   $("hint").hidden = !on;
@@ -568,7 +636,6 @@ function setDrawing(on) {
 }
 
 function startDrawing() {
-  let first = null;
   const stage = $("stage"), selection = $("selection");
   const place = (event) => {
     const box = contentBox($("live"));
@@ -582,13 +649,13 @@ function startDrawing() {
   stage.addEventListener("pointerdown", (event) => {
     if (!stage.classList.contains("drawing")) return;
     event.preventDefault();
-    first = place(event);
+    corner = place(event);
     stage.setPointerCapture(event.pointerId);
   });
   stage.addEventListener("pointermove", (event) => {
-    if (!first) return;
-    const { x, y, width, height } = region(first, place(event));
-    const outer = stage.getBoundingClientRect(), box = first.box;
+    if (!corner) return;
+    const { x, y, width, height } = region(corner, place(event));
+    const outer = stage.getBoundingClientRect(), { box } = corner;
     selection.hidden = false;
     selection.style.left = `${box.left - outer.left + x * box.width}px`;
     selection.style.top = `${box.top - outer.top + y * box.height}px`;
@@ -596,14 +663,13 @@ function startDrawing() {
     selection.style.height = `${height * box.height}px`;
   });
   stage.addEventListener("pointerup", (event) => {
-    if (!first) return;
-    const { x, y, width, height } = region(first, place(event));
-    first = null;
+    if (!corner) return;
+    const { x, y, width, height } = region(corner, place(event));
     setDrawing(false);
     const down = (value) => Math.floor(value * 1e4) / 1e4; // the sum of two must not exceed 1
     if (width > 0.01 && height > 0.01) change({ roi: [x, y, width, height].map(down).join(",") });
   });
-  stage.addEventListener("pointercancel", () => { first = null; setDrawing(false); });
+  stage.addEventListener("pointercancel", () => setDrawing(false));
 }
 
 // Where the picture is in its img, which may have bars at two sides.
