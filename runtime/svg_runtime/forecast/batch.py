@@ -327,6 +327,8 @@ class BatchForecaster(EngineOwner):
             seen.update((index, self._look_at(index, checked[index])) for index in part.camera_numbers)
             cameras, frames = self._of(part), [checked[index] for index in part.camera_numbers]
             self._group(part.lane, len(cameras)).observe(cameras, frames, self.samples)
+            for camera, frame in zip(cameras, frames, strict=True):
+                camera.memory.observe(camera.count - 1, frame)
 
         for due in self._alike(checked):
             self._run(read, self._divide(due, self.samples, by_samples=False))

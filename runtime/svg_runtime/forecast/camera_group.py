@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -102,6 +103,7 @@ class CameraGroup:
         posteriors: Sequence[ContextPosterior | None] = [None] * len(cameras)
         contexts = [camera.context for camera in cameras]
         streams = [camera.stream for camera in cameras]
+        noises = [camera.noise for camera in cameras]
         if cameras[0].count:
             read = _together(encodings, 2 if self._model.context == "stream" else n_past)
             self.context.load(contexts)
@@ -109,7 +111,8 @@ class CameraGroup:
             posteriors, contexts = posterior.split(), self.context.save()
             if self._stream is not None:
                 size = self._model.manifest.model.z_dim
-                eps = np.concatenate([camera.noise.draw(samples, size) for camera in cameras])
+                noises = deepcopy(noises)
+                eps = np.concatenate([noise.draw(samples, size) for noise in noises])
                 self._stream.predictor.load_each(streams)
                 self._stream.advance(read[-2], posterior.mu[0], posterior.logvar[0], eps)
                 streams = self._stream.predictor.read_each(self._size)
@@ -118,6 +121,7 @@ class CameraGroup:
             camera.posterior = posteriors[row]
             camera.context = contexts[row]
             camera.stream = streams[row]
+            camera.noise = noises[row]
             camera.last_frame = frames[row]
             camera.count += 1
             self._keep_condition(row, camera)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -76,7 +77,7 @@ class Observation:
         if surprise is None:
             return cls(index, None, scores, expected)
         check_finite(surprise.raw, "the surprise is not a finite number")
-        return cls(index, surprise.value, scores, expected, surprise.raw)
+        return cls(index=index, surprise=surprise.value, scores=scores, expected=expected, raw_surprise=surprise.raw)
 
 
 class Forecaster(EngineOwner):
@@ -344,7 +345,7 @@ class Forecaster(EngineOwner):
 
         Raises:
             FrameError: wrong shape, type or range, or values that are not finite. The frame is then ignored.
-            BackendError: the engine failed, or memory ran out.
+            BackendError: the engine failed, or memory ran out. The frame has not been read, and can be given again.
             ForecastError: the surprise is not finite. The frame has been read; `reset` starts anew.
             UsageError: the forecaster is closed, or was opened before a fork of this process.
         """
@@ -354,18 +355,15 @@ class Forecaster(EngineOwner):
         # 1) score earlier forecasts of this frame
         scores = self._memory.score(index, checked)
         expected = self._memory.latest(index)
-        # 2) encode it, once
-        self._observer.observe(checked)
+        # 2) encode it, once, and compare its latents (posterior) with the expected ones (prior)
+        encodings = self._observer.encode_next(checked)
+        posterior = self._read_context(encodings) if index > 0 else None
+        # 3) it counts only now that all engines have run
+        self._observer.keep(encodings)
+        self._memory.observe(index, checked)
         self._last_frame = checked
-        if index == 0:
-            return Observation.of(index, None, scores, expected)
-        # 3) compare its latents (posterior) with the expected ones (prior)
-        encodings = list(self._observer.encodings)
-        self._context_posterior = self._reader.observe(encodings)
-        if self._stream is not None:
-            eps = self._noise.draw(self.samples, self.manifest.model.z_dim)
-            self._stream.advance(encodings[-2], self._context_posterior.mu[0], self._context_posterior.logvar[0], eps)
-        return Observation.of(index, self._context_posterior.surprises[0], scores, expected)
+        self._context_posterior = posterior
+        return Observation.of(index, None if posterior is None else posterior.surprises[0], scores, expected)
 
     @name_errors
     def forecast(
@@ -408,7 +406,7 @@ class Forecaster(EngineOwner):
         assert self._context_posterior is not None
         assert self._last_frame is not None
         # 1) check the caller's noise before anything changes
-        encodings = list(self._observer.encodings)
+        encodings = self._observer.encodings
         z_dim = self.manifest.model.z_dim
         past_shape, shape = (self.manifest.context_draws, samples, z_dim), (horizon, samples, z_dim)
         eps_past = checked_noise("context_noise", context_noise, past_shape)
@@ -465,7 +463,7 @@ class Forecaster(EngineOwner):
         frames = checked_frames(truth, self.manifest.frame)
         if not frames:
             raise UsageError("truth contains no frames\n  expected at least one")
-        encodings = list(self._observer.encodings)
+        encodings = self._observer.encodings
         past, z_dim = len(encodings) - 1, self.manifest.model.z_dim
         eps = _noise_or_zeros("noise", noise, (len(frames), 1, z_dim))
         eps_past = _noise_or_zeros("context_noise", context_noise, (past, 1, z_dim))
@@ -478,6 +476,23 @@ class Forecaster(EngineOwner):
         futures = rollout.reconstruct(encodings[-1], posterior.mu[past:], posterior.logvar[past:], eps)
         future: FloatArray = checked_futures(futures)[0]
         return future
+
+    def _read_context(self, encodings: list[FloatArray]) -> ContextPosterior:
+        """Read the last frame. What SVG's stream context carries along is put back if one of its engines fails."""
+        if self._stream is None:
+            return self._reader.observe(encodings)
+        noise, predictor = copy.deepcopy(self._noise), self._stream.predictor
+        states, predictor_states = self._reader.save(), predictor.read_each(1)
+        try:
+            posterior = self._reader.observe(encodings)
+            eps = noise.draw(self.samples, self.manifest.model.z_dim)
+            self._stream.advance(encodings[-2], posterior.mu[0], posterior.logvar[0], eps)
+        except BaseException:
+            self._reader.load(states)
+            predictor.load_each(predictor_states)
+            raise
+        self._noise = noise
+        return posterior
 
     def _rollout(self, samples: int, horizon: int) -> Rollout:
         if self.fused:

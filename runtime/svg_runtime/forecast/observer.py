@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 import numpy as np
 
 from svg_runtime.backends.base import Backend, BoundGraph, Buffer
@@ -71,20 +69,30 @@ class Observer:
 
     def __init__(self, backend: Backend, manifest: Manifest, variant: PrecisionVariant) -> None:
         self._backend = backend
+        self._n_past = manifest.generation.n_past
         self._encoder = FrameEncoder(backend, variant)
-        self.encodings: deque[FloatArray] = deque(maxlen=manifest.generation.n_past)
+        self.encodings: list[FloatArray] = []
         self.count = 0
-        self._latest = self._encoder.condition
-        self.condition = allocate_condition(backend, variant) if keeps_earlier_condition(manifest) else self._latest
+        self.condition = allocate_condition(backend, variant)
+        self._latest = allocate_condition(backend, variant) if keeps_earlier_condition(manifest) else self.condition
 
-    def observe(self, frame: FloatArray) -> None:
-        """Read one (H, W, C) float32 frame: compute its encoding and its skip conditions."""
-        self.encodings.append(self.encode(frame))
-        if self._latest is not self.condition:  # a copy per frame, so that forecasts are bound to one set of buffers
-            for name, buffer in self.condition.items():
-                self._backend.copy(self._latest[name], buffer)
+    def encode_next(self, frame: FloatArray) -> list[FloatArray]:
+        """Compute encoding and skip conditions of the next (H, W, C) float32 frame; return what `encodings` becomes.
+
+        Nothing changes before `keep`: an engine may still fail.
+        """
+        h = self.encode(frame)
         self._encoder.make_condition()
+        return [*self.encodings, h][-self._n_past :]
+
+    def keep(self, encodings: list[FloatArray]) -> None:
+        """Count the frame that `encode_next` has encoded as observed."""
+        self.encodings = encodings
         self.count += 1
+        for name, buffer in self._encoder.condition.items():  # copied, so that forecasts are bound to one set of buffers
+            if self._latest is not self.condition:
+                self._backend.copy(self._latest[name], self.condition[name])
+            self._backend.copy(buffer, self._latest[name])
 
     def encode(self, frame: FloatArray) -> FloatArray:
         """Return the encoding h at batch 1 of a (H, W, C) float32 frame without observing it."""
@@ -92,7 +100,7 @@ class Observer:
 
     def reset(self) -> None:
         """Discard all frames."""
-        self.encodings.clear()
+        self.encodings = []
         self.count = 0
 
 

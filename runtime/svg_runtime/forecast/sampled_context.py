@@ -77,14 +77,20 @@ class SampledContext:
 
     def observe(self, encodings: Sequence[FloatArray]) -> ContextPosterior:
         """Compare the last frames with their predictions, and predict the next ones."""
+        predicted = self._predict(encodings)  # first, as an engine may fail
         surprises = [
             None if state.predicted is None else state.errors.of(mean_squared_error(state.predicted, np.moveaxis(frame, 0, -1)))
             for state, frame in zip(self._states, encodings[-1], strict=True)
         ]
-        context = no_surprise(self._camera_count)
-        if len(encodings) == self._n_past:
-            self._rollout.read_context(list(encodings), context, self._context_noise)
-            futures = self._rollout.forecast(encodings[-1], context, self._noise)
-            for state, samples in zip(self._states, np.split(futures[:, 0], self._camera_count), strict=True):
-                state.predicted = samples.mean(0)
+        for state, frame in zip(self._states, predicted, strict=True):
+            state.predicted = frame
         return without_latents(surprises)
+
+    def _predict(self, encodings: Sequence[FloatArray]) -> Sequence[FloatArray | None]:
+        """The next frame (H, W, C) of each camera; none before n_past frames."""
+        context = no_surprise(self._camera_count)
+        if len(encodings) < self._n_past:
+            return [None] * self._camera_count
+        self._rollout.read_context(list(encodings), context, self._context_noise)
+        futures = self._rollout.forecast(encodings[-1], context, self._noise)
+        return [samples.mean(0) for samples in np.split(futures[:, 0], self._camera_count)]

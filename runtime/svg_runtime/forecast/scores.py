@@ -143,11 +143,18 @@ class ForecastMemory:
         return futures
 
     def score(self, index: int, frame: FloatArray) -> tuple[ForecastScore, ...]:
-        """Scores of all forecasts that covered frame `index`, shortest lead first. To be called with every frame, in order."""
+        """Scores of all forecasts that covered frame `index`, shortest lead first. Nothing changes."""
+        return tuple(
+            entry.score(index - at, frame)
+            for at, entry in reversed(self._pending.items())
+            if 0 < index - at <= entry.futures.shape[1]
+        )
+
+    def observe(self, index: int, frame: FloatArray) -> None:
+        """Learn from frame `index`, and drop what reaches no further. To be called with every frame that counts, in order."""
         if self._post is not None:
             self._post.observe(index, frame)
-        self._pending = {at: entry for at, entry in self._pending.items() if index - at <= entry.futures.shape[1]}
-        return tuple(entry.score(index - at, frame) for at, entry in reversed(self._pending.items()) if at < index)
+        self._pending = {at: entry for at, entry in self._pending.items() if index - at < entry.futures.shape[1]}
 
     def latest(self, index: int) -> EarlierForecast | None:
         """What the latest forecast before frame `index` said about that frame; None if none reached it."""

@@ -13,6 +13,7 @@ from svg_runtime.errors import BackendError, CamerasError, ContextNotReadyError,
 from svg_runtime.forecast import batch as batch_module
 from svg_runtime.forecast.model import LoadedModel
 from svg_runtime.forecast.observer import FrameEncoder
+from svg_runtime.forecast.separate_rollout import SeparateRollout
 from tests.families import SAMPLE
 from tests.sample import sampled
 from tests.svg_runtime.batch_helpers import CAMERAS, HORIZON, SAMPLES, SEED, check, open_batch, open_each, random_frame
@@ -99,10 +100,10 @@ def test_a_camera_keeps_the_seed_that_it_is_reset_with(tiny_bundle):
 
 
 @pytest.fixture
-def pair(tiny_bundle):
-    """Two batches that have seen the same: one to disturb, and one to compare it with."""
-    rng = np.random.default_rng(1)
-    with open_batch(tiny_bundle) as disturbed, open_batch(tiny_bundle) as untouched:
+def pair(tiny_bundle, request):
+    """Two batches that have seen the same: one to disturb, and one to compare it with; options are the parameter."""
+    rng, options = np.random.default_rng(1), getattr(request, "param", {})
+    with open_batch(tiny_bundle, **options) as disturbed, open_batch(tiny_bundle, **options) as untouched:
         for _ in range(3):
             frames = {camera: random_frame(disturbed, rng) for camera in range(CAMERAS)}
             disturbed.observe(frames)
@@ -168,12 +169,22 @@ def test_a_forecast_with_a_camera_that_is_not_ready_is_refused_and_changes_nothi
     assert_goes_on_as(*pair)
 
 
-def test_an_engine_that_fails_while_it_reads_frames_changes_no_camera_of_its_batch(pair, monkeypatch):
+@pytest.mark.parametrize(
+    ("pair", "broken"),
+    [
+        ({"post_process": True}, (FrameEncoder, "make_condition")),
+        ({"post_process": True, "context": "stream"}, (SeparateRollout, "advance")),
+    ],
+    indirect=["pair"],
+)
+def test_an_engine_that_fails_while_it_reads_frames_changes_no_camera_of_its_batch(pair, broken, monkeypatch):
     def fail(*_):
         raise BackendError("broken")
 
+    for batch in pair:
+        batch.forecast(range(CAMERAS))
     with monkeypatch.context() as patch:
-        patch.setattr(FrameEncoder, "make_condition", fail)
+        patch.setattr(*broken, fail)
         with pytest.raises(BackendError, match="broken"):
             pair[0].observe(dict.fromkeys(range(CAMERAS), GOOD))
     assert_goes_on_as(*pair)

@@ -11,8 +11,8 @@ import pytest
 from svg_runtime import Forecaster
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import UsageError
-from svg_runtime.forecast.context import RelativeError
 from svg_runtime.forecast import frame_decoder
+from svg_runtime.forecast.context import RelativeError
 from svg_runtime.forecast.noise import NoiseSource
 from tests.families import SAMPLE
 from tests.sample import sampled

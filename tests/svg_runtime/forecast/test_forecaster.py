@@ -14,12 +14,22 @@ import pytest
 
 from svg_common.errors import ExitCode, SvgError
 from svg_runtime import BatchForecaster, Forecaster
+from svg_runtime.backends.onnxruntime.session import BoundSession
 from svg_runtime.bundle.reader import EMBEDDED_FOLDER, EMBEDDED_MODEL, Bundle
-from svg_runtime.errors import BackendMissingError, BundleError, ContextNotReadyError, ForecastError, FrameError, UsageError
+from svg_runtime.errors import (
+    BackendError,
+    BackendMissingError,
+    BundleError,
+    ContextNotReadyError,
+    ForecastError,
+    FrameError,
+    UsageError,
+)
 from svg_runtime.forecast import opening
 from svg_runtime.forecast.separate_rollout import SeparateRollout
 from svg_runtime.machine.hardware import usable_cores
 from tests.sample import sampled
+from tests.svg_runtime.batch_helpers import random_frame
 from tests.svg_runtime.bundle_helpers import copy_bundle, draw, edit_manifest, graph_bytes, replace_graph
 
 N_PAST, Z = 3, 4  # of tiny_bundle
@@ -264,6 +274,45 @@ def test_what_is_masked_is_not_read(tiny_bundle, frames):
             forecaster.forecast(samples=2, horizon=3, noise=np.ma.masked_all((3, 2, 4), np.float32))
         assert forecaster.observe(np.ma.array(frames[5])) == twin.observe(frames[5])
         np.testing.assert_array_equal(forecaster.forecast(), twin.forecast())
+
+
+@pytest.mark.parametrize(
+    ("name", "context"),
+    [("tiny", "window"), ("tiny", "stream"), ("predrnn", "stream"), ("srvp", "window"), ("ensemble", "window")],
+)
+def test_a_frame_that_an_engine_failed_on_has_not_been_read(tiny_bundle, family_bundle, monkeypatch, name, context):
+    """Whichever of its runs fails: the next forecasts are those without it, and the same frame can be given again."""
+    bundle = tiny_bundle if name == "tiny" else family_bundle(name)
+    options = {"context": context, "post_process": True, "samples": 2, "horizon": 2}
+    rng, run = np.random.default_rng(0), BoundSession.run
+    with open_tiny(bundle, **options) as forecaster, open_tiny(bundle, **options) as twin:
+        for _ in range(twin.manifest.generation.n_past - 1):
+            frame = random_frame(twin, rng)
+            assert forecaster.observe(frame) == twin.observe(frame)
+        for failing in itertools.count():
+            frame, runs, failed = random_frame(twin, rng), itertools.count(), False
+
+            def fail_once(session, failing=failing, runs=runs):
+                if next(runs) == failing:
+                    raise BackendError("broken")
+                run(session)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(BoundSession, "run", fail_once)
+                try:
+                    seen = forecaster.observe(frame)
+                except BackendError:
+                    failed = True
+            if failed:
+                assert forecaster.ready == twin.ready
+                if twin.ready:
+                    np.testing.assert_array_equal(forecaster.forecast(), twin.forecast())
+                seen = forecaster.observe(frame)
+            assert seen == twin.observe(frame)
+            np.testing.assert_array_equal(forecaster.forecast(), twin.forecast())
+            if not failed:
+                break
+    assert failing > 0
 
 
 def test_bad_frames_do_not_make_a_forecaster_ready(tiny_bundle, frames):

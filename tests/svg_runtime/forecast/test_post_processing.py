@@ -282,16 +282,27 @@ def test_spread_follows_errors(given):
     assert ratio == pytest.approx(min(right, 3), rel=0.1)
 
 
-def test_a_frame_that_was_refused_in_the_end_moves_no_lead():
-    """An engine may fail after a frame was scored; the next one has its number, and forecasts stay what they were for."""
-    post = PostProcessor()
-    for index in range(40):
-        frame = np.full((8, 8, 1), 0.02 * index, np.float32)
-        for _ in range(2 if index in (10, 20, 21) else 1):
-            post.observe(index, frame)
-        ahead = 0.02 * (index + np.arange(1, 6, dtype=np.float32))
-        futures = np.broadcast_to(ahead[None, :, None, None, None], (2, 5, 8, 8, 1))
-        np.testing.assert_allclose(post.correct(index, frame, futures)[1], futures, atol=1e-3)
+def test_after_a_cut_nothing_is_pulled_back_to_the_old_scene():
+    """A flickering scene, of which a model is wrong; then another, as when a light goes on, and the first one again."""
+    rng, post = np.random.default_rng(9), Stream()
+    scenes = [np.full((HEIGHT, WIDTH, CHANNELS), value, np.float32) for value in (0.3, 0.8, 0.3)]
+    for scene in scenes:
+        for number in range(40):
+            post.observe(np.clip(scene + 0.03 * rng.normal(size=scene.shape), 0, 1).astype(np.float32))
+            futures = np.clip(post.last + 0.03 * rng.normal(size=(4, 3, *scene.shape)), 0, 1).astype(np.float32)
+            corrected = post.correct(futures)[1]
+            assert np.abs(corrected.mean((0, 2, 3, 4)) - post.last.mean()).max() < 0.02
+            wrong = [float(((each.mean(0) - scene) ** 2).mean()) for each in (corrected, futures)]
+            assert number < 30 or wrong[0] < wrong[1]  # it has learned
+
+
+def test_a_single_frame_of_another_scene_leaves_nothing_behind():
+    scene, other = (np.full((HEIGHT, WIDTH, CHANNELS), value, np.float32) for value in (0.3, 0.8))
+    post = Stream()
+    for number in range(30):
+        post.observe(other if number == 20 else scene)
+        corrected = post.correct(np.broadcast_to(post.last, (2, 3, *scene.shape)))[1]
+        np.testing.assert_allclose(corrected, np.broadcast_to(post.last, corrected.shape), atol=1e-3)
 
 
 def test_the_forecasts_of_a_deterministic_model_stay_equal():

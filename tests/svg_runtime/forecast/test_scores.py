@@ -96,6 +96,6 @@ def test_what_is_kept_beside_post_processed_forecasts_counts_as_memory(monkeypat
     futures = np.zeros((1, 10, 8, 8, 1), np.float32)
     monkeypatch.setattr(scores, "_MEMORY_LIMIT", 6 * futures.nbytes)  # of one sample, mean and variance are as large
     for index in range(6):
-        memory.score(index, frame)
+        memory.observe(index, frame)
         memory.remember(index, frame, futures)
     assert [score.lead for score in memory.score(6, frame)] == [1, 2]
