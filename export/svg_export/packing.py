@@ -39,15 +39,16 @@ def pack_bundle(folder: Path, archive: Path) -> str:
         archive: `name.svgb.tar` to write; it appears whole or not at all.
 
     Raises:
-        BundleError: the bundle is damaged, or another one has taken its place meanwhile.
+        BundleError: the bundle is damaged, has files that are not fetched, or another one has taken its place meanwhile.
         OSError: the archive cannot be written.
     """
     from svg_runtime.bundle.manifest import FILE_NAME
     from svg_runtime.bundle.reader import Bundle
-    from svg_runtime.bundle.remote.published import graph_files
+    from svg_runtime.bundle.remote.published import check_fetchable, graph_files
 
     bundle = Bundle.open(folder)
     bundle.check()
+    check_fetchable(bundle.manifest)
     with atomic_file(archive) as partial:
         with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
             for name in (FILE_NAME, *sorted(graph_files(bundle.manifest))):

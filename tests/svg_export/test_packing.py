@@ -17,6 +17,7 @@ from svg_runtime.bundle.remote.addresses import ArchiveAddress, parse_model_addr
 from svg_runtime.bundle.remote.published import publish
 from svg_runtime.bundle.remote.tar_files import TarFiles
 from svg_runtime.errors import BundleError
+from tests.svg_runtime.bundle_helpers import move_graphs
 
 CAMERA = EMBEDDED_FOLDER / "camera.svgb"
 
@@ -58,6 +59,15 @@ def test_what_is_packed_is_taken_from_an_address(tmp_path, monkeypatch):
 def test_a_damaged_bundle_is_not_packed(tmp_path, other_copy):
     (other_copy / "fp32" / "step.onnx").write_bytes(b"cut off")
     with pytest.raises(BundleError, match=r"step\.onnx"):
+        pack_bundle(other_copy, tmp_path / "cam.svgb.tar")
+    assert not (tmp_path / "cam.svgb.tar").exists()
+
+
+def test_files_that_nobody_could_fetch_are_not_packed(tmp_path, other_copy):
+    Bundle.open(move_graphs(other_copy)).check()
+    with pytest.raises(
+        BundleError, match=r"nobody could fetch: .*graphs/step\.onnx.*\n  expected names such as fp32/step\.onnx"
+    ):
         pack_bundle(other_copy, tmp_path / "cam.svgb.tar")
     assert not (tmp_path / "cam.svgb.tar").exists()
 

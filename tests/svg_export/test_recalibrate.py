@@ -15,8 +15,10 @@ from torch import nn
 
 from svg_common.errors import SvgError, UsageError
 from svg_export import recalibrate
+from svg_export.hub.model_card import model_card
 from svg_export.recalibrate import Moments, closed_loop_statistics, recalibrate_checkpoint, true_frame_statistics
 from svg_runtime.bundle.reader import Bundle
+from svg_runtime.bundle.remote.addresses import HubAddress
 from svg_train.checkpoint import Checkpoint, load_checkpoint
 from svg_train.config import build_config
 from svg_train.data import open_data
@@ -222,9 +224,15 @@ def test_command_exports_a_recalibrated_bundle(tiny_model, tmp_path, svg_export,
     assert code == 0, messages
     again = recalibrate_checkpoint(load_checkpoint(checkpoint), {"name": "digits", "num_digits": 2}, 20)
     assert json.loads((tmp_path / "s.json").read_text())["batch_norm"] == again.summary()
-    metrics = Bundle.open(tmp_path / "model.svgb").manifest.provenance.metrics
-    assert metrics == again.checkpoint.metrics
-    assert metrics["bn_recalibrated_sequences"] == 20
+    manifest = Bundle.open(tmp_path / "model.svgb").manifest
+    assert manifest.provenance.metrics == again.checkpoint.metrics
+    assert manifest.provenance.metrics["bn_recalibrated_sequences"] == 20
+    card = model_card(manifest, HubAddress("ada/cam"), None)
+    best = [f"{metrics['psnr_best']:.4g}" for metrics in (again.after, again.before)]
+    assert f"| PSNR of the best sample, dB | {' | '.join(best)} |" in card
+    assert "estimated anew (`--bn recalibrate`), on 20 training sequences" in card
+    for untrue in ("during training", "same bytes", "\\_before", "bn\\_"):
+        assert untrue not in card
     saved = load_checkpoint(tmp_path / "new.pt").weights
     assert all(torch.equal(value, saved[name]) for name, value in again.checkpoint.weights.items())
     for line in again.lines():

@@ -38,6 +38,14 @@ def replace_graph(bundle: Path, graph_name: str, content: bytes, precision: str 
     return edit_manifest(bundle, restamp)
 
 
+def move_graphs(bundle: Path) -> Path:
+    """Into the folder `graphs`: a bundle may have its fp32 graphs under any name, but is then not taken from an address."""
+    (bundle / "fp32").rename(bundle / "graphs")
+    manifest = bundle / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"fp32/', '"graphs/'))
+    return bundle
+
+
 def graph_bytes(bundle: Path, graph_name: str, precision: str = "fp32") -> bytes:
     return (bundle / precision / f"{graph_name}.onnx").read_bytes()
 

@@ -26,6 +26,8 @@ _OF_TRAINING = {
     "gain": "gain of the best sample over repeating, dB",
     "spread": "spread: standard deviation over the samples, per pixel",
 }
+# What `--bn recalibrate` adds to the metrics; those with the checkpoint's own statistics have names that end in _BEFORE.
+_RECALIBRATED, _CLOSED_LOOP, _BEFORE = "bn_recalibrated_sequences", "bn_closed_loop", "_before"
 _TEXT = 500  # characters of what comes from a checkpoint
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&])")
 _LICENCE = re.compile(r"""license:\s*(?P<quote>["']?)(?P<licence>[a-z0-9][a-z0-9.+-]{0,63})(?P=quote)\s*""")
@@ -145,14 +147,35 @@ def _quality(manifest: Manifest) -> str:
     parts = ["## How good it is"]
     metrics = manifest.provenance.metrics
     if metrics:
-        names = [*(name for name in _OF_TRAINING if name in metrics), *sorted(metrics.keys() - _OF_TRAINING.keys())]
-        rows = [(_OF_TRAINING.get(name) or _text(name), f"{metrics[name]:.4g}") for name in names]
-        parts.append("Measured during training, on held-out sequences:\n\n" + _table(("metric", "value"), rows))
+        parts.append(_measured(metrics))
     reduced = [_reduced(name, variant) for name, variant in _variants(manifest) if name != "fp32"]
     if not metrics and not reduced:
         parts.append("Not measured. `svg-eval` measures it on your videos.")
     parts.append("On your own videos: `svg-eval MODEL --data video --data-root VIDEOS/ --test-fraction 1`.")
     return "\n\n".join([*parts, *reduced])
+
+
+def _measured(metrics: Mapping[str, float]) -> str:
+    if _RECALIBRATED not in metrics:
+        return "Measured during training, on held-out sequences:\n\n" + _metrics({"value": metrics})
+    before = {name.removesuffix(_BEFORE): value for name, value in metrics.items() if name.endswith(_BEFORE)}
+    others = (_RECALIBRATED, _CLOSED_LOOP)
+    after = {name: value for name, value in metrics.items() if name not in others and not name.endswith(_BEFORE)}
+    return (
+        "Measured by `svg-export` on held-out sequences, with the statistics of BatchNorm that it estimated anew, and with "
+        f"those of the checkpoint:\n\n{_metrics({'anew': after, 'of the checkpoint': before})}"
+    )
+
+
+def _metrics(columns: Mapping[str, Mapping[str, float]]) -> str:
+    """A row for each metric; heading of a column -> metrics by name."""
+    given = {name for metrics in columns.values() for name in metrics}
+    names = [*(name for name in _OF_TRAINING if name in given), *sorted(given - _OF_TRAINING.keys())]
+    rows = [
+        (_OF_TRAINING.get(name) or _text(name), *(f"{each[name]:.4g}" if name in each else "" for each in columns.values()))
+        for name in names
+    ]
+    return _table(("metric", *columns), rows)
 
 
 def _reduced(name: str, variant: PrecisionVariant) -> str:
@@ -220,10 +243,16 @@ def _files(manifest: Manifest) -> str:
 def _how_it_was_made(manifest: Manifest) -> str:
     made = manifest.provenance
     versions = ", ".join(f"{_text(name)} {_text(version)}" for name, version in sorted(made.versions.items()))
-    return (
-        f"## How it was made\n\nBy `svg-export`, from a checkpoint at step {made.checkpoint_step} with SHA-256 "
-        f"`{made.checkpoint_sha256}`. The same checkpoint and versions give the same bytes: {versions}."
-    )
+    source = f"By `svg-export`, from a checkpoint at step {made.checkpoint_step} with SHA-256 `{made.checkpoint_sha256}`"
+    sequences = made.metrics.get(_RECALIBRATED)
+    if sequences is None:
+        how = f"{source}. The same checkpoint and versions give the same bytes: {versions}."
+    else:
+        how = (
+            f"{source}, whose statistics of BatchNorm were estimated anew (`--bn recalibrate`), on {sequences:.0f} training "
+            f"sequences. Versions: {versions}."
+        )
+    return f"## How it was made\n\n{how}"
 
 
 def _limits() -> str:

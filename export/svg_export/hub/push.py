@@ -15,7 +15,7 @@ from svg_runtime.bundle.manifest import FILE_NAME, PRECISIONS, Manifest
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.bundle.remote.addresses import DEFAULT_REVISION, HubAddress, parse_hub_address
 from svg_runtime.bundle.remote.hub_library import endpoint, explaining, hub_cache, load_hub, talking
-from svg_runtime.bundle.remote.published import graph_files, listed
+from svg_runtime.bundle.remote.published import check_fetchable, graph_files, listed
 
 _LOG = logging.getLogger(__name__)
 _MARK = b"svg-bundle"  # in every manifest
@@ -47,12 +47,13 @@ class Push:
         """Push a bundle, all of whose files are checked first; returns its address, pinned to the commit.
 
         Raises:
-            BundleError: the bundle is damaged, or another one has taken its place meanwhile.
+            BundleError: the bundle is damaged, has files that are not fetched, or another one has taken its place meanwhile.
             UsageError: the Hub does not accept the model card.
             SvgError: the Hub refuses, or cannot be reached. Nothing of the bundle is then visible there, unless the answer to
                 the commit was lost; the message says so.
         """
         bundle.check()
+        check_fetchable(bundle.manifest)
         hub = load_hub("--push")
         api = hub.HfApi()
         with explaining(self.address, _AGAIN):

@@ -17,6 +17,18 @@ def summarize(computed_in: ComputedIn, joint: str = " and ") -> str:
     return joint.join(_sorted(name for layers in computed_in.values() for name in layers))
 
 
+def describe(computed_in: ComputedIn, unknown: str) -> str:
+    """Say what graphs compute in: "computed in bf16 and f32".
+
+    Args:
+        computed_in: of the graphs of which it is known.
+        unknown: what to say of the precision if it is known of none.
+    """
+    if computed_in and not any(computed_in.values()):
+        return "without layers that have weights"
+    return f"computed in {summarize(computed_in) or unknown}"
+
+
 def detail(computed_in: ComputedIn) -> str:
     """List the graphs per precision if they differ: "bf16: encoder; f32: posterior, prior"; else ""."""
     graphs: dict[str, list[str]] = {}

@@ -137,12 +137,16 @@ def _text(fields: list[Field], number: int) -> str:
 
 
 def _opset(model: list[Field]) -> int:
-    """OperatorSetIdProto: domain = 1, version = 2; the standard operators have an empty domain, or none."""
+    """OperatorSetIdProto: domain = 1, version = 2; that of the standard operators is empty, left out, or called ai.onnx."""
     sets = [read_fields(value) for value in length_delimited(model, 8)]
-    versions = [_number(fields, 2) for fields in sets if not any(length_delimited(fields, 1))]
+    versions = [_number(fields, 2) for fields in sets if _is_standard(length_delimited(fields, 1))]
     if len(versions) != 1:
         raise ValueError(f"{len(versions)} versions of the standard operators, expected one")
     return versions[0]
+
+
+def _is_standard(domains: list[memoryview]) -> bool:
+    return all(bytes(domain) in (b"", b"ai.onnx") for domain in domains)
 
 
 def _pair(entry: memoryview) -> tuple[str, str]:

@@ -19,6 +19,7 @@ from svg_runtime.bundle.reader import EMBEDDED_FOLDER, Bundle, find_model
 from svg_runtime.bundle.remote.addresses import HubAddress
 from svg_runtime.bundle.remote.fetch import fetch_model
 from tests.hub_server import TOKEN, HubServer, hub_server, use_hub
+from tests.svg_runtime.bundle_helpers import move_graphs
 
 pytest.importorskip("huggingface_hub")
 
@@ -304,6 +305,12 @@ def test_a_damaged_bundle_is_not_pushed(hub, svg_export, tmp_path):
         file.write(b"?")
     code, output = svg_export(bundle, "--push", "hf://ada/cam")
     assert (code, "is damaged" in output, hub.repos) == (1, True, {})
+
+
+def test_a_bundle_that_nobody_could_fetch_is_not_pushed(hub, svg_export, tmp_path):
+    bundle = move_graphs(Path(shutil.copytree(CAMERA, tmp_path / "mine.svgb")))
+    code, output = svg_export(bundle, "--push", "hf://ada/cam")
+    assert (code, "expected names such as fp32/step.onnx" in output, hub.repos) == (1, True, {})
 
 
 @pytest.mark.parametrize("change", [lambda graph: graph.write_bytes(b"another export"), Path.unlink])

@@ -29,6 +29,7 @@ from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BundleError
 from tests.integrations.triton_helpers import SERVER_HORIZON
 from tests.integrations.triton_helpers import server_bundle as bundle_for_servers
+from tests.svg_runtime.bundle_helpers import copy_bundle, move_graphs
 
 CHOICE = ServingChoice(cameras=4, samples=2, horizon=3, idle_s=2.5)
 
@@ -62,6 +63,8 @@ def test_the_python_backend_gets_the_bundle_and_its_parameters(fused_bundle, tmp
         "bundle": "m.svgb", "samples": "2", "horizon": "3", "seed": "0", "backend": "auto",
     }  # fmt: skip
     Bundle.open(model / "1" / "m.svgb").check()
+    moved = Bundle.open(move_graphs(copy_bundle(fused_bundle, tmp_path)))
+    Bundle.open(write_repositories(moved, "moved", tmp_path, CHOICE)[0] / "1" / "moved.svgb").check()
     compile((model / "1" / "model.py").read_text(), "model.py", "exec")
 
 

@@ -39,6 +39,7 @@ def test_the_program_of_the_page_writes_a_bundle(tmp_path, monkeypatch):
     bundle = write(PROGRAM, tmp_path, monkeypatch)
     Bundle.open(bundle).check()
     with Forecaster.open(bundle, backend="cpu", horizon=2) as forecaster:
+        assert forecaster.description.endswith("fp32 graphs without layers that have weights")
         for grey in (0.2, 0.6):
             forecaster.observe(np.full((16, 16, 1), grey, np.float32))
         np.testing.assert_array_equal(forecaster.forecast()[0], np.full((2, 16, 16, 1), 0.6, np.float32))

@@ -39,6 +39,11 @@ def test_reads_what_the_onnx_package_reads(tiny_bundle, graph_name, precision):
     assert header.metadata == {entry.key: entry.value for entry in model.metadata_props}
     assert header.metadata["svg_graph"] == graph_name
     assert header.opset == model.opset_import[0].version
+    model.opset_import[0].domain = "ai.onnx"  # another name of the same operators
+    assert read_header(model.SerializeToString()).opset == header.opset
+    model.opset_import.append(helper.make_opsetid("", 17))
+    with pytest.raises(BundleError, match="2 versions of the standard operators"):
+        read_header(model.SerializeToString())
 
 
 def test_other_element_types_are_distinguished():

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from svg_runtime.backends.base import BoundGraph, Buffer
-from svg_runtime.backends.computed import summarize
+from svg_runtime.backends.computed import describe
 from svg_runtime.backends.host_arrays import BoundGraphs, HostArrays, unaliased
 from svg_runtime.backends.onnxruntime.session import BoundSession, load_onnxruntime, load_session, session_options
 from svg_runtime.bundle.manifest import Precision
@@ -71,8 +71,8 @@ class CpuBackend(HostArrays):
             self._sessions[graph_name] = session
             if layers is not None:
                 self.computed_in[graph_name] = layers
-        computed = summarize(self.computed_in) or "a precision that cannot be read without a temporary folder"
-        self.description = f"cpu (ONNX Runtime {onnxruntime.__version__}), {precision} graphs computed in {computed}"
+        computed = describe(self.computed_in, unknown="a precision that cannot be read without a temporary folder")
+        self.description = f"cpu (ONNX Runtime {onnxruntime.__version__}), {precision} graphs {computed}"
 
     def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> BoundGraph:
         """Bind inputs and outputs by address: nothing is copied.

@@ -13,7 +13,7 @@ from typing import Any
 from svg_common.errors import first_line
 from svg_common.progress import ProgressListener
 from svg_runtime.backends.base import BoundGraph, Buffer, Chain
-from svg_runtime.backends.computed import summarize
+from svg_runtime.backends.computed import describe
 from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.backends.nvidia.arrays import DeviceArrays, DeviceBuffer, check_unaliased
 from svg_runtime.backends.nvidia.device import CudaDevice
@@ -113,8 +113,8 @@ class OrtGpuBackend(DeviceArrays):
         self.computed_in = {
             graph_name: graph.computed for graph_name, graph in self._graphs.items() if graph.computed is not None
         }
-        computed = summarize(self.computed_in) or "a precision that is not reported"
-        library = f"{name} (ONNX Runtime {onnxruntime.__version__}, {gpu.name}), {precision} graphs computed in {computed}"
+        computed = describe(self.computed_in, unknown="a precision that is not reported")
+        library = f"{name} (ONNX Runtime {onnxruntime.__version__}, {gpu.name}), {precision} graphs {computed}"
         self.description = "; ".join(filter(None, [library, describe_placement(self._graphs), graphs_note]))
 
     def _load(self, contents: Mapping[str, bytes], progress: ProgressListener) -> str:

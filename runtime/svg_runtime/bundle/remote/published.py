@@ -49,16 +49,22 @@ def find_published(folder: Path) -> Path | None:
 
 
 def graph_files(manifest: Manifest) -> dict[str, int]:
-    """The files that a manifest names, with their sizes in bytes.
+    """The files that a manifest names, with their sizes in bytes."""
+    return {graph.file: graph.bytes for variant in manifest.variants.values() for graph in variant.files.values()}
+
+
+def check_fetchable(manifest: Manifest) -> None:
+    """Check that all graphs are ONNX files in the folder of a precision: no other files are taken from an address.
 
     Raises:
-        BundleError: one of them is not an ONNX file in the folder of a precision.
+        BundleError: one of them is not.
     """
-    files = {graph.file: graph.bytes for variant in manifest.variants.values() for graph in variant.files.values()}
-    wrong = [name for name in files if not _GRAPH.fullmatch(name)]
+    wrong = [name for name in graph_files(manifest) if not _GRAPH.fullmatch(name)]
     if wrong:
-        raise BundleError(f"the manifest names files that are not fetched: {listed(wrong)}\n  expected such as fp32/step.onnx")
-    return files
+        raise BundleError(
+            f"the manifest names files that nobody could fetch: {listed(wrong)}\n"
+            "  expected names such as fp32/step.onnx: rename the files, and `file` in manifest.json"
+        )
 
 
 def publish(folder: Path, address: str, files: Files, advice: str = "tell its author", made_by: str = _PUSHED) -> Path:
@@ -118,6 +124,7 @@ def _rejected(error: BundleError, address: str, new: Path, advice: str) -> Bundl
 def _fill(new: Path, files: Files) -> None:
     files.copy(FILE_NAME, new / FILE_NAME)
     bundle = Bundle.open(new)
+    check_fetchable(bundle.manifest)
     expected = graph_files(bundle.manifest)
     wrong = [name for name, size in expected.items() if name not in files.sizes or files.sizes[name] not in (None, size)]
     if wrong:

@@ -369,7 +369,7 @@ def test_a_manifest_that_names_other_files_is_refused(cache, server, files):
     name = "engines/fp32/step.plan"
     manifest = files["manifest.json"].replace(b"fp32/step.onnx", name.encode())
     server.content = packed({**files, "manifest.json": manifest, name: files["fp32/step.onnx"]})
-    with pytest.raises(BundleError, match="names files that are not fetched: engines"):
+    with pytest.raises(BundleError, match="names files that nobody could fetch: engines"):
         find_model(server.address())
 
 
