@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from pathlib import Path
 from typing import BinaryIO
@@ -10,6 +11,7 @@ from svg_common.video.transport import ts_layout
 
 _GIF, _PNG, _Y4M, _DV = (b"GIF87a", b"GIF89a"), b"\x89PNG\r\n\x1a\n", b"YUV4MPEG2", b"\x1f\x07\x00"
 _GIF_END, _GIF_EXTENSION, _GIF_PICTURE = b"\x3b", b"\x21", b"\x2c"
+_GIF_NEXT = re.compile(rb"\x21\xf9\x04.{4}\0[\x21\x2c]", re.DOTALL)  # how long a picture is shown, before each one
 _PNG_END = b"IEND"
 _CHECKSUM = 4  # bytes after the data of a PNG chunk
 
@@ -20,10 +22,11 @@ class FileEnd(Enum):
     WHOLE = "whole, or of a format that has no end mark"
     UNMARKED = "after a picture, but without the mark of its end"
     CUT = "within a picture"
+    LOST = "damaged within a picture, and the pictures after it cannot be found"
 
 
 def file_end(path: Path, position: int, length: int) -> FileEnd:
-    """Return how a GIF, APNG, YUV4MPEG, DV or MPEG-TS file ends. What follows an end mark does not matter.
+    """Return how a GIF, APNG, YUV4MPEG, DV or MPEG-TS file ends. What follows an end mark does not matter, but for pictures.
 
     Args:
         path: of any file.
@@ -48,26 +51,49 @@ def file_end(path: Path, position: int, length: int) -> FileEnd:
 
 
 def _gif_end(file: BinaryIO, size: int) -> FileEnd:
-    """GIF: 13 bytes, a colour table, then extensions and pictures, each of sub-blocks up to an empty one."""
-    file.seek(10)
-    file.seek(13 + _colours(file.read(1)))
+    """GIF: 13 bytes, a colour table, then extensions and pictures, each of sub-blocks up to an empty one.
+
+    Damage makes a sub-block longer or shorter, after which anything may be taken for a mark.
+    """
+    _skip_gif_head(file, 0)
     while mark := file.read(1):
+        begin = file.tell()
         if mark == _GIF_END:
-            return FileEnd.WHOLE
+            if file.read(len(_GIF[0])) not in _GIF:
+                return FileEnd.LOST if _has_gif_picture(file, begin) else FileEnd.WHOLE
+            _skip_gif_head(file, begin)  # another one, as `cat` joins them
+            continue
         if mark == _GIF_PICTURE:
             place = file.read(9)
             file.seek(_colours(place[8:]) + 1, 1)  # and the size of the codes
         elif mark == _GIF_EXTENSION:
             file.seek(1, 1)
         else:
-            return FileEnd.WHOLE  # not a format that is known here
+            return _after_unknown_mark(mark + file.read())
         while length := file.read(1):
             if length == b"\0":
                 break
             file.seek(length[0], 1)
         else:
-            return FileEnd.CUT
+            return FileEnd.LOST if _has_gif_picture(file, begin) else FileEnd.CUT
     return FileEnd.UNMARKED if file.tell() <= size else FileEnd.CUT
+
+
+def _skip_gif_head(file: BinaryIO, begin: int) -> None:
+    file.seek(begin + 10)
+    file.seek(begin + 13 + _colours(file.read(1)))
+
+
+def _has_gif_picture(file: BinaryIO, begin: int) -> bool:
+    """Whether a picture begins at `begin` or later."""
+    file.seek(begin)
+    return _GIF_NEXT.search(file.read()) is not None  # FFmpeg has it all in memory as well, in one packet
+
+
+def _after_unknown_mark(rest: bytes) -> FileEnd:
+    """Some programs write zeros before the end mark."""
+    ends = {b"": FileEnd.UNMARKED, _GIF_END: FileEnd.WHOLE}
+    return ends.get(rest.strip(b"\0"), FileEnd.LOST)
 
 
 def _colours(flags: bytes) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from svg_common.video.file_end import FileEnd, file_end
+from svg_common.video.ogg import OggPages
 from svg_common.video.transport import counts_anew, ts_layout
 
 _STEP_BACK_S = 0.25  # decode times never step back, but for jitter
@@ -25,7 +26,7 @@ class JoinedPackets:
     """Iterates over the packets of one stream, two behind the file, and finds where a recording begins anew.
 
     There the time stamps run on, one picture after the latest, and the marks of a loss that is none are removed. A last picture
-    that is cut is marked.
+    that is cut is marked, and so is one before a loss that FFmpeg does not mark.
 
     Args:
         packets: of an open PyAV container.
@@ -34,6 +35,7 @@ class JoinedPackets:
 
     Attributes:
         end: how the file ends, once all packets were read.
+        marks_are_sure: marks of a loss are by checksums, not by FFmpeg's count, which some muxers do not fit.
     """
 
     def __init__(self, packets: Iterable[Any], path: Path | None = None, interval_s: float = 0.0) -> None:
@@ -44,6 +46,7 @@ class JoinedPackets:
         self._decoded_s = -math.inf
         self._latest = 0  # stamp that is shown
         self.end = FileEnd.WHOLE
+        self.marks_are_sure = False
 
     def __iter__(self) -> Iterator[tuple[Any, bool]]:
         """Yield each packet with whether a recording begins with it.
@@ -55,23 +58,43 @@ class JoinedPackets:
         import av
 
         waiting: deque[tuple[Any, bool]] = deque()
+        pages = self._ogg_pages()
         try:
             for packet in self._packets:
-                waiting.append((packet, self._begins(packet, [each for each, _ in waiting])))
+                begins = self._begins(packet, [each for each, _ in waiting])
+                self._mark_loss(packet, [each for each, _ in waiting], pages)
+                waiting.append((packet, begins))
                 if len(waiting) > _SUSPECTED:
                     yield waiting.popleft()
         except (av.FFmpegError, IndexError):
             yield from waiting
             raise
-        self._look_at_end([packet for packet, _ in waiting if packet.size])
+        self._look_at_end([packet for packet, _ in waiting if packet.size], pages)
         yield from waiting
 
-    def _look_at_end(self, last: list[Any]) -> None:
+    def _ogg_pages(self) -> OggPages | None:
+        if self._path is not None:
+            with suppress(OSError):  # it was removed meanwhile
+                return OggPages(self._path)
+        return None
+
+    def _mark_loss(self, packet: Any, before: list[Any], pages: OggPages | None) -> None:
+        """Mark the packet before `packet` if something of an Ogg file is missing between them."""
+        if pages is not None and packet.pos is not None:
+            with suppress(OSError):
+                missing = pages.missing_before(packet.pos)
+                self.marks_are_sure |= missing
+                if before:
+                    before[-1].is_corrupt |= missing
+
+    def _look_at_end(self, last: list[Any], pages: OggPages | None) -> None:
         """Mark the last packet if the file ends within it, which FFmpeg does only in some formats."""
         if self._path is not None and last and last[-1].pos is not None:
             with suppress(OSError):  # the file was removed meanwhile
                 self.end = file_end(self._path, last[-1].pos, last[-1].size)
-            last[-1].is_corrupt |= self.end == FileEnd.CUT
+                if pages is not None and pages.missing_at_end():
+                    self.end = FileEnd.CUT
+            last[-1].is_corrupt |= self.end in (FileEnd.CUT, FileEnd.LOST)
 
     def _begins(self, packet: Any, before: list[Any]) -> bool:
         """Whether a recording begins with `packet`; packets `before` it were then marked for that alone, and are no more."""

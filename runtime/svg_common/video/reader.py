@@ -187,6 +187,8 @@ class VideoReader:
         could_be_read = f"{count_text(count, 'frame')} could be read"
         if missing:
             return f"the file is truncated: {missing} bytes are missing at its end; {could_be_read}"
+        if self._end == FileEnd.LOST:
+            return f"the file is {self._end.value}; {could_be_read}"
         if self._end != FileEnd.WHOLE:
             return f"the file is truncated: it ends {self._end.value}; {could_be_read}"
         if joined:
@@ -220,7 +222,7 @@ class VideoReader:
                     yield from _last_pictures(stream, damage)
                     damage.begins_anew()
                 if packet is not None:
-                    damage.sending(packet)
+                    damage.sending(packet, joined.marks_are_sure)
                     self._read_to = max(self._read_to, (packet.pos or 0) + packet.size)
                 frames = (packet or _end_of(stream)).decode()
             except IndexError:  # as in JoinedPackets

@@ -12,6 +12,7 @@ import typer
 from svg_common.command import run_command, stderr_console
 from svg_common.errors import UsageError
 from svg_common.printable import printable
+from svg_common.seconds_option import SECONDS
 from svg_common.signals import defer_interrupts
 from svg_common.version import VersionOption
 from svg_runtime.backends.gpu_options import GpuOptions
@@ -154,7 +155,7 @@ AdaptiveOption = Annotated[
 ReconnectOption = Annotated[
     float,
     typer.Option(
-        min=0.0, metavar="SECONDS", help="How long to wait for a camera that is lost, or for a network camera at the start."
+        **SECONDS, help="How long to wait for a camera that is lost, or for a network camera at the start, such as 60 or 5m."
     ),
 ]
 JsonOption = Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -195,6 +196,44 @@ def test_lost_packets_of_a_transport_stream_are_damage(tmp_path):
         assert smeared(shown, truth) == []
         losses += problem is not None
     assert losses >= 1
+
+
+VP8 = {"deadline": "realtime", "cpu-used": "8"}
+
+
+def test_a_damaged_page_of_ogg_is_damage_of_its_stream_alone(tmp_path):
+    """FFmpeg leaves pages out whose checksum is wrong, and does not say so."""
+    whole = film(tmp_path / "whole.ogv", "libvpx", VP8)
+    truth, no_problem = pictures_by_number(whole)
+    assert no_problem is None
+    content = whole.read_bytes()
+    pages = [found.start() for found in re.finditer(b"OggS", content)]
+    damaged = tmp_path / "damaged.ogv"
+    for page in range(3, len(pages)):
+        at = pages[page] + (100 if page % 2 else 0)  # in a picture, or in the head of the page
+        damaged.write_bytes(content[:at] + np.random.default_rng(0).bytes(50) + content[at + 50 :])
+        shown, problem = pictures_by_number(damaged)
+        if page == 3:  # after the first key frame: time begins with the second one
+            shown = {GOP + number: image for number, image in shown.items()}
+        assert shown
+        assert smeared(shown, truth) == []
+        assert problem is not None
+        assert "damaged" in problem if page < len(pages) - 1 else "truncated" in problem
+        of_another_stream = bytearray(content[pages[2] : pages[3]])
+        of_another_stream[14:18] = b"here"
+        damaged.write_bytes(content[: pages[page]] + of_another_stream + content[pages[page] :])
+        assert pictures_by_number(damaged)[1] is None
+
+
+def test_an_ogg_file_that_is_cut_is_truncated(tmp_path):
+    whole = film(tmp_path / "whole.ogv", "libvpx", VP8)
+    content = whole.read_bytes()
+    whole.write_bytes(content[: 2 * len(content) // 3])
+    shown, problem = pictures_by_number(whole)
+    assert 0 < len(shown) < PICTURES
+    assert problem == f"the file is truncated: it ends within a picture; {len(shown)} frames could be read"
+    whole.write_bytes(content + b"appended by some program")
+    assert pictures_by_number(whole)[1] is None
 
 
 def test_a_recording_that_starts_between_key_frames_is_not_damaged(tmp_path):

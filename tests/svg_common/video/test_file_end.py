@@ -1,7 +1,8 @@
-"""Files whose headers do not say how long they are, and that were cut."""
+"""Files whose headers do not say how long they are, and that were cut or damaged."""
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -70,6 +71,27 @@ def test_bytes_after_the_end_mark_are_no_damage(tmp_path, suffix):
     longer = tmp_path / f"longer{suffix}"
     longer.write_bytes(whole.read_bytes() + b"appended by some program")
     assert read(longer)[1] is None
+
+
+@pytest.mark.parametrize("mark", [b"\x3b", b"\xff", b"\0"], ids=["end", "unknown", "zero"])
+def test_pictures_that_are_lost_behind_damage_of_a_gif_are_reported(tmp_path, mark):
+    content = encoded(".gif")
+    begins = [found.start() for found in re.finditer(rb"\x21\xf9\x04", content)]
+    damaged = tmp_path / "damaged.gif"
+    damaged.write_bytes(content[: begins[5]] + mark + content[begins[5] + 1 :])
+    shown, problem = read(damaged)
+    assert len(shown) < len(begins)
+    assert problem is not None
+    assert "damaged within a picture, and the pictures after it cannot be found" in problem
+
+
+def test_joined_gifs_and_zeros_before_the_end_mark_are_no_damage(tmp_path):
+    content = encoded(".gif")
+    joined = tmp_path / "joined.gif"
+    joined.write_bytes(content + content[:-1] + b"\0\0;")
+    shown, problem = read(joined)
+    assert problem is None
+    assert len(shown) == 2 * len(read(whole_file(tmp_path, ".gif"))[0])
 
 
 def test_no_whole_file_is_called_truncated(tmp_path):

@@ -34,7 +34,7 @@ roi = "0,0,0.5,0.5"
 
 [cameras.yard]
 camera = 0
-reconnect = 7.0
+reconnect = "2m"
 alarm = false
 
 [cameras.hall]
@@ -70,7 +70,7 @@ def test_a_table_stands_over_what_holds_for_all(tmp_path):
     assert list(tables) == ["gate", "yard", "hall"]
     sources = {name: (table["camera"], table["source"]) for name, table in tables.items()}
     assert sources == {"gate": (None, ["udp://:1"]), "yard": ([0], None), "hall": (None, ["udp://:9"])}
-    assert [table["reconnect"] for table in tables.values()] == [5.0, 7.0, 5.0]
+    assert [table["reconnect"] for table in tables.values()] == [5.0, 120.0, 5.0]
     assert [table["roi"] for table in tables.values()] == ["0,0,0.5,0.5", None, None]
     assert [table["alarm"] for table in tables.values()] == [True, False, True]
 
@@ -126,7 +126,7 @@ def test_a_camera_beside_a_source_is_refused_with_what_to_write_instead():
 
 
 def test_the_command_line_wins_over_tables_too(tmp_path):
-    tables = tables_of(tmp_path, TABLES, "--reconnect", "1", "--alarm")
+    tables = tables_of(tmp_path, TABLES, "--reconnect", "1s", "--alarm")
     assert [table["reconnect"] for table in tables.values()] == [1.0, 1.0, 1.0]
     assert [table["alarm"] for table in tables.values()] == [True, True, True]
 

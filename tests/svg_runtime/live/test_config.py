@@ -195,7 +195,8 @@ def test_a_model_that_is_no_name_is_printed_absolute_before_it_exists(model, tmp
     assert 'model = "camera"' in printed(capsys, "--model", "camera")
 
 
-NUMBERS = {key: setting for key, setting in SETTINGS.items() if setting.annotation is float}
+TIMES = [key for key, setting in SETTINGS.items() if setting.option.metavar == "SECONDS"]
+NUMBERS = {key: setting for key, setting in SETTINGS.items() if setting.annotation is float and key not in TIMES}
 UNBOUNDED = [key for key, setting in NUMBERS.items() if setting.option.min is None]  # typer compares nan with bounds
 
 
@@ -204,6 +205,17 @@ def test_a_number_that_is_none_is_refused(key, value):
     option = f"--{key.replace('_', '-')}"
     with pytest.raises(UsageError, match=rf"{option} is {value}\n  expected a finite number"):
         COMMAND([option, value, "--print-config"], standalone_mode=False)
+
+
+@pytest.mark.parametrize("key", TIMES)
+def test_a_time_is_in_seconds_or_has_a_unit(tmp_path, capsys, key):
+    option = f"--{key.replace('_', '-')}"
+    assert f"{key} = 120.0" in printed(capsys, option, "2m")
+    for value in ("5x", "inf", "-1"):
+        with pytest.raises(typer.BadParameter, match=rf"'{value}' .* expected seconds, such as 5, or another unit"):
+            COMMAND([option, value, "--print-config"], standalone_mode=False)
+    with pytest.raises(UsageError, match=f"{key}: '5x' .* expected seconds"):
+        COMMAND(["--config", write(tmp_path / "live.toml", "alarm = true", f'{key} = "5x"')], standalone_mode=False)
 
 
 def test_one_camera_of_several_is_run_over_the_values_for_all(tmp_path):

@@ -122,6 +122,20 @@ def test_audio_does_not_hide_the_loss_of_video(monkeypatch):
         assert not any(thread.is_alive() for thread in receivers)
 
 
+def test_the_port_of_a_camera_that_went_silent_is_not_said_to_be_in_use(monkeypatch):
+    """The connection that was released has it until it times out."""
+    monkeypatch.setattr(stream_capture, "_DATA_TIMEOUT_S", 1.0)
+    port = free_port()
+    with sent_to(port):
+        stream = StreamCapture(f"udp://127.0.0.1:{port}")
+    while stream.read()[0]:
+        pass
+    stream.release()
+    monkeypatch.setattr(stream_capture, "_OPEN_TIMEOUT_S", 0.5)
+    with pytest.raises(NoPictureError, match=r"^no response in time$"):
+        StreamCapture(f"udp://127.0.0.1:{port}")
+
+
 def test_mjpeg_over_http_is_received():
     with switched_on(Mjpeg) as server:
         require_live(camera_at(f"http://{server.address}/video"))

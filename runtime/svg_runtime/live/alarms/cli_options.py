@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from svg_common.seconds_option import SECONDS
 from svg_runtime.live.alarms.signal_names import SignalName
 
 _option = partial(typer.Option, rich_help_panel="Alarms")
@@ -29,23 +30,19 @@ AlarmClearOption = Annotated[
 ]
 AlarmMinDurationOption = Annotated[
     float | None,
-    _option(min=0.0, metavar="SECONDS", help="How long the signal must stay there first. Default: 0.2."),
+    _option(**SECONDS, help="How long the signal must stay there first. Default: 0.2."),
 ]
 AlarmHoldOption = Annotated[
-    float | None, _option(min=0.0, metavar="SECONDS", help="How long the signal must be low before the alarm ends. Default: 1.")
+    float | None, _option(**SECONDS, help="How long the signal must be low before the alarm ends. Default: 1.")
 ]
 AlarmCooldownOption = Annotated[
-    float | None, _option(min=0.0, metavar="SECONDS", help="Time after an alarm in which there is no other. Default: 10.")
+    float | None, _option(**SECONDS, help="Time after an alarm in which there is no other. Default: 10.")
 ]
 AlarmDirOption = Annotated[
     Path | None, _option(metavar="DIR", help="Save a clip of each alarm here, and the expected beside the real frame.")
 ]
-AlarmBeforeOption = Annotated[
-    float | None, _option(min=0.0, metavar="SECONDS", help="Of the clip before the alarm. Default: 5.")
-]
-AlarmAfterOption = Annotated[
-    float | None, _option(min=0.0, metavar="SECONDS", help="Of the clip after the start of the alarm. Default: 5.")
-]
+AlarmBeforeOption = Annotated[float | None, _option(**SECONDS, help="Of the clip before the alarm. Default: 5.")]
+AlarmAfterOption = Annotated[float | None, _option(**SECONDS, help="Of the clip after the start of the alarm. Default: 5.")]
 AlarmBufferOption = Annotated[
     str | None,
     _option(

@@ -14,6 +14,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from typer.models import OptionInfo
 
+from svg_common.quantities import parse_seconds
+from svg_common.seconds_option import SECONDS
+
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text in quotes", Path: "a path in quotes"}
 
 
@@ -39,6 +42,8 @@ class Setting:
         Raises:
             ValueError: it has another type, or is out of bounds; the message says what was given and expected.
         """
+        if self.option.metavar == SECONDS["metavar"] and isinstance(value, str):
+            value = parse_seconds(value)
         converted = _converted(self.annotation, value)
         for item in converted if isinstance(converted, list) else [converted]:
             if not isinstance(item, (int, float)) or (math.isfinite(item) and self._low <= item <= self._high):

@@ -41,6 +41,7 @@ _NOT_LIVE = "the address does not serve live video"
 _WEB_PAGE = "the address answers with a web page, not with live video"
 _NO_STREAM = "unknown host name, redirection without end, or the connection ended"
 _DOWNLOAD = "download the file and use it as --source"
+_closing: dict[str, threading.Event] = {}  # by address: set when the connection that was released last is closed
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,8 @@ class StreamCapture:
         self._on_damage = on_damage
         self._arrivals: SimpleQueue[_Arrival | None] = SimpleQueue()
         self._released = threading.Event()
+        self._closed = threading.Event()
+        self._url = url
         self._ended = False
         self._skips = False  # until the next keyframe, because decoding is late
         self._first_s: float | None = None
@@ -152,6 +155,7 @@ class StreamCapture:
     def release(self) -> None:
         """Close the connection, at the latest with the next packet or at the receiver's timeout. May be called twice."""
         self._ended = True
+        _closing[self._url] = self._closed
         self._released.set()
 
     def _end(self, problem: str) -> tuple[bool, None]:
@@ -181,6 +185,7 @@ class StreamCapture:
             self._arrivals.put(None)
             self._released.wait()
             self._container.close()
+            self._closed.set()
 
     def _pictures(self, packet: Any) -> list[Any]:
         """The pictures in a packet, or that end in it."""
@@ -287,6 +292,9 @@ def _connect(url: str, bare_jpegs: bool) -> Any:
     if bare_jpegs:
         options |= _UNPARSED
     is_web = _is_web(url)
+    earlier = _closing.pop(url, None)
+    if scheme == "udp" and earlier is not None:
+        earlier.wait(2 * _DATA_TIMEOUT_S)  # it has the port
     start_s = time.monotonic()
     try:
         # At its timeout, FFmpeg returns a delayed picture, as old as the silence: `read` times out before that.
