@@ -38,7 +38,8 @@ def evaluate(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="Checkpoint, bundle, hf://user/name, or 'embedded'. Default: the newest bundle in this folder, else embedded."
+            help="Checkpoint, bundle, hf://user/name, or a model of the package: camera, digits. Default: the newest bundle in "
+            "this folder, else camera with --data video or --anomaly, else digits."
         ),
     ] = None,
     backend: Annotated[

@@ -275,7 +275,7 @@ def open_dataset(folder: Path, settings: dict[str, Any], shard: Shard) -> Iterat
             _refuse_other_shards(folder, shard)
             _remove_unfinished(folder)  # before the own lock: this process would be taken for another one
             held.enter_context(_locked(folder, shard.name))
-            _agree_on(folder / SETTINGS, settings)
+            _agree_on(folder, settings, shard)
         dataset = Dataset(folder, shard, settings)
         try:
             yield dataset
@@ -346,27 +346,44 @@ def _remove_unfinished(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)  # a download that was left alone may still be writing
 
 
-def _agree_on(file: Path, settings: dict[str, Any]) -> None:
-    """Write the settings, or compare them with those that are there."""
+def _is_alone(folder: Path, shard: Shard) -> bool:
+    """Whether no other shard is being written."""
+    for file in folder.glob(".shard-*-of-*.lock"):
+        name = file.name.removeprefix(".shard-").removesuffix(".lock")
+        if name != shard.name:
+            try:
+                with _locked(folder, name):
+                    pass
+            except DatasetInUseError:
+                return False
+    return True
+
+
+def _agree_on(folder: Path, settings: dict[str, Any], shard: Shard) -> None:
+    """Write the settings, or compare them with those that are there, if anything depends on these."""
+    file = folder / SETTINGS
     asked = json.loads(json.dumps({"schema": SCHEMA, **settings}))
     if not file.exists():
-        if _parts(file.parent):
-            raise UsageError(f"'{file.parent}' has parts but no {SETTINGS}\n  choose another --out")
+        if _parts(folder):
+            raise UsageError(f"'{folder}' has parts but no {SETTINGS}\n  choose another --out")
         write_json(file, asked)
         return
     known = _read_settings(file)
     known = {name: value for name, value in _LATER_SETTINGS.items() if name in asked} | known
     own = ("model", _ENGINE)  # one is only a name, the other is compared when it is open
     differing = [name for name in {**known, **asked} if name not in own and known.get(name) != asked.get(name)]
+    if differing and not _parts(folder) and _is_alone(folder, shard):  # of a run that was refused when its model was open
+        write_json(file, asked)
+        return
     if "schema" in differing:
         raise UsageError(
-            f"'{file.parent}' has results of another version of svg-edge: {known.get('schema')} there, {SCHEMA} now\n"
+            f"'{folder}' has results of another version of svg-edge: {known.get('schema')} there, {SCHEMA} now\n"
             "  choose another --out"
         )
     if differing:
         lines = [f"{name}: {known.get(name)} there, {asked.get(name)} now" for name in differing]
         raise UsageError(
-            f"'{file.parent}' has results of other settings:\n  "
+            f"'{folder}' has results of other settings:\n  "
             + "\n  ".join(lines)
             + "\n  choose another --out, or give the same model and options"
         )

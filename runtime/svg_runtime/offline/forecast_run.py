@@ -22,7 +22,7 @@ from svg_runtime.offline.addresses import shortened, shown
 from svg_runtime.offline.dataset import SETTINGS, is_own_name, open_dataset, own_paths
 from svg_runtime.offline.listing import Listing, list_videos
 from svg_runtime.offline.options import ForecastOptions, kept_shapes
-from svg_runtime.offline.tally import Tally
+from svg_runtime.offline.tally import STATUSES, Tally
 from svg_runtime.offline.worker import Worker
 
 _SHOWN = 20  # reasons on the screen
@@ -154,7 +154,11 @@ def _finish(options: ForecastOptions, about: dict[str, Any], tally: Tally, durat
         **about,
         "out": str(options.out),
         "shard": f"{options.shard.number}/{options.shard.count}",
-        "videos": {"listed": tally.listed, "done_before": tally.done_before, **dict(sorted(tally.status.items()))},
+        "videos": {
+            "listed": tally.listed,
+            "done_before": tally.done_before,
+            **{status: tally.status[status] for status in STATUSES},
+        },
         "frames": tally.frames,
         "alarms": tally.alarms,
         "misfits": tally.misfits,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from svg_common.errors import first_line
 from svg_common.printable import one_line
+from svg_common.quantities import duration_text
 from svg_common.video.reader import UnreadableError, VideoError
 from svg_runtime.errors import ForecastError
 from svg_runtime.forecast.forecaster import Forecaster, Observation
@@ -154,14 +155,14 @@ class _Watch:
     @property
     def problems(self) -> list[str]:
         """Why not every picture has a row."""
-        return [f"--roi does not lie within {self._outside} of its pictures, which have no rows"] if self._outside else []
+        return [f"--roi does not fit {self._outside} of its pictures, which have no rows"] if self._outside else []
 
     def add(self, source_frame: SourceFrame) -> None:
-        """Observe a picture, and forecast from it; as `svg-live`, leave out one in which the region of interest does not lie.
+        """Observe a picture, and forecast from it; as `svg-live`, leave out one that the region of interest does not fit.
 
         Raises:
             ForecastError: values that are not finite.
-            RegionOutsideError: the region of interest does not lie within the first picture.
+            RegionOutsideError: the region of interest does not fit the first picture.
         """
         time_s = source_frame.source_s
         assert time_s is not None
@@ -195,7 +196,7 @@ class _Watch:
         return self._batches
 
     def _part(self, picture: Picture, resized: bool) -> Picture | None:
-        """The part of the picture that the model looks at; None, which is an event, if its region does not lie within it."""
+        """The part of the picture that the model looks at; None, which is an event, if its region does not fit."""
         try:
             return crop(picture, self._preprocessor.region(picture))
         except RegionOutsideError as error:
@@ -203,7 +204,7 @@ class _Watch:
                 raise
             if resized:
                 reason = first_line(error)
-                self.events.add("roi_outside", f"{reason}; there are no forecasts until it does")
+                self.events.add("roi_outside", f"{reason}; there are no forecasts for pictures of this size")
             self._outside += 1
             return None
 
@@ -213,7 +214,7 @@ class _Watch:
         self._clip = source_frame.clip
         if paused:
             pause_s = source_frame.pause_s
-            self.events.add("pause", f"no picture for {pause_s:.4g} s; the context is reset", duration_s=pause_s)
+            self.events.add("pause", f"no picture for {duration_text(pause_s)}; the context is reset", duration_s=pause_s)
         resized = self._preprocessor.size_changed(source_frame.image)
         if resized:
             height, width = source_frame.image.shape[:2]

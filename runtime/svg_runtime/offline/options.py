@@ -15,6 +15,7 @@ from svg_runtime.bundle.manifest import Manifest, Precision
 from svg_runtime.bundle.reader import Bundle, find_model
 from svg_runtime.forecast.forecaster import Forecaster
 from svg_runtime.forecast_options import Calibrate
+from svg_runtime.live.alarms.signal_names import check_signal
 from svg_runtime.offline.dataset import Dataset
 from svg_runtime.offline.engine import Engine
 from svg_runtime.offline.one_video import SeenAs
@@ -86,7 +87,7 @@ class ForecastOptions:
             like: the engine of earlier results.
 
         Raises:
-            UsageError: another backend than that of `like` is asked for.
+            UsageError: another backend than that of `like` is asked for, or alarms by a surprise that the model does not have.
             BackendMissingError: the engine of earlier results is not available here.
             SvgError: as for `Forecaster.open`.
         """
@@ -112,6 +113,7 @@ class ForecastOptions:
                 f"{error}\n  the results in '{self.out}' were computed by {like}: go on where it works, or choose another --out"
             ) from error
         try:
+            check_signal(self.seen_as.signal, forecaster.surprise_unit)
             forecaster.warm_up()
         except BaseException:
             forecaster.close()

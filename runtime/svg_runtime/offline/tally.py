@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+STATUSES = ("ok", "damaged", "failed", "unreachable")
+
 
 @dataclass
 class Tally:
@@ -13,7 +15,7 @@ class Tally:
 
     listed: int = 0  # in this shard, also what cannot be reached
     done_before: int = 0
-    status: Counter[str] = field(default_factory=Counter)  # ok, damaged, failed, unreachable
+    status: Counter[str] = field(default_factory=Counter)  # of STATUSES
     frames: int = 0
     alarms: int = 0
     misfits: int = 0  # videos that the model does not fit, for some time at least

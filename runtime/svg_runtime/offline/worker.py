@@ -144,9 +144,9 @@ class Worker:
 
     def _show(self, video: Video, time_s: float = 0.0) -> None:
         if self._display is not None:
-            self._display.progress(
-                "forecasting", self._done_work / max(self._all_work, 1), f"{video.name} at {duration_text(time_s)}"
-            )
+            # of a single video, only its own time tells
+            done = self._done_work / self._all_work if self._all_work > video.work else None
+            self._display.progress("forecasting", done, f"{video.name} at {duration_text(time_s)}")
 
 
 def _not_tried(video: Video) -> str:

@@ -28,6 +28,11 @@ def rows_of(out: Path) -> dict[str, pa.Table]:
     return tables
 
 
+def counts(listed: int, done_before: int, **by_status: int) -> dict[str, int]:
+    """Those of `--json`."""
+    return {"listed": listed, "done_before": done_before, "ok": 0, "damaged": 0, "failed": 0, "unreachable": 0, **by_status}
+
+
 @pytest.fixture(scope="session")
 def videos(tmp_path_factory) -> Path:
     """Five videos in two folders, one of which has a pause. Read only."""

@@ -169,3 +169,13 @@ def test_what_auto_measured_is_opened_again_with_what_the_user_leaves_open():
     assert engine.choices({**asked, "threads": 2})["threads"] == 2
     with pytest.raises(UsageError, match="give --backend openvino"):
         engine.choices({**asked, "backend": "cpu"})
+
+
+def test_alarms_by_a_surprise_that_the_model_does_not_have_are_refused(svg_forecast, videos, family_bundle):
+    """The refused run leaves nothing in the way of the next one."""
+    chosen = videos / "yard0.mp4", "--model", family_bundle("deterministic")
+    code, message, _ = svg_forecast(*chosen, "--alarm-signal", "surprise")
+    assert (code, "--alarm-signal is surprise, which this model does not have" in message) == (2, True), message
+    assert svg_forecast(*chosen, "--alarm-signal", "error")[0] == 0
+    code, message, _ = svg_forecast(*chosen, "--alarm-signal", "motion")
+    assert (code, "alarm_signal: error there, motion now" in message) == (2, True), message

@@ -23,7 +23,7 @@ from svg_runtime.offline.addresses import normal_address, shown
 from svg_runtime.offline.listing import Video, list_videos, local_copy
 from svg_runtime.offline.stores import StoreAwayError, UnreachableError, version_of
 from tests.hub_server import serving
-from tests.svg_runtime.offline.conftest import NEVER, rows_of
+from tests.svg_runtime.offline.conftest import NEVER, counts, rows_of
 
 
 @pytest.fixture
@@ -158,11 +158,11 @@ def test_a_link_to_no_file_ends_the_command_with_1_until_it_leads_to_a_video(svg
     (tmp_path / "brk" / "a.mp4").symlink_to(videos / "yard0.mp4")
     (tmp_path / "brk" / "b.mp4").symlink_to("later.dat")
     code, message, summary = svg_forecast("brk")
-    assert (code, summary["videos"]) == (1, {"listed": 2, "done_before": 0, "ok": 1, "unreachable": 1})
+    assert (code, summary["videos"]) == (1, counts(listed=2, done_before=0, ok=1, unreachable=1))
     assert f"{tmp_path}/brk/b.mp4: a link that leads to no file" in message
     (tmp_path / "brk" / "later.dat").write_bytes((videos / "yard1.mp4").read_bytes())
     code, _, summary = svg_forecast("brk")
-    assert (code, summary["videos"]) == (0, {"listed": 2, "done_before": 1, "ok": 2})
+    assert (code, summary["videos"]) == (0, counts(listed=2, done_before=1, ok=2))
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ def test_a_named_object_that_is_gone_ends_the_command_with_1_and_is_tried_again(
     code, message, _ = svg_forecast("memory://clips/yard0.mp4")
     assert (code, "there is no such object\n  check the address" in message) == (1, True), message
     _, message, summary = svg_forecast(videos / "yard1.mp4", "memory://clips/yard0.mp4")
-    assert summary["videos"] == {"listed": 2, "done_before": 0, "ok": 1, "unreachable": 1}, message
+    assert summary["videos"] == counts(listed=2, done_before=0, ok=1, unreachable=1), message
     bucket.pipe_file("/clips/yard0.mp4", (videos / "yard0.mp4").read_bytes())
     assert svg_forecast(videos / "yard1.mp4", "memory://clips/yard0.mp4")[0] == 0
 
@@ -382,10 +382,10 @@ def test_a_web_server_need_not_know_the_size(web_server, svg_forecast, videos, t
     assert (video.size, video.version) == (-1, "")
     assert video.work > 0  # progress moves
     code, _, summary = svg_forecast(address)
-    assert (code, summary["videos"]) == (0, {"listed": 1, "done_before": 0, "ok": 1})
+    assert (code, summary["videos"]) == (0, counts(listed=1, done_before=0, ok=1))
     (row,) = rows_of(Path("out"))["videos"].to_pylist()
     assert (row["status"], row["frames"], row["size"]) == ("ok", 10, -1)
-    assert svg_forecast(address)[2]["videos"] == {"listed": 1, "done_before": 1, "ok": 1}
+    assert svg_forecast(address)[2]["videos"] == counts(listed=1, done_before=1, ok=1)
 
 
 def test_a_signed_web_address_is_a_video_and_its_signature_is_never_stored(web_server, svg_forecast, videos, tmp_path):
@@ -397,7 +397,7 @@ def test_a_signed_web_address_is_a_video_and_its_signature_is_never_stored(web_s
     assert (row["status"], row["video"]) == ("ok", f"{address}?...")
     assert not [path for path in Path("out").rglob("*") if path.is_file() and b"se*cret" in path.read_bytes()]
     again = svg_forecast(f"{address}?signature=another&time=[2]")[2]
-    assert again["videos"] == {"listed": 1, "done_before": 1, "ok": 1}
+    assert again["videos"] == counts(listed=1, done_before=1, ok=1)
 
 
 @pytest.mark.parametrize(

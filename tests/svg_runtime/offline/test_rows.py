@@ -18,7 +18,7 @@ from svg_runtime.errors import ForecastError
 from svg_runtime.forecast.forecaster import Forecaster
 from svg_runtime.offline.schema import EVENTS, FRAMES, SCHEMA, VIDEOS
 from tests.svg_runtime.live.live_helpers import write_video
-from tests.svg_runtime.offline.conftest import OPTIONS, rows_of
+from tests.svg_runtime.offline.conftest import OPTIONS, counts, rows_of
 
 
 @pytest.fixture(
@@ -130,7 +130,7 @@ def test_damaged_videos_are_rows_with_a_reason(svg_forecast, videos, tmp_path):
     code, message, summary = svg_forecast(folder)
     assert code == 1
     assert "3 of 4 videos are not forecast completely" in message
-    assert summary["videos"] == {"listed": 4, "done_before": 0, "damaged": 1, "failed": 2, "ok": 1}
+    assert summary["videos"] == counts(listed=4, done_before=0, damaged=1, failed=2, ok=1)
     rows = rows_of(Path("out"))
     table = {Path(row["video"]).name: row for row in rows["videos"].to_pylist()}
     assert {name: row["status"] for name, row in table.items()} == {
@@ -182,7 +182,7 @@ def test_pictures_in_which_the_region_does_not_lie_have_no_rows_and_the_others_d
     rows = rows_of(Path("out"))
     (row,) = rows["videos"].to_pylist()
     assert (code, row["status"], row["frames"], rows["frames"].num_rows) == (1, "damaged", 16, 16)
-    assert row["reason"] == "--roi does not lie within 8 of its pictures, which have no rows"
+    assert row["reason"] == "--roi does not fit 8 of its pictures, which have no rows"
     assert message.count(str(video)) == 1
     kinds = Counter(rows["events"]["kind"].to_pylist())
     assert (kinds["size_changed"], kinds["roi_outside"]) == (2, 1)

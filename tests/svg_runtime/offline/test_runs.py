@@ -28,7 +28,7 @@ from svg_runtime.offline.worker import Worker
 from tests.command_runner import Run, start, wait_until
 from tests.sample import sampled
 from tests.svg_runtime.live.live_helpers import write_video
-from tests.svg_runtime.offline.conftest import OPTIONS, rows_of
+from tests.svg_runtime.offline.conftest import OPTIONS, counts, rows_of
 
 AT_ONCE = ("--save-every", "0.001s")  # a part per video
 
@@ -68,11 +68,28 @@ def a_part_more_or_the_end(out: Path, before: int, runs: list[Run]) -> bool:
     return published(out) > before or all(run.process.exitcode is not None for run in runs)
 
 
+def test_of_a_single_video_progress_tells_the_time_alone(svg_forecast, videos, monkeypatch):
+    """The share is one of videos, and would be 0 % up to its end."""
+    seen: dict[str, list[float | None]] = {"forecasting": []}
+
+    def note(display: object, task: str, share: float | None, detail: str = "") -> None:
+        seen.setdefault(task, []).append(share)
+
+    monkeypatch.setattr("svg_common.progress.ProgressDisplay.progress", note)
+    assert svg_forecast(videos / "yard0.mp4")[0] == 0
+    assert set(seen["forecasting"]) == {None}
+    seen["forecasting"].clear()
+    assert svg_forecast(videos / "yard1.mp4", videos / "yard2.mp4", out="two")[0] == 0
+    shares = sorted(set(seen["forecasting"]))
+    assert shares[0] == 0
+    assert 0 < shares[1] < 1
+
+
 def test_a_row_group_per_video_and_nothing_is_done_twice(svg_forecast, videos):
     code, message, summary = svg_forecast(videos)
     assert code == 0
     assert "5 videos, 0 done before, 5 to do" in message
-    assert summary["videos"] == {"listed": 5, "done_before": 0, "ok": 5}
+    assert summary["videos"] == counts(listed=5, done_before=0, ok=5)
     (part,) = Path("out").glob("part-*")
     file = pq.ParquetFile(part / "frames.parquet")
     groups = [file.read_row_group(number) for number in range(file.num_row_groups)]
@@ -210,7 +227,7 @@ def test_a_full_disk_is_said_and_survived(svg_forecast, videos, tmp_path):
     shutil.copytree("out", "before")
     run = start(command(videos, tmp_path / "out", "--json", "full.json"), tmp_path, limits={resource.RLIMIT_FSIZE: 3000})
     run.assert_one_message(1)
-    assert json.loads(Path("full.json").read_text())["videos"] == {"listed": 5, "done_before": 1, "ok": 1}  # what is there
+    assert json.loads(Path("full.json").read_text())["videos"] == counts(listed=5, done_before=1, ok=1)  # what is there
     assert "cannot write" in run.output
     assert "run the same command again" in run.output
     assert rows_of(Path("out")) == rows_of(Path("before"))
@@ -296,13 +313,13 @@ def test_a_bucket_that_goes_away_is_left_alone_the_others_are_forecast_and_it_is
     bucket.away, bucket.asked = {"a.mkv", "pause.mp4", "yard0.mp4"}, []
     code, message, summary = svg_forecast(*sources)
     assert (code, bucket.asked) == (1, ["a.mkv", "pause.mp4", "yard0.mp4"])
-    assert summary["videos"] == {"listed": 6, "done_before": 0, "ok": 1, "unreachable": 5}
+    assert summary["videos"] == counts(listed=6, done_before=0, ok=1, unreachable=5)
     assert "yard2.mp4: not tried: 3 videos in a row could not be reached in 'memory://'; when it is back" in message
     assert "error: 5 of 6 videos are not forecast completely" in message
     bucket.away = {"yard1.mp4"}
     code, message, summary = svg_forecast(*sources)
     assert code == 1
-    assert summary["videos"] == {"listed": 6, "done_before": 1, "ok": 5, "unreachable": 1}
+    assert summary["videos"] == counts(listed=6, done_before=1, ok=5, unreachable=1)
     assert "cannot download 'memory:///cameras/yard1.mp4': timed out" in message
     bucket.away = set()
     assert svg_forecast(*sources)[0] == 0
@@ -332,7 +349,7 @@ def test_objects_that_change_or_go_meanwhile_do_not_keep_a_run_from_the_others(s
 
     listed_before(monkeypatch, change)
     code, _, summary = svg_forecast("memory://cameras")
-    assert (code, summary["videos"]) == (1, {"listed": 5, "done_before": 0, "ok": 2, "unreachable": 3})
+    assert (code, summary["videos"]) == (1, counts(listed=5, done_before=0, ok=2, unreachable=3))
 
 
 def test_three_folders_that_go_do_not_keep_a_run_from_the_others(svg_forecast, videos, tmp_path, monkeypatch):
@@ -341,7 +358,7 @@ def test_three_folders_that_go_do_not_keep_a_run_from_the_others(svg_forecast, v
         shutil.copy(videos / "yard0.mp4", tmp_path / name)
     listed_before(monkeypatch, lambda found: [shutil.rmtree(Path(video.address).parent) for video in found[:3]])
     code, _, summary = svg_forecast("a", "b", "c", "d")
-    assert (code, summary["videos"]) == (1, {"listed": 4, "done_before": 0, "ok": 1, "unreachable": 3})
+    assert (code, summary["videos"]) == (1, counts(listed=4, done_before=0, ok=1, unreachable=3))
 
 
 def test_the_rest_of_a_folder_that_is_gone_is_not_tried(svg_forecast, videos, tmp_path, monkeypatch):
@@ -349,7 +366,7 @@ def test_the_rest_of_a_folder_that_is_gone_is_not_tried(svg_forecast, videos, tm
     (tmp_path / "recorded" / "yard9.mp4").write_bytes((videos / "yard0.mp4").read_bytes())
     listed_before(monkeypatch, lambda found: shutil.rmtree(tmp_path / "recorded"))
     code, message, summary = svg_forecast(tmp_path / "recorded", videos / "yard1.mp4")
-    assert (code, summary["videos"]) == (1, {"listed": 7, "done_before": 0, "ok": 1, "unreachable": 6})
+    assert (code, summary["videos"]) == (1, counts(listed=7, done_before=0, ok=1, unreachable=6))
     assert f"yard9.mp4: not tried: 3 videos in a row could not be reached in '{tmp_path}/recorded'" in message
 
 
@@ -359,7 +376,7 @@ def test_files_that_are_removed_meanwhile_do_not_end_the_run(svg_forecast, video
     listed_before(monkeypatch, lambda found: [Path(video.address).unlink() for video in found[:3]])
     code, _, summary = svg_forecast(tmp_path / "recorded")
     assert code == 1
-    assert summary["videos"] == {"listed": 5, "done_before": 0, "ok": 2, "unreachable": 3}
+    assert summary["videos"] == counts(listed=5, done_before=0, ok=2, unreachable=3)
 
 
 def test_progress_counts_what_cannot_be_reached(svg_forecast, bucket, monkeypatch):
@@ -410,7 +427,7 @@ def test_what_cannot_be_reached_is_listed_in_every_count(svg_forecast, videos):
     """A monitor that compares ok with listed must not see success."""
     Path("list.txt").write_text(f"{videos}/yard0.mp4\ngone.mp4\n")
     code, message, summary = svg_forecast("list.txt")
-    assert (code, summary["videos"]) == (1, {"listed": 2, "done_before": 0, "ok": 1, "unreachable": 1})
+    assert (code, summary["videos"]) == (1, counts(listed=2, done_before=0, ok=1, unreachable=1))
     assert "2 videos, 0 done before, 1 to do, 1 cannot be reached\n" in message
     assert "error: 1 of 2 videos is not forecast completely\n" in message
 

@@ -19,7 +19,7 @@ from svg_runtime.offline.listing import list_videos, local_copy
 from svg_runtime.offline.stoppable import StoppedError
 from svg_runtime.offline.stores import UnreachableError, download
 from tests.refused import failing_disk, refused
-from tests.svg_runtime.offline.conftest import NEVER, rows_of
+from tests.svg_runtime.offline.conftest import NEVER, counts, rows_of
 
 
 def statuses() -> list[tuple[str, str]]:
@@ -42,17 +42,17 @@ def two(videos, tmp_path) -> Path:
 def test_a_file_that_may_not_be_read_yet_is_tried_again(svg_forecast, two, number):
     with refused(two / "gate" / "b.mp4", number):
         code, message, summary = svg_forecast(two)
-    assert (code, summary["videos"]) == (1, {"listed": 2, "done_before": 0, "ok": 1, "unreachable": 1})
+    assert (code, summary["videos"]) == (1, counts(listed=2, done_before=0, ok=1, unreachable=1))
     assert f"cannot read '{two}/gate/b.mp4': {os.strerror(number)}" in message
     assert statuses() == [("a.mp4", "ok")]
     code, _, summary = svg_forecast(two)
-    assert (code, summary["videos"]) == (0, {"listed": 2, "done_before": 1, "ok": 2})
+    assert (code, summary["videos"]) == (0, counts(listed=2, done_before=1, ok=2))
 
 
 def test_a_disk_that_fails_in_the_middle_of_a_video_leaves_no_damaged_row(svg_forecast, two):
     with failing_disk("b.mp4", errno.ESTALE):
         code, message, summary = svg_forecast(two, "--keep", "mean")
-    assert (code, summary["videos"]) == (1, {"listed": 2, "done_before": 0, "ok": 1, "unreachable": 1})
+    assert (code, summary["videos"]) == (1, counts(listed=2, done_before=0, ok=1, unreachable=1))
     assert f"cannot read '{two}/gate/b.mp4': {os.strerror(errno.ESTALE)}" in message
     assert statuses() == [("a.mp4", "ok")]
     assert len(list(Path("out").glob("part-*/forecasts-*"))) == 1
@@ -72,14 +72,14 @@ def test_a_file_that_goes_while_its_folder_is_listed_is_missing_alone(svg_foreca
     monkeypatch.setattr(listing, "find_clips", found_and_gone)
     Path("list.txt").write_text(f"{two}\n")
     code, message, summary = svg_forecast("list.txt" if in_list else two)
-    assert (code, summary["videos"]) == (1, {"listed": 2, "done_before": 0, "ok": 1, "unreachable": 1})
+    assert (code, summary["videos"]) == (1, counts(listed=2, done_before=0, ok=1, unreachable=1))
     assert summary["problems"] == {f"{two}/gate/b.mp4": "No such file or directory"}, message
 
 
 def test_a_folder_in_a_folder_that_may_not_be_read_is_named(svg_forecast, two):
     with refused(two / "gate"):
         code, _, summary = svg_forecast(two)
-    assert (code, summary["videos"]) == (1, {"listed": 2, "done_before": 0, "ok": 1, "unreachable": 1})
+    assert (code, summary["videos"]) == (1, counts(listed=2, done_before=0, ok=1, unreachable=1))
     assert summary["problems"] == {f"{two}/gate": "a folder that cannot be read: Permission denied"}
     assert svg_forecast(two)[0] == 0
 
@@ -91,7 +91,7 @@ def test_a_folder_that_may_not_be_read_is_not_called_empty_and_the_others_are_fo
         assert f"error: cannot read the folder '{two}/gate': Permission denied\n  check the rights" in message
         assert not Path("out").exists()
         code, _, summary = svg_forecast(two / "gate", two / "a.mp4")
-    assert (code, summary["videos"]) == (1, {"listed": 2, "done_before": 0, "ok": 1, "unreachable": 1})
+    assert (code, summary["videos"]) == (1, counts(listed=2, done_before=0, ok=1, unreachable=1))
 
 
 def test_a_path_below_a_folder_that_may_not_be_searched_keeps_no_run_from_the_others(two, monkeypatch):

@@ -23,7 +23,7 @@ from svg_runtime.offline.worker import Worker
 from tests.command_runner import start, wait_until
 from tests.hub_server import serving
 from tests.svg_runtime.live.live_helpers import write_video
-from tests.svg_runtime.offline.conftest import NEVER, OPTIONS, rows_of
+from tests.svg_runtime.offline.conftest import NEVER, OPTIONS, counts, rows_of
 
 pytest.importorskip("aiohttp")
 AWAY = "http://127.0.0.1:1"  # nobody listens there
@@ -195,7 +195,7 @@ def test_entries_that_are_shown_alike_count_one_by_one(svg_forecast, videos):
     addresses = [f"{AWAY}/get?id=SECRET{number}" for number in range(2)]
     Path("list.txt").write_text("\n".join([str(videos / "yard0.mp4"), *addresses, f"{deep}/a.mp4", f"{deep}/b.mp4"]))
     code, message, summary = svg_forecast("list.txt")
-    assert (code, summary["videos"]) == (1, {"listed": 5, "done_before": 0, "ok": 1, "unreachable": 4})
+    assert (code, summary["videos"]) == (1, counts(listed=5, done_before=0, ok=1, unreachable=4))
     assert "5 videos, 0 done before, 1 to do, 4 cannot be reached\n" in message
     assert list(summary["problems"])[:2] == [f"{AWAY}/get?...", f"{AWAY}/get?... (2)"]
     away, deep_ones = list(summary["problems"].values())[:2], list(summary["problems"].values())[2:]
@@ -208,7 +208,7 @@ def test_entries_that_are_shown_alike_count_one_by_one(svg_forecast, videos):
 def test_the_others_are_forecast_and_the_next_run_tries_again(svg_forecast, site, videos):
     Path("list.txt").write_text(f"{AWAY}/a.mp4\n{site.url}/404/b.mp4\n{site.url}/login/c.mp4\n{videos}/yard1.mp4\n")
     code, _, summary = svg_forecast("list.txt", f"{AWAY}/d.mp4", videos / "yard2.mp4")
-    assert (code, summary["videos"]) == (1, {"listed": 6, "done_before": 0, "ok": 2, "unreachable": 4})
+    assert (code, summary["videos"]) == (1, counts(listed=6, done_before=0, ok=2, unreachable=4))
     reasons = {name.rpartition("/")[2]: reason for name, reason in summary["problems"].items()}
     for name, text in {"a": "Cannot connect", "b": "404 Not Found", "c": "is a page", "d": "Cannot connect"}.items():
         assert text in reasons[f"{name}.mp4"]
@@ -236,7 +236,7 @@ def test_a_login_that_has_expired_since_the_listing_leaves_no_row(svg_forecast, 
     del site.expired
     site.logged_in = True
     code, _, summary = svg_forecast(f"{site.url}/expires/a.mp4")
-    assert (code, summary["videos"]) == (0, {"listed": 1, "done_before": 0, "ok": 1})
+    assert (code, summary["videos"]) == (0, counts(listed=1, done_before=0, ok=1))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -247,7 +247,7 @@ def test_a_signal_does_not_wait_for_a_download(site, videos, tmp_path, number):
     wait_until(site.held.is_set)
     os.kill(run.process.pid, number)
     run.assert_one_message(130)
-    assert json.loads((tmp_path / "run.json").read_text())["videos"] == {"listed": 2, "done_before": 0, "ok": 1}
+    assert json.loads((tmp_path / "run.json").read_text())["videos"] == counts(listed=2, done_before=0, ok=1)
     assert rows_of(tmp_path / "out")["videos"].num_rows == 1
     assert list((tmp_path / "out").glob(".part-*")) == []
 
@@ -337,12 +337,12 @@ def test_a_video_behind_a_pattern_is_the_one_behind_its_name(svg_forecast, share
     for number in range(2):
         write_video(folder / f"v{number}.mp4", frames=8, seed=number)
     code, _, summary = svg_forecast(f"{url}/v0.mp4", f"{url}/v*.mp4")
-    assert (code, summary["videos"]) == (0, {"listed": 2, "done_before": 0, "ok": 2})
+    assert (code, summary["videos"]) == (0, counts(listed=2, done_before=0, ok=2))
     for row in rows_of(Path("out"))["videos"].to_pylist():
         assert row["size"] == (folder / row["video"].rpartition("/")[2]).stat().st_size
         assert row["version"].startswith("Last-Modified ")
     write_video(folder / "v0.mp4", frames=9, seed=5)
-    assert svg_forecast(f"{url}/v*.mp4")[2]["videos"] == {"listed": 2, "done_before": 1, "ok": 2}
+    assert svg_forecast(f"{url}/v*.mp4")[2]["videos"] == counts(listed=2, done_before=1, ok=2)
 
 
 def test_a_video_is_the_same_however_its_web_address_is_spelled(shared):
