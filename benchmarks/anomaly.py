@@ -36,6 +36,7 @@ from anomaly_forecasts import (
     measure,
 )
 from anomaly_report import Comparison, Group, as_json, lines
+from anomaly_scores import CELL
 
 from svg_common.files import atomic_file, file_sha256, write_json
 from svg_runtime.forecast.forecaster import Forecaster
@@ -66,6 +67,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write all areas to this file")
     options = parser.parse_args()
     _refuse_ineffective(options, parser)
+    if options.tile is not None and (options.tile < CELL or options.tile % CELL):
+        parser.error(f"--tile is {options.tile}; expected a multiple of {CELL}")
+    for name in ("leads", "normal"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name} is {getattr(options, name)}; expected at least 1")
     clips = Clips.read(options.data, options.normal)
     with ExitStack() as stack:
         forecaster = _open(options, clips.picture_hw, stack)

@@ -30,8 +30,9 @@ class Scoring:
         leads: forecasts made 1, ..., leads frames earlier; their errors are averaged.
         smooth: frames of the running mean: the last ones; with `normalise` "clip", half of them before and half after.
         normalise: "none": the score itself, over its mean on normal frames. "live": over the mean of all earlier scores of the
-            clip. "running": the same, but the mean begins with the normal frames, as if the camera had run on them before. "clip": from 0 to 1 between the smallest and the largest score of the clip,
-            which only the whole clip can tell: what papers do (Liu et al., CVPR 2018, equation 8).
+            clip. "running": the same, but the mean begins with the normal frames, as if the camera had run on them before.
+            "clip": from 0 to 1 between the smallest and the largest score of the clip, which only the whole clip can tell: what
+            papers do (Liu et al., CVPR 2018, equation 8).
     """
 
     block: int = 16

@@ -5,8 +5,8 @@ reverse, three times as fast, a frozen picture, a covered lens, a shaken camera,
 observed and forecast frame by frame in the runtime, as svg-live does, and judged by its signals.
 
 Normal are all frames after the first 6 seconds of a clip, in which the signals learn what is usual; an anomaly lasts up to 3
-seconds, and begins at the liveliest moment of about every 15 seconds. With --keep, forecasts are made once, and signals can be
-changed and measured again in seconds.
+seconds, and begins at the liveliest moment of about every 15 seconds of the first minute. With --keep, forecasts are made once,
+and signals can be changed and measured again in seconds.
 
     python benchmarks/injected_anomalies.py --clips CLIPS/train --index CLIPS/INDEX.tsv --keep forecasts
 """

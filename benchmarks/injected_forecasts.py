@@ -101,5 +101,6 @@ def replay(tape: Tape, memory: ForecastMemory) -> Iterator[tuple[Floats, Observa
         raw = tape.raw_surprise[offset]
         known = None if np.isnan(raw) else float(raw)
         yield frame, Observation(number, None, scores, memory.latest(number), raw_surprise=known)
+        memory.observe(number, frame)
         if number + 1 >= tape.n_past:
             memory.remember(number, frame, tape.forecast(number))

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from svg_common.digits import digit_stream
+from svg_common.errors import SvgError
 from svg_common.frames import fit_frame
 from svg_common.video.reader import VideoReader
 from svg_common.video.sampling import pick_at_interval
@@ -78,4 +79,7 @@ def write_strip(path: Path, rows: list[np.ndarray]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except SvgError as error:  # such as a file that does not exist
+        raise SystemExit(f"error: {error}") from None

@@ -12,6 +12,7 @@ import sys
 import numpy as np
 
 from svg_common.digits import digit_stream
+from svg_common.errors import SvgError
 from svg_common.frames import fit_frame
 from svg_runtime import Forecaster
 from svg_runtime.bundle.reader import find_model
@@ -49,4 +50,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except SvgError as error:  # such as a file that does not exist
+        raise SystemExit(f"error: {error}") from None

@@ -28,7 +28,10 @@ OF_VARIANT = {"lp": "learned", "fp": "fixed", "det": "none"}  # in older bundles
 
 def read_manifest(bundle: Path) -> dict[str, Any]:
     """The manifest, if it is of the form and has the graphs that this program knows."""
-    manifest: dict[str, Any] = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    try:
+        manifest: dict[str, Any] = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"cannot read the manifest of {bundle}: {error}\n  expected a *.svgb folder") from None
     version = manifest.get("schema_version")
     if type(version) is not int or version != 1:
         raise SystemExit(f"{bundle} has schema version {version!r}; expected 1")

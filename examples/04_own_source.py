@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from svg_common.digits import digit_stream
+from svg_common.errors import SvgError
 from svg_runtime import Forecaster
 from svg_runtime.bundle.reader import find_model
 from svg_runtime.live.preprocess import Preprocessor
@@ -86,4 +87,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except SvgError as error:  # such as a file that does not exist
+        raise SystemExit(f"error: {error}") from None

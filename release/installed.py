@@ -48,12 +48,14 @@ class InstalledWheel:
 
     def check(self, wheel: Path, version: str) -> list[str]:
         """Install the wheel and run its commands; returns what is wrong."""
-        self._pipx("install", str(wheel))
+        problems = self._pipx("install", str(wheel))
+        if problems:
+            return problems
         commands = sorted(file.name for file in self._bin.iterdir())
         problems = self._say_what_they_are(commands, version)
         problems += self._name_the_extra()
-        self._pipx("inject", "svg-edge", "onnxruntime")
-        return problems + self._forecast(version)
+        without_it = self._pipx("inject", "svg-edge", "onnxruntime")
+        return problems + (without_it or self._forecast(version))
 
     def _say_what_they_are(self, commands: list[str], version: str) -> list[str]:
         problems = [] if len(commands) == 8 else [f"8 commands were expected, and installed were: {', '.join(commands)}"]
@@ -97,21 +99,26 @@ class InstalledWheel:
             return []
         return [f"{' '.join(command)}: exit code {done.returncode}; expected {code}, and '{words}' in:\n{done.stdout[-2000:]}"]
 
-    def _pipx(self, *arguments: str) -> None:
+    def _pipx(self, *arguments: str) -> list[str]:
+        """Run pipx; returns a problem if it fails."""
         self._log("pipx " + " ".join(arguments))
         done = self._run(sys.executable, "-m", "pipx", *arguments, f"--pip-args=--constraint={self._constraints}")
-        if done.returncode != 0:
-            raise RuntimeError(f"pipx {' '.join(arguments)} failed:\n{done.stdout}")
+        return [] if done.returncode == 0 else [f"pipx {' '.join(arguments)} failed:\n{done.stdout}"]
 
     def _run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command,
-            cwd=self._elsewhere,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=_LIMIT_S,
-            check=False,
-        )
+        """Run a command, at most for the limit of time: its exit code is then that of `timeout`."""
+        try:
+            return subprocess.run(
+                command,
+                cwd=self._elsewhere,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=_LIMIT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            printed = error.stdout.decode(errors="replace") if isinstance(error.stdout, bytes) else error.stdout or ""
+            return subprocess.CompletedProcess(command, 124, f"{printed}\nstopped after {_LIMIT_S} s")

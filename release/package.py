@@ -13,7 +13,7 @@ from release.clean_copy import clean_copy, commit_time
 from release.contents import package_files, sdist_problems, wheel_problems
 from release.installed import InstalledWheel
 from release.readme import link_to_github
-from svg_common.files import atomic_directory
+from svg_common.files import atomic_file
 
 _VERSION = "SETUPTOOLS_SCM_PRETEND_VERSION_FOR_SVG_EDGE"  # else the changed README would make it a development version
 
@@ -23,7 +23,7 @@ def check_package(root: Path, out: Path | None) -> None:
 
     Args:
         root: of the repository.
-        out: folder that gets both; an older one is replaced. None: they are removed.
+        out: folder that gets both, beside what is there. None: they are removed.
 
     Raises:
         ReleaseError: something is wrong; all of it is listed.
@@ -73,9 +73,10 @@ def _run(module: str, *arguments: str, environment: dict[str, str] | None = None
 
 
 def _keep(out: Path, *files: Path) -> None:
-    with atomic_directory(out) as folder:
-        for file in files:
-            (folder / file.name).write_bytes(file.read_bytes())
+    out.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        with atomic_file(out / file.name) as kept:
+            kept.write_bytes(file.read_bytes())
 
 
 def _log(line: str) -> None:

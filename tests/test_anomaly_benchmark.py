@@ -313,14 +313,32 @@ def test_errors_of_another_backend_or_precision_are_others(tiny_bundle):
     ],
 )
 def test_options_that_a_model_does_not_read_are_refused(tmp_path, monkeypatch, capsys, model, option):
-    import anomaly
-
     (tmp_path / "ckpt.pt").touch()
     monkeypatch.chdir(tmp_path)
+    assert f"{option.split('=')[0]} has no effect with" in refusal(monkeypatch, capsys, model, option)
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ("--tile=66", "a multiple of 4"),
+        ("--tile=0", "a multiple of 4"),
+        ("--normal=0", "at least 1"),
+        ("--leads=0", "at least 1"),
+    ],
+)
+def test_impossible_numbers_are_refused(monkeypatch, capsys, option, expected):
+    name, number = option.split("=")
+    assert f"{name} is {number}; expected {expected}" in refusal(monkeypatch, capsys, "repeat", option)
+
+
+def refusal(monkeypatch, capsys, model: str, option: str) -> str:
+    import anomaly
+
     monkeypatch.setattr(sys, "argv", ["anomaly.py", "--data", "none", "--model", model, option])
     with pytest.raises(SystemExit, match="2"):
         anomaly.main()
-    assert f"{option.split('=')[0]} has no effect with" in capsys.readouterr().err
+    return capsys.readouterr().err
 
 
 def test_bf16_is_asked_of_a_bundle(tiny_bundle):

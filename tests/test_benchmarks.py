@@ -18,6 +18,8 @@ import pytest
 
 from svg_common.errors import UsageError
 from svg_runtime.bundle.reader import Bundle, find_model
+from svg_train.checkpoint import Checkpoint, save_checkpoint
+from svg_train.config import build_config
 from tests.conftest import random_model
 from tests.svg_runtime.bundle_helpers import watch
 
@@ -361,6 +363,19 @@ def test_start_up_is_measured_in_processes_of_their_own(tmp_path):
         start("nothing", str(tmp_path))
 
 
+def test_settings_of_an_adaptation_have_the_types_of_a_recipe(monkeypatch, capsys):
+    import adaptation
+
+    tables = adaptation.settings(["crop=0.8,1", "flip=true", "split_by=end", "lr=1e-3", "batch_size=4", "duration_s=5m"])
+    config = build_config({"data": {"name": "video"}}, tables)
+    assert (config.data.crop, config.data.flip, config.data.split_by) == ((0.8, 1), True, "end")
+    assert (config.train.lr, config.train.batch_size, config.train.duration_s) == (1e-3, 4, 300)
+    monkeypatch.setattr(sys, "argv", ["adaptation.py", "monday/door.mp4", "yard.mp4", "tuesday/door.avi"])
+    with pytest.raises(SystemExit, match="2"):
+        adaptation.main()
+    assert "more than one clip is called door, and each has a folder of that name" in capsys.readouterr().err
+
+
 @pytest.fixture
 def families(monkeypatch, tmp_path):
     """train_families.py with svg-train replaced: what was run of it, and its command line."""
@@ -371,9 +386,10 @@ def families(monkeypatch, tmp_path):
     def svg_train(*arguments: str, out: Path) -> None:
         runs.append((out.name, *arguments))
         out.mkdir(exist_ok=True)
-        if len(runs) == 1:
-            (out / "last.pt").touch()
-            raise SystemExit("interrupted")
+        config = build_config({"train": {"steps": 300}})
+        training = {"weights": {}, "optimizer": {}, "schedule": {}, "averaged": 0, "best": 0.0}
+        save_checkpoint(out / "last.pt", Checkpoint(config, {}, step=150 * len(runs), training=training))
+        raise SystemExit("interrupted")  # the second time after the last save
 
     monkeypatch.setattr(train_families, "svg_train", svg_train)
     options = argparse.Namespace(data="smmnist", data_root=Path("mnist"), minutes=10.0, out=tmp_path)
@@ -382,10 +398,10 @@ def families(monkeypatch, tmp_path):
 
 def test_a_family_is_trained_once_and_an_interrupted_run_is_continued(families):
     train_families, options, runs = families
-    with pytest.raises(SystemExit):
-        train_families.train("MIM", 300, options)
     for _ in range(2):
-        train_families.train("MIM", 300, options)
+        with pytest.raises(SystemExit):
+            train_families.train("MIM", 300, options)
+    train_families.train("MIM", 300, options)
     data = ("--data", "smmnist", "--num-digits", "2", "--data-root", "mnist")
     assert runs == [
         ("mim", "--config", "frames-digits", "--cell", "mim", "--sampling-ramp", "0", "150", *data, "--steps", "300",
@@ -501,3 +517,30 @@ def test_a_load_test_that_fails_at_its_start_leaves_no_shared_memory(monkeypatch
     load.close()
     assert not list(Path("/dev/shm").glob(mine))
     assert client.closed
+
+
+@pytest.mark.parametrize(("missing", "written", "words"), [(0, False, "no futures"), (2, True, "2 more frames")])
+def test_a_load_test_notices_an_answer_without_futures_in_shared_memory(monkeypatch, missing, written, words):
+    pytest.importorskip("tritonclient.grpc")
+    import triton_load
+    from tritonclient.utils import shared_memory
+
+    answer = SimpleNamespace(as_numpy=lambda name: np.array([[missing]], np.int32))
+    client = SimpleNamespace(
+        register_system_shared_memory=lambda *names: None,
+        unregister_system_shared_memory=lambda name: None,
+        async_infer=lambda model, inputs, answered, **options: answered(answer, None),
+        close=lambda: None,
+    )
+    monkeypatch.setattr(triton_load.triton, "InferenceServerClient", lambda address: client)
+    options = SimpleNamespace(cameras=1, samples=1, horizon=1)
+    load = triton_load.Load(SimpleNamespace(grpc="nowhere"), Bundle.open(find_model("digits")), options)
+    try:
+        load.begin()
+        if written:  # for the frame before
+            shared_memory.set_shared_memory_region(load._regions[0], [np.zeros((1, 1, 1, 64, 64, 1), np.float32)])
+        load._send(0, shared=True)
+        with pytest.raises(SystemExit, match=words):
+            load._answer(shared=True, filled=True)
+    finally:
+        load.close()

@@ -251,6 +251,20 @@ def test_the_page_of_families_lists_the_names_that_no_state_may_have():
     assert set(inline_code(page)) >= RESERVED_NAMES
 
 
+def test_the_page_of_families_knows_about_how_long_the_parts_of_one_are():
+    page = (ROOT / "docs" / "add-a-family.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.*?) \| .* \| (\d+) \|$", page, re.M)
+    parts = {
+        "`svg_train/families/NAME/`": "svg_train/families/frames/[cls]*s.py",  # cells, layers, stacks
+        "an importer, if there are published weights": "svg_train/families/frames/openstl*.py",
+    }
+    for part, about in rows:
+        files = list(ROOT.glob(parts.get(part, part.strip("`").replace("NAME", "frames"))))
+        assert files, part
+        lines = sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files)
+        assert lines == pytest.approx(int(about), rel=0.1), part
+
+
 def arrow_table(name: str) -> dict[str, set[str]]:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     block = re.search(rf"<!-- {name} -->\n(.*?)<!-- /{name} -->", text, re.S)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
+import runpy
 import shutil
 import socket
 import subprocess
@@ -93,6 +95,21 @@ def test_the_own_loop_reports_surprise_quality_and_spread(tmp_path, arguments, f
     assert all("surprise" in line for line in lines[first_surprise:])
     assert all("spread" in line for line in lines[4:])
     assert all("forecast 5 frames ago" in line for line in lines[9:])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("00_forecast_video.py", "expected a video file"),
+        ("01_own_loop.py", "expected a *.svgb folder"),
+        ("02_plain_onnxruntime.py", "expected a *.svgb folder"),
+        ("04_own_source.py", "expected a *.svgb folder"),
+    ],
+)
+def test_a_wrong_argument_ends_without_a_traceback(tmp_path, monkeypatch, name, expected):
+    monkeypatch.setattr("sys.argv", [name, str(tmp_path / "missing")])
+    with pytest.raises(SystemExit, match=re.escape(expected)):
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
 
 
 def test_the_configuration_runs_its_demo(tmp_path):
@@ -238,6 +255,42 @@ def test_javascript_refuses_calls_that_overlap_and_goes_on(javascript):
     command = ["node", "--input-type=module", "--eval", OVERLAPPING, str(EMBEDDED_MODEL)]
     refusal = "another call still runs; await it first"
     assert run(command, javascript) == f"done | {refusal} | {refusal}\ndone 2\n"
+
+
+LIMITS = """
+import { readFile } from "node:fs/promises";
+import * as ort from "onnxruntime-node";
+import { checkManifest, Forecaster } from "./forecaster.mjs";
+const bundle = process.argv[1];
+const manifest = JSON.parse(await readFile(`${bundle}/manifest.json`, "utf8"));
+const forecaster = await Forecaster.open({ ort, manifest, load: ({ file }) => `${bundle}/${file}` });
+const { channels, height, width } = manifest.frame;
+const answers = [];
+for (const value of [1, 1.0005, 1.002, 0, -0.0005, -0.002, NaN]) {
+  const frame = new Float32Array(channels * height * width).fill(value);
+  answers.push(await forecaster.observe(frame).then(() => [...forecaster.seen.at(-1).h.data].join(), (error) => error.message));
+}
+for (const draws of [null, 0, 1024, 1025, -1, 1.5, "4"]) {
+  try {
+    checkManifest({ ...manifest, generation: { ...manifest.generation, context_draws: draws } });
+    answers.push("taken");
+  } catch (error) {
+    answers.push(error.message);
+  }
+}
+console.log(JSON.stringify(answers));
+"""
+
+
+def test_javascript_takes_the_frames_and_draws_that_python_takes(javascript):
+    answers = json.loads(run(["node", "--input-type=module", "--eval", LIMITS, str(EMBEDDED_MODEL)], javascript))
+    white, almost_white, too_bright, black, almost_black, too_dark, no_number = answers[:7]
+    assert (white, black) == (almost_white, almost_black)
+    assert white != black
+    assert {too_bright, too_dark, no_number} == {"the frame has values outside of [0, 1]"}
+    assert answers[7:10] == ["taken"] * 3
+    for answer, draws in zip(answers[10:], ("1025", "-1", "1.5", '"4"'), strict=True):
+        assert f"context_draws {draws}, not 0 to 1024" in answer
 
 
 def test_javascript_runs_on_the_embedded_model_without_arguments(javascript, tmp_path):

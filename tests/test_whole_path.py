@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,7 @@ def test_train_export_and_forecast_live(tmp_path):
     (tmp_path / "recipe.toml").write_text(RECIPE)
     trained = run("svg_adapt.cli", "--config", "recipe.toml", "--json", "quality.json", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
+    assert re.fullmatch(r"best model: run/ckpt.pt \(step \d+\)\nexport it with: svg-export run/ckpt.pt\n", trained.stdout)
     assert set(json.loads((tmp_path / "quality.json").read_text())) >= {"psnr_best", "psnr_repeat", "gain"}
     exported = run("svg_export.cli", "run/ckpt.pt", "--no-fused", cwd=tmp_path)
     assert exported.returncode == 0, exported.stderr

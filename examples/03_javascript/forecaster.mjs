@@ -8,14 +8,16 @@
 // Noise is drawn from the seed, or given: then the frames are those of the Forecaster in Python.
 // A call is refused while another one runs: the frames of two moments would mix.
 
-import { openContext } from "./contexts.mjs";
+import { contextDraws, openContext } from "./contexts.mjs";
 import { Graphs, part, RecurrentGraph, size } from "./graphs.mjs";
 import { NoiseSource } from "./noise.mjs";
 
 const COUNT_LIMIT = 65536; // of samples and of horizon, as in Python: larger values are more likely typing errors
 const COUNTS = [
   ["z_dim", 0, 65536], ["height", 1, 65536], ["width", 1, 65536], ["n_past", 2, 1024], ["skip_lag", 0, 1],
+  ["context_draws", 0, 1024],
 ]; // of the manifest, with their bounds
+const ROUNDING = 1e-3; // beyond [0, 1], as in Python: resizing may round a little
 const DECODED_AT_ONCE = 64; // frames: enough for full speed, few enough for any memory
 
 export class Forecaster {
@@ -82,8 +84,11 @@ export class Forecaster {
     if (frame.length !== channels * height * width) {
       throw new Error(`the frame has ${frame.length} numbers; expected ${channels} x ${height} x ${width}, channels first`);
     }
-    if (!frame.every((value) => value >= 0 && value <= 1)) throw new Error("the frame has values outside of [0, 1]");
-    const input = this.graphs.tensor(Float32Array.from(frame), [1, channels, height, width]);
+    if (!frame.every((value) => value >= -ROUNDING && value <= 1 + ROUNDING)) {
+      throw new Error("the frame has values outside of [0, 1]");
+    }
+    const clamped = Float32Array.from(frame, (value) => Math.min(Math.max(value, 0), 1));
+    const input = this.graphs.tensor(clamped, [1, channels, height, width]);
     const { h, ...skips } = this.graphs.has("encoder") ? await this.graphs.run("encoder", { frame: input }, 1) : { h: input };
     this.seen.push({ h, skips });
     if (this.seen.length > this.manifest.generation.n_past) this.seen.shift();
@@ -103,7 +108,7 @@ export class Forecaster {
     const futures = await this.roll({
       samples: model.z_dim ? samples : 1, // a deterministic model has only one
       horizon,
-      contextNoise: given("contextNoise", contextNoise, (generation.context_draws ?? generation.n_past - 1) * draws, this.noise),
+      contextNoise: given("contextNoise", contextNoise, contextDraws(generation) * draws, this.noise),
       noise: given("noise", noise, horizon * draws, this.noise),
     });
     if (!futures.data.every(Number.isFinite)) throw new Error("the forecast contains values that are not finite");
@@ -209,7 +214,7 @@ export function checkManifest({ format, schema_version: version, model, frame, g
   const check = (fits, found) => {
     if (!fits) throw new Error(`the manifest has ${found}; export the bundle again with: svg-export ckpt.pt`);
   };
-  const numbers = { ...frame, ...generation, z_dim: model.z_dim };
+  const numbers = { ...frame, ...generation, context_draws: contextDraws(generation), z_dim: model.z_dim };
   for (const [name, low, high] of COUNTS) {
     const value = numbers[name];
     check(Number.isInteger(value) && value >= low && value <= high, `${name} ${JSON.stringify(value)}, not ${low} to ${high}`);

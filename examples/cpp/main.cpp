@@ -2,6 +2,7 @@
 #include <getopt.h>
 
 #include <algorithm>
+#include <cctype>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -63,6 +64,13 @@ int64_t parse_number(const std::string& name, const char* given, int64_t low, in
     return value;
 }
 
+// The option that getopt_long did not take. It says which letter that was, or nothing of a long option, which it has passed.
+std::string refused_option(char** argv) {
+    const auto letter = static_cast<unsigned char>(optopt);
+    if (letter == '\0' || letter == 'h') return argv[optind - 1];  // h: --help=VALUE
+    return std::string("-") + (std::isprint(letter) != 0 ? static_cast<char>(letter) : '?');
+}
+
 Options parse(int argc, char** argv) {
     Options options;
     const std::map<std::string, std::string*> texts = {
@@ -93,8 +101,7 @@ Options parse(int argc, char** argv) {
         }
         if (found == ':')
             throw Failure(std::string("the value of '") + argv[optind - 1] + "' is missing\n  see: svg_forecast --help", USAGE);
-        if (found == '?')
-            throw Failure(std::string("unknown option '") + argv[optind - 1] + "'\n  see: svg_forecast --help", USAGE);
+        if (found == '?') throw Failure("unknown option '" + refused_option(argv) + "'\n  see: svg_forecast --help", USAGE);
         const std::string name = known[index].name;
         if (const auto text = texts.find(name); text != texts.end()) *text->second = optarg;
         if (const auto number = numbers.find(name); number != numbers.end()) {

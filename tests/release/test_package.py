@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,9 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from release import installed, package
 from release.clean_copy import clean_copy, commit_time
 from release.contents import package_files, sdist_problems, wheel_problems
 from release.readme import link_to_github, relative_links
+from tests.command_runner import HANG_S
 
 ROOT = Path(__file__).parents[2]
 METADATA = ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "top_level.txt", "licenses/LICENSE")
@@ -143,6 +146,24 @@ def test_a_users_program_is_checked_strictly_with_the_types_of_the_packages(tmp_
     environment = {**os.environ, "PYTHONPATH": str(site)}  # where mypy asks for py.typed, as in site-packages
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(("limit_s", "problem"), [(HANG_S, "pipx install .* failed"), (0, "stopped after 0 s")])
+def test_a_pipx_that_fails_or_hangs_is_a_problem_among_others(limit_s, problem, tmp_path, monkeypatch):
+    monkeypatch.setattr(installed, "_LIMIT_S", limit_s)
+    wheel = installed.InstalledWheel(tmp_path / "installed", ROOT / "constraints.txt", lambda line: None)
+    (found,) = wheel.check(tmp_path / "missing-1-py3-none-any.whl", "1")
+    assert re.search(problem, found)
+
+
+def test_what_is_kept_leaves_the_rest_of_its_folder(tmp_path):
+    (tmp_path / "built.whl").write_bytes(b"new")
+    out = tmp_path / "out"
+    package._keep(out, tmp_path / "built.whl")
+    (out / "built.whl").write_bytes(b"old")
+    (out / "notes.txt").write_text("mine")
+    package._keep(out, tmp_path / "built.whl")
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == {"built.whl": b"new", "notes.txt": b"mine"}
 
 
 # ---- The copy to build in ----

@@ -41,6 +41,12 @@ def test_nothing_is_published_before_the_check_the_tests_and_the_package():
     assert JOBS["tests"]["uses"] == "./.github/workflows/ci.yml"
 
 
+def test_every_job_of_ci_is_named_where_contributors_read():
+    jobs = yaml.safe_load((WORKFLOWS / "ci.yml").read_text(encoding="utf-8"))["jobs"]
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert [job for job in jobs if f"`{job}`" not in text] == []
+
+
 def test_only_the_jobs_that_publish_may_write_and_there_is_no_secret():
     assert RELEASE["permissions"] == {"contents": "read"}
     assert {name: job["permissions"] for name, job in JOBS.items() if "permissions" in job} == {
