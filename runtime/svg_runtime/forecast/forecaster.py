@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,7 +20,7 @@ from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.bundle.manifest import Manifest, Precision, PrecisionVariant
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.calibration.decisions import Decision
-from svg_runtime.errors import ContextNotReadyError, ForecastError, StreamContextError, UsageError
+from svg_runtime.errors import BackendError, ContextNotReadyError, ForecastError, StreamContextError, UsageError
 from svg_runtime.forecast.checks import (
     check_counts,
     check_finite,
@@ -130,6 +129,7 @@ class Forecaster(EngineOwner):
         self._stream = self._separate_rollout(self._model.futures_of(samples), 0) if streams else None
         self._memory = ForecastMemory(post_process)
         self._context_posterior: ContextPosterior | None = None
+        self._is_lost = False
         self._last_frame: FloatArray | None = None
         self.decision: Decision | None = None
         self.reset()
@@ -302,6 +302,7 @@ class Forecaster(EngineOwner):
         self._last_frame = None
         if self._stream is not None:
             self._stream.predictor.reset()
+        self._is_lost = False
 
     @name_errors
     def warm_up(self, counts: Sequence[tuple[int, int]] = ()) -> None:
@@ -345,11 +346,12 @@ class Forecaster(EngineOwner):
 
         Raises:
             FrameError: wrong shape, type or range, or values that are not finite. The frame is then ignored.
-            BackendError: the engine failed, or memory ran out. The frame has not been read, and can be given again.
+            BackendError: the engine failed, or memory ran out. The frame has not been read, and can be given again; but the
+                stream context of SVG is lost, and needs a `reset`.
             ForecastError: the surprise is not finite. The frame has been read; `reset` starts anew.
             UsageError: the forecaster is closed, or was opened before a fork of this process.
         """
-        self._check_open()
+        self._check_usable()
         checked = checked_frame(frame, self.manifest.frame)
         index = self._observer.count
         # 1) score earlier forecasts of this frame
@@ -392,7 +394,7 @@ class Forecaster(EngineOwner):
             UsageError: wrong counts or noise, or the forecaster is closed. Nothing has changed then: the seeded draws of the
                 next forecast are the same as without the refused one.
         """
-        self._check_open()
+        self._check_usable()
         samples = self.samples if samples is None else samples
         horizon = self.horizon if horizon is None else horizon
         check_counts(samples, horizon)
@@ -478,21 +480,19 @@ class Forecaster(EngineOwner):
         return future
 
     def _read_context(self, encodings: list[FloatArray]) -> ContextPosterior:
-        """Read the last frame. What SVG's stream context carries along is put back if one of its engines fails."""
-        if self._stream is None:
-            return self._reader.observe(encodings)
-        noise, predictor = copy.deepcopy(self._noise), self._stream.predictor
-        states, predictor_states = self._reader.save(), predictor.read_each(1)
-        try:
-            posterior = self._reader.observe(encodings)
-            eps = noise.draw(self.samples, self.manifest.model.z_dim)
+        """Read the last frame. If an engine fails, SVG's stream context is lost: keeping it would cost copies per frame."""
+        self._is_lost = self._stream is not None
+        posterior = self._reader.observe(encodings)
+        if self._stream is not None:
+            eps = self._noise.draw(self.samples, self.manifest.model.z_dim)
             self._stream.advance(encodings[-2], posterior.mu[0], posterior.logvar[0], eps)
-        except BaseException:
-            self._reader.load(states)
-            predictor.load_each(predictor_states)
-            raise
-        self._noise = noise
+        self._is_lost = False
         return posterior
+
+    def _check_usable(self) -> None:
+        self._check_open()
+        if self._is_lost:
+            raise BackendError("the stream context was lost when an engine failed\n  reset() starts anew")
 
     def _rollout(self, samples: int, horizon: int) -> Rollout:
         if self.fused:
