@@ -118,6 +118,8 @@ class Trainer:
         self._lock = FolderLock(out)
         if machine.is_first:
             self._lock.hold()
+            if not resume:
+                refuse_existing(out)  # before the other processes, and the data, which may take hours to decode
         quiet = not machine.is_first
         self._init = initial_weights(init, config.model, model_config, quiet) if init is not None else None
         self._resumed = resume_point(out) if resume and machine.is_first else None
@@ -189,9 +191,6 @@ class Trainer:
 
     def _open(self) -> None:
         """Open the data. The first process alone evaluates and saves."""
-        begins = self._resumed is None and self._fabric.global_rank == 0
-        if begins:
-            refuse_existing(self._out)  # before the data, which may take hours to decode
         trained_s = self._resumed.frame_interval_s if self._resumed is not None else None
         self._data = open_data(self._config, "train", self._config.sequence_length, trained_s)
         if self._fabric.global_rank:
@@ -212,7 +211,7 @@ class Trainer:
             refuse_other_data(self._out, self._resumed, self._training_data, self._data_files)
         resolved(self._out).mkdir(parents=True, exist_ok=True)  # a link may lead to a folder that does not exist yet
         self._lock.hold()
-        if begins:
+        if self._resumed is None:
             refuse_existing(self._out)  # another command may have made it while the data was decoded
 
     def _train(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import os
@@ -100,7 +101,7 @@ def adapt(request: Adaptation) -> dict[str, Any]:
     lock.hold()
     try:
         return _adapt_in(request, lock)
-    except (OSError, OutputError, FullDiskError) as error:
+    except (OSError, SvgError) as error:
         _say_what_is_kept(error, request.out)
         raise
     except KeyboardInterrupt:  # outside the stages that end in order
@@ -111,19 +112,26 @@ def adapt(request: Adaptation) -> dict[str, Any]:
         lock.release()
 
 
-def _say_what_is_kept(error: OSError | OutputError | FullDiskError, out: Path) -> None:
+def _say_what_is_kept(error: OSError | SvgError, out: Path) -> None:
     """Raise the error of a write again, with how to go on, if anything is kept to go on with.
 
     Raises:
         FullDiskError: the disk is full, or an output cannot be written.
     """
     cause = error if isinstance(error, OSError) else error.__cause__
-    full = isinstance(cause, OSError) and cause.errno in FULL_DISK
-    if read_stage(out) in (None, "done") or (cause is error and not full):
+    number = cause.errno if isinstance(cause, OSError) else None
+    full = number in FULL_DISK
+    if not (full or isinstance(error, OutputError | FullDiskError)):
+        return
+    try:
+        if read_stage(out) in (None, "done"):
+            return
+    except SvgError:  # the disk fails altogether: that is for the first error to say
         return
     place = os.fsdecode(getattr(error, "filename", None) or out)
     problem = f"cannot write '{place}': {error.strerror}" if isinstance(error, OSError) else first_line(error)
-    advice = "free some space" if full else "make it writable"
+    denied = number in (errno.EACCES, errno.EPERM, errno.EROFS)
+    advice = "free some space" if full else "make it writable" if denied else "check the disk"
     raise FullDiskError(f"{problem}\n  what was recorded and trained is kept; {advice}{_GO_ON}") from error
 
 

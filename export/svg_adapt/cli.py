@@ -187,10 +187,10 @@ def train(
             config=built, out=out, machine=machine, resume=resume, init=start, model_config=model_config, places=places
         ).run()
         report = evaluation.metrics() if evaluation is not None else None
-        if evaluation is not None:  # the first process
-            _print_best(out / BEST)
     if json is not None and report is not None:
         write_json(json, report)
+    if not options.adapts and report is not None and (out / BEST).exists():  # a resumed run may have come without it
+        _print_best(out / BEST)
 
 
 def _print_best(model: Path) -> None:

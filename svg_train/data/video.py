@@ -231,10 +231,10 @@ def _expected(data: DataConfig, split: Split, mode: str, clips: Sequence[Clip], 
         return _PLAYABLE
     expected = [f"{_PLAYABLE} in each part of the split"]
     longest = max(clips, key=lambda clip: clip.room(length))
-    if longest.room(length) >= 2 or (mode != "time" and sum(clip.room(length) for clip in clips) >= 2):
+    if longest.room(length):
         expected.append(f"a {'larger' if split == 'test' else 'smaller'} --test-fraction gives more frames to the {split} part")
-    elif mode == "time":
-        needed = f"a sequence for each needs {2 * longest.span(length)} frames"
+    else:
+        needed = f"a {split} sequence needs {longest.span(length)} frames"
         expected.append(f"{needed}, but the longest video has {longest.longest_piece} in a row")
     if mode == "time" and sum(clip.room(length) > 0 for clip in clips) > 1:
         expected.append("--split-by end or --split-by file holds out whole videos")

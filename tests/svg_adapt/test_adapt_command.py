@@ -634,6 +634,7 @@ def test_an_adaptation_that_loses_a_data_loader_says_how_to_go_on(start_model, f
     [
         ("svg_runtime.live.outputs.mp4.H264Stream.flush", errno.ENOSPC, Path("run/recording/000001.mp4"), "free some space"),
         ("svg_runtime.live.outputs.mp4.H264Stream.flush", errno.EACCES, Path("run/recording/000001.mp4"), "make it writable"),
+        ("svg_runtime.live.outputs.mp4.H264Stream.flush", errno.EIO, Path("run/recording/000001.mp4"), "check the disk"),
         ("svg_adapt.adaptation.Recording.add", errno.ENOSPC, "recording.json", "free some space"),
     ],
 )
@@ -652,6 +653,20 @@ def test_a_disk_that_fails_while_it_records_keeps_the_recording_and_says_how_to_
     )
     assert getattr(error, "exit_code", None) == ExitCode.ERROR
     assert (tmp_path / "run" / "recording" / "recording.json").exists()
+
+
+def test_a_disk_that_is_full_of_decoded_frames_keeps_the_recording_too(start_model, flashing, tmp_path, monkeypatch):
+    def fail(*given, **named):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("svg_train.data.video_cache.frames_writer", fail)
+    monkeypatch.chdir(tmp_path)
+    error = invoke(*command(start_model, flashing, "--steps", "1")[1:])
+    assert re.fullmatch(
+        r"cannot write decoded frames to the cache folder '.*frames': No space left on device\n"
+        r"  what was recorded and trained is kept; free some space\n  continue with the same command and --resume",
+        str(error),
+    )
 
 
 def test_an_adaptation_whose_graphs_differ_from_the_model_ends_with_the_code_that_its_service_knows(

@@ -784,11 +784,11 @@ def test_more_of_a_short_video_is_advised_only_where_there_is_more(options, test
     with pytest.raises(SvgError, match="no video is long enough for test sequences of 11 frames") as refused:
         open_data(config_of(options, test_fraction=test_fraction), "test", 11)
     assert "--test-fraction" not in str(refused.value)
-    needed = "a sequence for each needs 22 frames, but the longest video has 10 in a row"
+    needed = "a test sequence needs 11 frames, but the longest video has 10 in a row"
     assert (needed in str(refused.value)) == (test_fraction < 1)
     for split, fraction, size in (("test", 0.4, "larger"), ("train", 0.6, "smaller")):
-        with pytest.raises(SvgError, match=f"for {split} sequences of 5 frames") as refused:
-            open_data(config_of(options, test_fraction=fraction), split, 5)
+        with pytest.raises(SvgError, match=f"for {split} sequences of 6 frames") as refused:
+            open_data(config_of(options, test_fraction=fraction), split, 6)
         assert f"a {size} --test-fraction gives more frames to the {split} part" in str(refused.value)
         assert "a step lasts" not in str(refused.value)
 
