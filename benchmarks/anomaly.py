@@ -167,7 +167,7 @@ def _kept_of(options: argparse.Namespace, forecaster: ClipForecaster) -> str:
         model = forecaster.description
     else:
         model = REPEAT if options.model == REPEAT else file_sha256(options.model)
-    way = [model, options.tile, options.whole, options.bf16, options.leads]
+    way = [model, options.tile, options.whole, options.bf16, options.leads, "raw_surprise"]
     return hashlib.sha256(json.dumps(way).encode()).hexdigest()[:16]
 
 

@@ -139,10 +139,10 @@ def _text(fields: list[Field], number: int) -> str:
 def _opset(model: list[Field]) -> int:
     """OperatorSetIdProto: domain = 1, version = 2; that of the standard operators is empty, left out, or called ai.onnx."""
     sets = [read_fields(value) for value in length_delimited(model, 8)]
-    versions = [_number(fields, 2) for fields in sets if _is_standard(length_delimited(fields, 1))]
+    versions = {_number(fields, 2) for fields in sets if _is_standard(length_delimited(fields, 1))}
     if len(versions) != 1:
         raise ValueError(f"{len(versions)} versions of the standard operators, expected one")
-    return versions[0]
+    return versions.pop()
 
 
 def _is_standard(domains: list[memoryview]) -> bool:

@@ -188,11 +188,10 @@ class PostProcessor:
         self._background.add(frame)
 
     def _is_cut(self, change: FloatArray) -> bool:
-        """Whether a change (H, W) is far from the usual ones; else it becomes one of them."""
-        if self._changes.known and (change > _CUT_TIMES * self._changes.mean + _CUT_LEAST).mean() > _CUT_SHARE:
-            return True
+        """Whether a change (H, W) is far from the usual ones, of which it then is one: what lasts, such as rain, is no cut."""
+        far = self._changes.known and (change > _CUT_TIMES * self._changes.mean + _CUT_LEAST).mean() > _CUT_SHARE
         self._changes.add(change)
-        return False
+        return bool(far)
 
     def correct(self, index: int, last: FloatArray, futures: FloatArray) -> tuple[Moments, FloatArray]:
         """Correct a forecast. A newer one after the same frame replaces it.

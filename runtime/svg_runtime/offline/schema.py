@@ -6,7 +6,9 @@ import math
 
 import pyarrow as pa
 
-SCHEMA = "svg-edge/forecasts/4"  # 2: camera_motion, a part of combined; 3: motion, likewise; 4: what lasts, in combined
+# 2: camera_motion, a part of combined; 3: motion, likewise; 4: what lasts, in combined
+# 5: surprise as a ratio of RMS errors, z_surprise of the error itself
+SCHEMA = "svg-edge/forecasts/5"
 
 _VIDEO = [
     pa.field("video_id", pa.string(), nullable=False),  # of this content at this address

@@ -41,7 +41,9 @@ def test_reads_what_the_onnx_package_reads(tiny_bundle, graph_name, precision):
     assert header.opset == model.opset_import[0].version
     model.opset_import[0].domain = "ai.onnx"  # another name of the same operators
     assert read_header(model.SerializeToString()).opset == header.opset
-    model.opset_import.append(helper.make_opsetid("", 17))
+    model.opset_import.append(helper.make_opsetid("", header.opset))
+    assert read_header(model.SerializeToString()).opset == header.opset
+    model.opset_import.append(helper.make_opsetid("", header.opset - 1))
     with pytest.raises(BundleError, match="2 versions of the standard operators"):
         read_header(model.SerializeToString())
 

@@ -296,6 +296,18 @@ def test_after_a_cut_nothing_is_pulled_back_to_the_old_scene():
             assert number < 30 or wrong[0] < wrong[1]  # it has learned
 
 
+def test_noise_that_comes_to_stay_is_no_cut_for_long():
+    rng, post = np.random.default_rng(9), Stream()
+    scene, errors = np.full((HEIGHT, WIDTH, CHANNELS), 0.5, np.float32), []
+    for number in range(120):
+        noise = 0.005 if number < 40 else 0.1
+        post.observe((scene + noise * rng.normal(size=scene.shape)).astype(np.float32))
+        futures = np.broadcast_to(post.last, (2, 3, *scene.shape))
+        errors.append([float(((each.mean(0) - scene) ** 2).mean()) for each in (post.correct(futures)[1], futures)])
+    corrected, model = np.mean(errors[-20:], axis=0)
+    assert corrected < 0.5 * model
+
+
 def test_a_single_frame_of_another_scene_leaves_nothing_behind():
     scene, other = (np.full((HEIGHT, WIDTH, CHANNELS), value, np.float32) for value in (0.3, 0.8))
     post = Stream()
