@@ -25,7 +25,7 @@ class Motion:
     """
 
     def __init__(self, interval_s: float) -> None:
-        self._ratio = PlaceRatio(interval_s, _SLOW**2)
+        self._ratio = PlaceRatio(interval_s, 0.0)
         self.reset()
 
     def reset(self) -> None:
@@ -37,11 +37,12 @@ class Motion:
         """Forget the last frame: the next one does not follow it."""
         self._last: _Floats | None = None
 
-    def of(self, frame: _Floats, steps: int = 1) -> float | None:
+    def of(self, frame: _Floats, steps: int = 1, usual_steps: float = 1.0) -> float | None:
         """1 + squared speed over the usual one since the last frame (H, W, C), where that is largest.
 
         None for the first frame, one of another size than the last, and one below 16 pixels. `steps`: model steps since then,
-        in which things move as many times as far.
+        in which things move as many times as far; the flow of a still scene is off by the same, so it is less per step where
+        frames are usually `usual_steps` apart.
         """
         last = self._last
         gray = small_gray(frame)[..., None]
@@ -49,4 +50,5 @@ class Motion:
         if last is None or last.shape != gray.shape or min(gray.shape[:2]) < LEAST_SIDE:
             return None
         speed = optical_flow(last, gray) / np.float32(steps * min(gray.shape[:2]))
-        return 1 + self._ratio.of((speed**2).sum(axis=2), steps=steps)
+        noise = np.full(speed.shape[:2], (_SLOW / usual_steps) ** 2, np.float32)
+        return 1 + self._ratio.of((speed**2).sum(axis=2), noise, steps)

@@ -31,6 +31,7 @@ _REFRESH_S = 1.0  # how often location and scale are computed
 _CLIP_Z = 4.0  # larger values count as this: an anomaly does not become usual at once
 _PRIOR_SCALE = 1.0  # of the logarithm, and for how many seconds' worth of values it counts: a few values say little
 _PRIOR_S = 10.0
+_USUAL_STEPS = 600  # frames, at most, of which the mean distance is what is usual
 _LEAST_VALUES = 30  # that the window holds, however long a step is: the last one alone is not what is usual
 
 # 2) forecast errors
@@ -179,6 +180,8 @@ class Signals:
         self._speeds = Motion(interval_s)
         self._change = SceneChange(interval_s)
         self._shift = CameraMotion()
+        self._count = 0
+        self._usual_steps = 1.0  # the mean, of the last frames
         self._surprise = UsualRange(interval_s)
         self._error = UsualRange(interval_s)
         self._motion = UsualRange(interval_s)
@@ -202,12 +205,14 @@ class Signals:
         if empty is not None:
             self._new_context()
             return None
+        self._count += 1
+        self._usual_steps += (steps - self._usual_steps) / min(self._count, _USUAL_STEPS)
         surprise = self._surprise.z(observation.raw_surprise, steps)
         error = self._error.z(self._error_ratio(frame, observation, steps), steps)
-        motion = self._motion.z(self._speeds.of(frame, steps), steps)
+        motion = self._motion.z(self._speeds.of(frame, steps, self._usual_steps), steps)
         scene = self._scene.z(self._change.of(frame, steps), steps)
         shift = self._shift.of(frame)
-        camera_motion = self._camera_motion.z(None if shift is None else 1 + shift / steps / _STILL, steps)
+        camera_motion = self._camera_motion.z(None if shift is None else 1 + shift / steps * self._usual_steps / _STILL, steps)
         known = [z for z in (surprise, error, motion, scene, camera_motion) if z is not None]
         if not known:
             return None

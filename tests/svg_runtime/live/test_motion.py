@@ -66,6 +66,14 @@ def test_the_usual_speed_is_no_faster_where_pictures_are_dropped():
     assert passing(busy, 1.0, steps=3) < 1.5 * passing(busy, 1.0)
 
 
+def test_motion_is_as_unusual_where_every_picture_is_many_steps_after_the_last():
+    slow, fast = Motion(STEP_S), Motion(STEP_S)
+    frames = [street() for _ in range(20)] + [street(20.0), street(23.0)]
+    values = [(fast.of(frame), slow.of(frame, steps=10, usual_steps=10)) for frame in frames][1:]
+    np.testing.assert_allclose(*zip(*values, strict=True), rtol=1e-3)
+    assert values[-1][0] > 10
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_it_is_the_same_for_larger_frames(channels):
     values = []

@@ -202,6 +202,16 @@ def test_a_camera_that_sways_as_usual_is_usual_where_pictures_are_dropped():
     assert largest[3] < largest[1] + 1
 
 
+def test_a_knock_is_unusual_where_every_picture_is_many_steps_after_the_last():
+    rng = np.random.default_rng(0)
+    street = cv2.GaussianBlur(rng.random((64, 64, 3), dtype=np.float32), (0, 0), 3.0) * 4 - 1.5
+    signals = Signals(STEP_S)
+    for index in range(60):
+        frame = street + rng.normal(0, 0.01, street.shape).astype(np.float32)
+        signals.add(frame, observed(index, rng, forecast=False), steps=10)
+    assert signals.add(shifted(street, 1.5, -1.5), observed(60, rng, forecast=False), steps=10).camera_motion > 4.5
+
+
 def test_a_picture_that_carries_nothing_has_no_signals_and_motion_begins_anew_after_it():
     rng = np.random.default_rng(0)
     street = cv2.GaussianBlur(rng.random((64, 64, 3), dtype=np.float32), (0, 0), 3.0) * 4 - 1.5
