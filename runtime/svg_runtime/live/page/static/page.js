@@ -354,6 +354,7 @@ async function showLive() {
 // The stream is read here, because the browser does not tell when that of an img has ended: its last picture would stay.
 async function showStream(signal) {
   const answer = await fetch(address(`stream.mjpg?size=${size}`), { headers: AS_IMAGE, signal });
+  if (!answer.ok) return $("live").removeAttribute("src"); // such as too many streams: an old picture must not look like now's
   const reader = answer.body.getReader(), latin1 = new TextDecoder("latin1"); // a character for each byte
   let bytes = new Uint8Array();
   for (;;) {
