@@ -146,10 +146,10 @@ def decode_videos(
     return load_entries(sources=list(by_first), look_up=look_up, decode=decode, folder=folder, what=what)
 
 
-def _entry(clip: Clip, folder: Path, fit: Fit) -> Path:
+def _entry(clip: Clip, states: _FileStates, folder: Path, fit: Fit) -> Path:
     """Path of the entry of `clip` without suffix."""
-    kind, files = "video" if clip.is_video else "pictures", list(_file_states(clip))
-    return entry_path(folder, kind, clip.paths[0], _VERSION, *fit.least, fit.shape.channels, fit.whole, files)
+    kind = "video" if clip.is_video else "pictures"
+    return entry_path(folder, kind, clip.paths[0], _VERSION, *fit.least, fit.shape.channels, fit.whole, list(states))
 
 
 def _file_states(clip: Clip) -> _FileStates:
@@ -166,10 +166,11 @@ def _look_up(clip: Clip, folder: Path, fit: Fit) -> DecodedVideo | None:
     Raises:
         SourceError: it is known that the clip cannot be decoded.
     """
-    reason = _unusable.get((clip.paths[0], _file_states(clip)))
+    states = _file_states(clip)
+    reason = _unusable.get((clip.paths[0], states))
     if reason is not None:
         raise SourceError(clip.name, reason)
-    entry = _entry(clip, folder, fit)
+    entry = _entry(clip, states, folder, fit)
     try:
         about = json.loads(entry.with_suffix(".json").read_text(encoding="utf-8"))
         decoded = _Decoded(**{name: about[name] for name in _Decoded.__dataclass_fields__})
@@ -186,7 +187,8 @@ def _look_up(clip: Clip, folder: Path, fit: Fit) -> DecodedVideo | None:
 
 
 def _decode(clip: Clip, part: SourceProgress, folder: Path, fit: Fit) -> DecodedVideo:
-    entry, states = _entry(clip, folder, fit), _file_states(clip)
+    states = _file_states(clip)
+    entry = _entry(clip, states, folder, fit)
     write = partial(_write_video, clip.paths[0]) if clip.is_video else partial(_write_pictures, clip)
     try:
         decoded = write(entry.with_suffix(".u8"), part, fit)

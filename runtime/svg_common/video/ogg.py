@@ -11,8 +11,8 @@ from typing import BinaryIO
 
 _MARK = b"OggS"
 _HEAD = 27  # bytes; then the sizes of the segments, as many as the last of these bytes says
-_CHECKSUM = slice(22, 26)
-_FIRST, _LAST = 2, 4  # flags: of the pages of a stream
+_VERSION, _FLAGS, _CHECKSUM = 4, 5, slice(22, 26)
+_FIRST, _LAST, _ALL_FLAGS = 2, 4, 7  # flags: of the pages of a stream
 _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # Ogg counts the bits the other way round than zlib
 _SEARCHED = 1 << 16  # bytes at once
 
@@ -89,7 +89,8 @@ def _page(file: BinaryIO, position: int) -> _Page | None:
     """The page that begins at `position`, if one does and it is not damaged."""
     file.seek(position)
     head = file.read(_HEAD)
-    if len(head) < _HEAD or not head.startswith(_MARK):
+    # Version and flags are checked first: summing what a mark within the data leads to takes long.
+    if len(head) < _HEAD or not head.startswith(_MARK) or head[_VERSION] != 0 or head[_FLAGS] > _ALL_FLAGS:
         return None
     sizes = file.read(head[-1])
     body = sizes + file.read(sum(sizes))
@@ -102,7 +103,7 @@ def _page(file: BinaryIO, position: int) -> _Page | None:
         end=position + len(summed),
         stream=head[14:18],
         number=int.from_bytes(head[18:22], "little"),
-        flags=head[5],
+        flags=head[_FLAGS],
     )
 
 

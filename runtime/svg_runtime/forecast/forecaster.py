@@ -492,7 +492,7 @@ class Forecaster(EngineOwner):
     def _check_usable(self) -> None:
         self._check_open()
         if self._is_lost:
-            raise BackendError("the stream context was lost when an engine failed\n  reset() starts anew")
+            raise BackendError("the stream context was lost when an engine failed\n  reset to start anew")
 
     def _rollout(self, samples: int, horizon: int) -> Rollout:
         if self.fused:

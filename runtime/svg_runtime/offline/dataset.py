@@ -321,19 +321,25 @@ def _file_lock(file: Path, timeout_s: float) -> BaseFileLock:
 
 def _refuse_other_shards(folder: Path, shard: Shard) -> None:
     """Two numbers of shards at the same time would forecast videos twice."""
-    for file in folder.glob(".shard-*-of-*.lock"):
-        name = file.name.removeprefix(".shard-").removesuffix(".lock")
+    for name in _being_written(folder):
         number, _, count = name.partition("-of-")
         if count != str(shard.count):
-            try:
-                with _locked(folder, name):
-                    pass
-            except DatasetInUseError as error:
-                raise DatasetInUseError(
-                    f"shard {number}/{count} of '{folder}' is being written by another process, "
-                    f"and this is shard {shard.number}/{shard.count}\n"
-                    f"  wait for it, or take one of its {count} shards: --shard 1/{count} to --shard {count}/{count}"
-                ) from error
+            raise DatasetInUseError(
+                f"shard {number}/{count} of '{folder}' is being written by another process, "
+                f"and this is shard {shard.number}/{shard.count}\n"
+                f"  wait for it, or take one of its {count} shards: --shard 1/{count} to --shard {count}/{count}"
+            )
+
+
+def _being_written(folder: Path) -> Iterator[str]:
+    """Names of the shards whose locks are held, by this process or by others."""
+    for file in folder.glob(".shard-*-of-*.lock"):
+        name = file.name.removeprefix(".shard-").removesuffix(".lock")
+        try:
+            with _locked(folder, name):
+                pass
+        except DatasetInUseError:
+            yield name
 
 
 def _remove_unfinished(folder: Path) -> None:
@@ -344,19 +350,6 @@ def _remove_unfinished(folder: Path) -> None:
             continue
         with suppress(DatasetInUseError), _locked(folder, found[1]):
             shutil.rmtree(path, ignore_errors=True)  # a download that was left alone may still be writing
-
-
-def _is_alone(folder: Path, shard: Shard) -> bool:
-    """Whether no other shard is being written."""
-    for file in folder.glob(".shard-*-of-*.lock"):
-        name = file.name.removeprefix(".shard-").removesuffix(".lock")
-        if name != shard.name:
-            try:
-                with _locked(folder, name):
-                    pass
-            except DatasetInUseError:
-                return False
-    return True
 
 
 def _agree_on(folder: Path, settings: dict[str, Any], shard: Shard) -> None:
@@ -372,7 +365,10 @@ def _agree_on(folder: Path, settings: dict[str, Any], shard: Shard) -> None:
     known = {name: value for name, value in _LATER_SETTINGS.items() if name in asked} | known
     own = ("model", _ENGINE)  # one is only a name, the other is compared when it is open
     differing = [name for name in {**known, **asked} if name not in own and known.get(name) != asked.get(name)]
-    if differing and not _parts(folder) and _is_alone(folder, shard):  # of a run that was refused when its model was open
+    if not differing:
+        return
+    is_alone = set(_being_written(folder)) <= {shard.name}
+    if is_alone and not _parts(folder):  # of a run that was refused when its model was open
         write_json(file, asked)
         return
     if "schema" in differing:
@@ -380,13 +376,12 @@ def _agree_on(folder: Path, settings: dict[str, Any], shard: Shard) -> None:
             f"'{folder}' has results of another version of svg-edge: {known.get('schema')} there, {SCHEMA} now\n"
             "  choose another --out"
         )
-    if differing:
-        lines = [f"{name}: {known.get(name)} there, {asked.get(name)} now" for name in differing]
-        raise UsageError(
-            f"'{folder}' has results of other settings:\n  "
-            + "\n  ".join(lines)
-            + "\n  choose another --out, or give the same model and options"
-        )
+    lines = [f"{name}: {known.get(name)} there, {asked.get(name)} now" for name in differing]
+    raise UsageError(
+        f"'{folder}' has results of other settings:\n  "
+        + "\n  ".join(lines)
+        + "\n  choose another --out, or give the same model and options"
+    )
 
 
 def _read_settings(file: Path) -> dict[str, Any]:

@@ -124,5 +124,7 @@ def problem_of(error: SvgError) -> ProblemError:
         return ProblemError("model-changed", detail, expected, advice="restart svg-serve")
     if isinstance(error, (FrameError, UsageError)):
         return ProblemError("invalid", detail, expected)
-    expected = None if isinstance(error, ForecastError) else expected  # it is the advice below, in words of Python
-    return ProblemError("engine-failed", detail, expected, advice="reset the session, or open another one")
+    anew = "reset the session, or open another one"
+    if isinstance(error, ForecastError):  # what it expects is this advice, in words of Python
+        return ProblemError("engine-failed", detail, advice=anew)
+    return ProblemError("engine-failed", detail, expected, advice=f"send the request again; if it fails again, {anew}")

@@ -180,9 +180,13 @@ def test_a_forecast_that_is_not_finite_is_refused_in_words_of_http():
 
 
 @pytest.mark.parametrize(
-    ("broken", "error", "read"), [((FrameEncoder, "encode"), BackendError, 0), ((Observation, "of"), ForecastError, 1)]
+    ("broken", "error", "read", "advice"),
+    [
+        ((FrameEncoder, "encode"), BackendError, 0, "send the request again; if it fails again, "),
+        ((Observation, "of"), ForecastError, 1, ""),
+    ],
 )
-def test_a_session_has_read_what_its_forecaster_has_read(client, monkeypatch, broken, error, read):
+def test_a_session_has_read_what_its_forecaster_has_read(client, monkeypatch, broken, error, read, advice):
     def fail(*_):
         raise error("broken")
 
@@ -192,6 +196,7 @@ def test_a_session_has_read_what_its_forecaster_has_read(client, monkeypatch, br
         patch.setattr(*broken, fail)
         answer = client.post(f"{session}/frames", content=frames[1].astype("<f4").tobytes(), headers=RAW)
     assert (answer.status_code, answer.json()["type"]) == (503, "/#engine-failed")
+    assert answer.json()["advice"] == f"{advice}reset the session, or open another one"
     assert client.get(session).json()["observed"] == 1 + read
     assert send(client, session, frames[1])["index"] == 1 + read
 

@@ -41,7 +41,7 @@ _NOT_LIVE = "the address does not serve live video"
 _WEB_PAGE = "the address answers with a web page, not with live video"
 _NO_STREAM = "unknown host name, redirection without end, or the connection ended"
 _DOWNLOAD = "download the file and use it as --source"
-_closing: dict[str, threading.Event] = {}  # by address: set when the connection that was released last is closed
+_closing: dict[str, threading.Event] = {}  # by UDP address: set when the one that was released last has given its port back
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,8 @@ class StreamCapture:
     def release(self) -> None:
         """Close the connection, at the latest with the next packet or at the receiver's timeout. May be called twice."""
         self._ended = True
-        _closing[self._url] = self._closed
+        if _scheme(self._url) == "udp" and not self._released.is_set():
+            _closing[self._url] = self._closed
         self._released.set()
 
     def _end(self, problem: str) -> tuple[bool, None]:
@@ -276,16 +277,19 @@ def open_in_any_form(open_as: Callable[[bool], StreamCapture], form: StreamForm,
     return stream
 
 
+def _scheme(url: str) -> str:
+    return url.partition("://")[0].lower()
+
+
 def _is_web(url: str) -> bool:
-    return url.partition("://")[0].lower() in ("http", "https")
+    return _scheme(url) in ("http", "https")
 
 
 def _connect(url: str, bare_jpegs: bool) -> Any:
     """Open live video with at least one video stream; of one with bare JPEG pictures the packets are pieces as received."""
     import av
 
-    scheme, _, rest = url.partition("://")
-    scheme = scheme.lower()
+    scheme, rest = _scheme(url), url.partition("://")[2]
     options = {"format_whitelist": ",".join(_FORMATS), "fpsprobesize": "0"}
     if scheme in ("rtsp", "rtsps"):
         options |= {"rtsp_flags": "prefer_tcp", "allowed_media_types": "video"}
@@ -293,8 +297,8 @@ def _connect(url: str, bare_jpegs: bool) -> Any:
         options |= _UNPARSED
     is_web = _is_web(url)
     earlier = _closing.pop(url, None)
-    if scheme == "udp" and earlier is not None:
-        earlier.wait(2 * _DATA_TIMEOUT_S)  # it has the port
+    if earlier is not None:
+        earlier.wait(2 * _DATA_TIMEOUT_S)
     start_s = time.monotonic()
     try:
         # At its timeout, FFmpeg returns a delayed picture, as old as the silence: `read` times out before that.

@@ -406,14 +406,23 @@ def test_the_signal_of_a_camera_that_is_lost_is_of_the_past(browser):
         served.close()
 
 
-@pytest.mark.parametrize(("interval_s", "is_line"), [(5.0, True), (1.0, False)])
-def test_points_as_far_apart_as_pictures_usually_are_make_a_line(browser, monkeypatch, interval_s, is_line):
+@pytest.mark.parametrize(
+    ("interval_s", "at_s", "is_line"),
+    [
+        pytest.param(5.0, (0, 5, 10), True, id="few, as pictures usually are"),
+        pytest.param(1.0, (0, 5, 10), False, id="few, and pictures are closer"),
+        pytest.param(0.1, (0, 5, 10, 15, 20, 25), True, id="of a machine that is slow"),
+        pytest.param(0.1, (0, 0.1, 0.2, 0.3, 25, 25.1), False, id="a loss of pictures"),
+    ],
+)
+def test_points_as_far_apart_as_they_usually_are_make_a_line(browser, monkeypatch, interval_s, at_s, is_line):
     served = opened()
     camera = add_camera(served)
     camera.stats.interval_s = interval_s
-    seconds = itertools.count(time.monotonic() - 30, 5)
+    start_s = time.monotonic() - 30
+    seconds = iter(start_s + second for second in at_s)
     monkeypatch.setattr(history, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
-    for _ in range(6):
+    for _ in at_s:
         camera.publish(make_view())
     served.start()
     drawn = """(() => { const canvas = document.getElementById('chart'), numbers = [];
@@ -427,7 +436,7 @@ def test_points_as_far_apart_as_pictures_usually_are_make_a_line(browser, monkey
         with Seen(browser, served) as seen:
             seen.tab.select_option("#signal", "raw")
             seen.wait_for("document.getElementById('now').textContent === '1.0'")
-            assert (seen.tab.evaluate(drawn) > 20) == is_line
+            assert (seen.tab.evaluate(drawn) > 40) == is_line
     finally:
         served.close()
 
@@ -588,6 +597,19 @@ def test_a_page_for_which_no_stream_is_left_says_so(browser):
                 seen.wait_for(f"{status}.endsWith('fps') && document.getElementById('live').naturalWidth")
     finally:
         served.close()
+
+
+def test_a_live_picture_that_is_refused_alone_is_taken_away_and_the_reason_said(browser, page):
+    reason = "too many streams are open; close some pages"
+    with Seen(browser, page) as seen:
+        seen.wait_for("document.getElementById('live').naturalWidth")
+        seen.context.route("**/stream.mjpg*", lambda route: route.fulfill(status=503, body=reason, content_type="text/plain"))
+        seen.tab.set_viewport_size({"width": 400, "height": 700})  # for which another stream is asked for
+        seen.wait_for(f"document.getElementById('banner').textContent === 'no live picture: {reason}'")
+        assert seen.tab.get_attribute("#live", "src") is None
+        assert seen.tab.inner_text("#status").endswith("fps")
+        seen.context.unroute("**/stream.mjpg*")
+        seen.wait_for("document.getElementById('live').naturalWidth && document.getElementById('banner').hidden")
 
 
 def test_an_answer_of_a_proxy_without_a_reason_is_no_connection(browser):

@@ -3,6 +3,7 @@
 const SPAN_S = 60;
 const GAP_S = 2; // a longer gap between points breaks the line, if it is of several points
 const GAP_POINTS = 3;
+const FEW_POINTS = 4; // do not show how far apart they usually are
 const LEFT = 30, RIGHT = 8, TOP = 10, BOTTOM = 20; // margins in CSS pixels
 const NAMES = { alarm: 2, raw: 3, combined: 4, surprise: 5, error: 6, motion: 7, scene: 8, camera_motion: 9 }; // columns of a point: number, seconds, ...
 
@@ -13,7 +14,7 @@ export class Chart {
     this.now = 0; // in the seconds of the points
     this.signal = "combined";
     this.threshold = null;
-    this.interval_s = 0; // between points, as they usually come
+    this.interval_s = 0; // between pictures of the model; a slow machine forecasts less often
     new ResizeObserver(() => this.draw()).observe(canvas);
     matchMedia("(prefers-color-scheme: light)").addEventListener("change", () => this.draw());
   }
@@ -26,14 +27,18 @@ export class Chart {
     this.moveOn(isAnew ? 0 : this.now);
   }
 
-  get gap_s() {
-    return Math.max(GAP_S, GAP_POINTS * this.interval_s);
+  // As long as a few points are usually apart, as they come.
+  gap() {
+    const times = this.points.map((point) => point[1]);
+    const apart = times.slice(1).map((time, place) => time - times[place]).sort((one, other) => one - other);
+    const usual = times.length < FEW_POINTS ? 0 : apart[apart.length >> 1];
+    return Math.max(GAP_S, GAP_POINTS * Math.max(usual, this.interval_s));
   }
 
   // Without new points, what was seen moves on to the left.
   moveOn(now) {
     this.now = Math.max(now, this.points.length ? this.points.at(-1)[1] : 0);
-    const oldest = this.now - SPAN_S - this.gap_s;
+    const oldest = this.now - SPAN_S - this.gap();
     this.points = this.points.filter((point) => point[1] >= oldest);
     this.draw();
   }
@@ -125,11 +130,12 @@ export class Chart {
     g.lineWidth = 2;
     g.lineJoin = "round";
     g.beginPath();
+    const gap = this.gap();
     let before = null;
     for (const point of this.points) {
       const value = point[column];
       if (value === null) { before = null; continue; }
-      if (before === null || point[1] - before > this.gap_s) g.moveTo(x(point[1]), y(value));
+      if (before === null || point[1] - before > gap) g.moveTo(x(point[1]), y(value));
       else g.lineTo(x(point[1]), y(value));
       before = point[1];
     }
@@ -138,11 +144,11 @@ export class Chart {
   }
 
   bands() {
-    const found = [];
+    const found = [], gap = this.gap();
     for (const point of this.points) {
       if (!point[NAMES.alarm]) continue;
       const last = found.at(-1);
-      if (last && point[1] - last[1] <= this.gap_s) last[1] = point[1];
+      if (last && point[1] - last[1] <= gap) last[1] = point[1];
       else found.push([point[1], point[1]]);
     }
     return found;

@@ -47,6 +47,7 @@ let heard = 0; // when numbers came last
 let newest = ""; // entry of the event list
 let lost = ""; // why nothing is known at present of what is shown
 let size = ""; // of the live picture that is asked for
+let unseen = ""; // why there is no live picture, although the numbers come
 let live = new AbortController(); // ends the stream of live pictures
 let corner = null; // of the region that is being drawn, the first one
 let requests = 0; // changes asked for so far
@@ -354,7 +355,8 @@ async function showLive() {
 // The stream is read here, because the browser does not tell when that of an img has ended: its last picture would stay.
 async function showStream(signal) {
   const answer = await fetch(address(`stream.mjpg?size=${size}`), { headers: AS_IMAGE, signal });
-  if (!answer.ok) return $("live").removeAttribute("src"); // such as too many streams: an old picture must not look like now's
+  unseen = answer.ok ? "" : `no live picture: ${await reasonOf(answer)}`; // such as too many streams
+  if (unseen) return $("live").removeAttribute("src"); // an old picture must not look like now's
   const reader = answer.body.getReader(), latin1 = new TextDecoder("latin1"); // a character for each byte
   let bytes = new Uint8Array();
   for (;;) {
@@ -388,7 +390,7 @@ function showCamera(state) {
   const isMisfit = state.misfit.length > 0;
   const kind = state.problem || (state.alarm ? "alarm" : isMisfit ? MISFIT : "live");
   if (!lost) showStatus(text, Boolean(state.problem || state.alarm), kind);
-  const trouble = state.problem || (isMisfit ? `${MISFIT}: ${state.misfit[0]}` : "");
+  const trouble = state.problem || unseen || (isMisfit ? `${MISFIT}: ${state.misfit[0]}` : "");
   $("banner").textContent = trouble;
   $("banner").hidden = !trouble;
   const settings = state.settings;
