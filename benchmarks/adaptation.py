@@ -45,10 +45,13 @@ def main() -> None:
     twice = [name for name, count in Counter(clip.stem for clip in options.clips).items() if count > 1]
     if twice:
         parser.error(f"more than one clip is called {', '.join(twice)}, and each has a folder of that name; rename them")
+    overrides = settings(options.set)
+    for name, own in {"duration_s": "--train", "root": "CLIP"}.items():
+        if name in overrides["train"] | overrides["data"]:
+            parser.error(f"--set {name} is given by {own}; use that instead")
+    overrides["train"]["duration_s"] = options.train
     if options.threads:
         torch.set_num_threads(options.threads)
-    overrides = settings(options.set)
-    overrides["train"].setdefault("duration_s", options.train)
     rows = {}
     with tempfile.TemporaryDirectory() as temporary, log_messages_to(ConsoleHandler(stderr_console(), "")):
         for clip in options.clips:

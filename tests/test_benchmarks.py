@@ -363,17 +363,34 @@ def test_start_up_is_measured_in_processes_of_their_own(tmp_path):
         start("nothing", str(tmp_path))
 
 
-def test_settings_of_an_adaptation_have_the_types_of_a_recipe(monkeypatch, capsys):
+def test_settings_of_an_adaptation_have_the_types_of_a_recipe():
     import adaptation
 
     tables = adaptation.settings(["crop=0.8,1", "flip=true", "split_by=end", "lr=1e-3", "batch_size=4", "duration_s=5m"])
     config = build_config({"data": {"name": "video"}}, tables)
     assert (config.data.crop, config.data.flip, config.data.split_by) == ((0.8, 1), True, "end")
     assert (config.train.lr, config.train.batch_size, config.train.duration_s) == (1e-3, 4, 300)
-    monkeypatch.setattr(sys, "argv", ["adaptation.py", "monday/door.mp4", "yard.mp4", "tuesday/door.avi"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["monday/door.mp4", "yard.mp4", "tuesday/door.avi"], "more than one clip is called door, and each has a folder of"),
+        (
+            ["door.mp4", "--set", "lr=1e-3", "duration_s=1m"],
+            "--set duration_s is given by --train; use that instead",
+        ),
+        (["door.mp4", "--set", "root=yard.mp4"], "--set root is given by CLIP; use that instead"),
+    ],
+)
+def test_an_adaptation_refuses_what_it_could_not_do_as_asked(monkeypatch, capsys, arguments, expected):
+    import adaptation
+
+    monkeypatch.setattr(sys, "argv", ["adaptation.py", *arguments])
+    monkeypatch.setattr(adaptation, "adapt_to", lambda *_: pytest.fail("it started"))
     with pytest.raises(SystemExit, match="2"):
         adaptation.main()
-    assert "more than one clip is called door, and each has a folder of that name" in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -162,6 +162,8 @@ def test_every_service_is_built_from_a_file_of_its_own_profile():
         assert (ROOT / service["build"]["dockerfile"]).is_file()
         assert service["volumes"][1:4] == ["recordings:/recordings", "alarms:/alarms", "cache:/cache"]
         assert service["devices"]
+        assert service["restart"] == "unless-stopped"  # on-failure does not outlive a reboot
+    assert "Compose, `restart: unless-stopped`" in (ROOT / "docs" / "service.md").read_text()
 
 
 def test_the_options_of_the_container_are_options():

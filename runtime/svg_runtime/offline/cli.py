@@ -158,7 +158,7 @@ def forecast(
     })  # fmt: skip
     alarms.check()
     seen_as = SeenAs(
-        turn=Turn(rotate=int(rotate or 0), flip=flip),
+        turn=Turn.of(rotate, flip),
         roi=None if roi is None else parse_roi(roi), source_fps=source_fps, signal=alarms.signal, trigger=alarms.trigger,
     )  # fmt: skip
     options = ForecastOptions(

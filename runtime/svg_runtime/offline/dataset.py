@@ -32,7 +32,7 @@ from svg_common.errors import FULL_DISK, SvgError, UsageError
 from svg_common.files import atomic_directory, resolved, write_json
 from svg_runtime.offline.engine import Engine
 from svg_runtime.offline.one_video import VideoRows
-from svg_runtime.offline.published_part import videos_of
+from svg_runtime.offline.published_part import DoneVideo, done_videos
 from svg_runtime.offline.schema import EVENTS, FRAMES, SCHEMA, VIDEOS, forecasts_schema
 from svg_runtime.offline.shard import Shard
 
@@ -73,17 +73,16 @@ class Dataset:
         """The same one by another path of its folder."""
         return Dataset(folder, self._shard, self._settings)
 
-    def done(self) -> dict[str, tuple[str, str | None]]:
-        """Status and reason of all videos that are done, of every shard, by their id.
+    def done(self) -> dict[str, DoneVideo]:
+        """All videos that are done, of every shard, by their id.
 
         Raises:
             SvgError: something of a part is missing or damaged.
         """
         keeps_forecasts = self._settings.get("keep") is not None
-        done: dict[str, tuple[str, str | None]] = {}
+        done: dict[str, DoneVideo] = {}
         for part in _parts(self.folder):
-            videos = videos_of(part, keeps_forecasts)
-            done.update((video["video_id"], (video["status"], video["reason"])) for video in videos)
+            done.update(done_videos(part, keeps_forecasts))
         return done
 
     def engine(self) -> Engine | None:

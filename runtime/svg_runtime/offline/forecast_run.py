@@ -59,7 +59,7 @@ def run_forecast(options: ForecastOptions, console: Console) -> Tally:
             pending = [video for video in mine if video.id not in done]
             for video in mine:
                 if video.id in done:
-                    tally.count_before(video.name, *done[video.id])
+                    tally.count_before(video.name, done[video.id])
             for entry, reason in missing.items():
                 tally.unreachable(shortened(shown(entry), _LONGEST_NAME), reason)
             share = (

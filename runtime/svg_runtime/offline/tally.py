@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from svg_runtime.offline.published_part import DoneVideo
+
 STATUSES = ("ok", "damaged", "failed", "unreachable")
 
 
@@ -16,7 +18,7 @@ class Tally:
     listed: int = 0  # in this shard, also what cannot be reached
     done_before: int = 0
     status: Counter[str] = field(default_factory=Counter)  # of STATUSES
-    frames: int = 0
+    frames: int = 0  # of this run, as alarms are
     alarms: int = 0
     misfits: int = 0  # videos that the model does not fit, for some time at least
     problems: list[tuple[str, str]] = field(default_factory=list)  # names of videos that are not ok, and why
@@ -28,10 +30,11 @@ class Tally:
         self.alarms += row["alarms"]
         self.misfits += is_misfit
 
-    def count_before(self, name: str, status: str, reason: str | None) -> None:
+    def count_before(self, name: str, done: DoneVideo) -> None:
         """Count a video that an earlier run forecast."""
         self.done_before += 1
-        self._note(name, status, reason)
+        self.misfits += done.is_misfit
+        self._note(name, done.status, done.reason)
 
     def unreachable(self, name: str, reason: str) -> None:
         """Count a video that the next run will try again."""

@@ -46,7 +46,7 @@ class Api:
         self._sessions = sessions
         self._limits = limits
         self._metrics = measured
-        description = describe(catalogue.names)
+        description = describe(catalogue.names, limits.samples)
         self._description = json.dumps(description, indent=2)
         self._page = page.render(description)
 

@@ -14,6 +14,7 @@ from svg_common.signals import defer_interrupts
 from svg_common.version import VersionOption
 from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.forecast_options import (
+    COUNT_LIMIT,
     Bf16Option,
     CacheDirOption,
     CalibrateOption,
@@ -66,6 +67,10 @@ IdleTimeoutOption = Annotated[
 ]
 MaxFrameOption = Annotated[str, typer.Option(metavar="SIZE", help="Largest body of a frame.")]
 MaxForecastOption = Annotated[str, typer.Option(metavar="SIZE", help="Largest forecast, as float32.")]
+MaxSamplesOption = Annotated[
+    int,  # not below the samples of a session that names none
+    typer.Option(min=8, max=COUNT_LIMIT, help="Samples of the largest forecast: the memory of the engine grows with them."),
+]
 BackendOption = Annotated[str, typer.Option(help="Inference backend, or auto for the fastest one that works.")]
 PrintOption = Annotated[bool, typer.Option("--print-openapi", help="Print the OpenAPI description, and exit.")]
 
@@ -80,6 +85,7 @@ def serve(
     idle_timeout: IdleTimeoutOption = "5m",
     max_frame: MaxFrameOption = "32MB",
     max_forecast: MaxForecastOption = "32MB",
+    max_samples: MaxSamplesOption = ServeLimits.samples,
     backend: BackendOption = "auto",
     device: DeviceOption = None,
     threads: ThreadsOption = None,
@@ -107,6 +113,7 @@ def serve(
         idle_s=parsed_option("--idle-timeout", parse_duration, idle_timeout),
         frame_bytes=parsed_option("--max-frame", parse_size, max_frame),
         forecast_bytes=parsed_option("--max-forecast", parse_size, max_forecast),
+        samples=max_samples,
     )
     require_modules("svg-serve", "serve", *_MODULES)
     with defer_interrupts():  # heavy imports: OpenCV and the inference engine
@@ -117,7 +124,7 @@ def serve(
 
     models = model or DEFAULT_MODELS
     if print_openapi:
-        print(json.dumps(describe(list(model_paths(models))), indent=2))
+        print(json.dumps(describe(list(model_paths(models)), max_samples), indent=2))
         return
     engine = EngineOptions(
         backend=backend, device=device, precision=precision, threads=threads, calibrate=measures,

@@ -20,6 +20,7 @@ class ServeLimits:
         stall_s: seconds in which more of a body must come.
         pixels: of a picture, looked up in its header before it is decoded.
         forecast_bytes: of all frames of a forecast, as float32.
+        samples: of a forecast: an engine computes all of them at once, in memory that it keeps until its session is closed.
     """
 
     sessions: int = 8
@@ -32,3 +33,4 @@ class ServeLimits:
     stall_s: float = 5.0
     pixels: int = 1 << 24
     forecast_bytes: int = 32_000_000
+    samples: int = 64

@@ -15,6 +15,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 import svg_runtime
 from svg_runtime.serve import schema
+from svg_runtime.serve.limits import ServeLimits
 from svg_runtime.serve.operations import OPERATIONS, SESSION_ID, Operation
 from svg_runtime.serve.problems import KINDS, PROBLEM_JSON, Kind
 
@@ -24,17 +25,20 @@ _REF = "#/components/schemas/{model}"
 _ALWAYS = ("no-token", "not-allowed", "too-large", "long-headers", "internal", "shutting-down")
 
 
-def describe(model_names: Sequence[str]) -> dict[str, Any]:
+def describe(model_names: Sequence[str], max_samples: int = ServeLimits.samples) -> dict[str, Any]:
     """Return the description as JSON values.
 
     Args:
         model_names: the models that this server may open.
+        max_samples: of a forecast.
     """
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
     schemas = _schemas()
     schemas["SessionRequest"]["properties"]["model"]["enum"] = list(model_names)
+    for request in ("SessionRequest", "ForecastRequest"):  # in words: what is more is too large, but a valid number
+        schemas[request]["properties"]["samples"]["description"] += f" At most {max_samples}."
     return {
         "openapi": "3.1.0",
         "info": {

@@ -48,7 +48,7 @@ KINDS = {
         Kind("not-acceptable", 406, "Not acceptable", "Accept does not name a form in which a forecast can be sent."),
         Kind("too-slow", 408, "Too slow", "Nothing more of the body came for some seconds: send the request again."),
         Kind("not-ready", 409, "Not ready", "A forecast needs n_past frames; the member missing says how many more."),
-        Kind("too-large", 413, "Too large", "A body, a picture or a forecast is above a limit of this server."),
+        Kind("too-large", 413, "Too large", "A body, a picture, a forecast or a count is above a limit of this server."),
         Kind("wrong-type", 415, "Wrong type", "Content-Type is not one that this address reads, or the body is compressed."),
         Kind("invalid", 422, "Invalid", "The request was understood, but a value in it is wrong."),
         Kind("busy", 429, "Busy", "Too many requests of the session wait, or one did too long: wait for answers.", retry_s=1),

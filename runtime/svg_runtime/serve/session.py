@@ -249,6 +249,10 @@ class Session:
         Raises:
             ProblemError: it would.
         """
+        if samples > self._limits.samples:
+            raise ProblemError(
+                "too-large", f"{samples} samples", f"at most {self._limits.samples}", advice="ask for fewer samples"
+            )
         size = samples * horizon * frame_bytes(self.model.about.frame)
         if size > self._limits.forecast_bytes:
             raise ProblemError(

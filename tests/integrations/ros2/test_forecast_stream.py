@@ -48,11 +48,13 @@ def pictures(count: int) -> list[np.ndarray]:
     return [(draw() * 255).astype(np.uint8) for _ in range(count)]
 
 
-def feed(stream: ForecastStream, clock: Clock, frames: list[np.ndarray], start_s: float = 1e9) -> list[Answer | None]:
+def feed(
+    stream: ForecastStream, clock: Clock, frames: list[np.ndarray], start_s: float = 1e9, step_s: float = STEP_S
+) -> list[Answer | None]:
     found = []
     for number, frame in enumerate(frames):
-        clock.now_s += STEP_S
-        found.append(stream.add(frame, start_s + number * STEP_S))
+        clock.now_s += step_s
+        found.append(stream.add(frame, start_s + number * step_s))
     return found
 
 
@@ -96,6 +98,25 @@ def test_a_pause_or_another_size_resets_the_context(stream, clock, said):
     assert feed(stream, clock, small, start_s=2e9 + 0.1)[0].surprise is None
     assert stream.status().values["resets of the context"] == "2"
     assert len(said) == 2
+
+
+@pytest.mark.parametrize(("step_s", "resets"), [(0.5, 0), (1.02, 1), (2.0, 1)])
+def test_a_slow_camera_is_forecast_and_said_to_be_slow_once(stream, clock, said, step_s, resets):
+    found = feed(stream, clock, pictures(25), step_s=step_s)
+    assert [number for number, answer in enumerate(found) if answer.futures is None] == list(range(4 + resets))
+    assert (stream.status().level, stream.status().message) == (Level.OK, "forecasting")
+    assert stream.events.counts == {"slow_source": 1} | ({"new_scene": 1} if resets else {})
+    assert said[-1].startswith(f"a picture comes every {step_s:.3g} s, the model expects one every 0.1 s: one forecast step is")
+
+
+def test_a_context_that_is_reset_again_and_again_is_a_warning(stream, clock):
+    """As where two cameras publish to one topic, each with a clock of its own."""
+    for number, frame in enumerate(pictures(4)):
+        feed(stream, clock, [frame], start_s=5.0 - number)
+        assert stream.status().level == (Level.OK if number < 2 else Level.WARN)
+    assert stream.status().message.startswith("the context is reset again and again, by pauses, earlier time stamps")
+    feed(stream, clock, pictures(5), start_s=6.0)
+    assert (stream.status().level, stream.status().message) == (Level.OK, "forecasting")
 
 
 def test_reset_starts_anew(stream, clock, said):

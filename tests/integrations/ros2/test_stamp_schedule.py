@@ -38,10 +38,25 @@ def test_intervals_without_a_picture_are_counted():
     assert sum(step.new_scene for _, step in found) == 1
 
 
-def test_a_slow_camera_is_observed_picture_by_picture():
-    found = taken(np.arange(0, 20, 2.0), interval_s=0.1)
-    assert [step.new_scene for _, step in found[:2]] == [True, True]  # its rate is not known yet: a pause of 2 s
-    assert len(found) == 10
+@pytest.mark.parametrize("before", [1, 30], ids=["from the start", "in the dark"])
+@pytest.mark.parametrize("period_s", [0.95, 1.02, 2.0, 600.0])
+def test_a_slow_camera_is_observed_picture_by_picture(period_s, before):
+    """Its first gap is a pause, because its rate is not known yet; a second one of the same length is not."""
+    fast = np.arange(before) / 30
+    found = taken([*fast, *(fast[-1] + period_s * np.arange(1, 31))])[-30:]
+    assert [step.new_scene for _, step in found] == [period_s > 1] + [False] * 29
+    assert sum(step.skipped + 1 for _, step in found[1:]) == pytest.approx(29 * period_s / 0.1, abs=1)
+
+
+def test_the_rate_of_the_camera_is_known_after_a_while():
+    schedule = StampSchedule(0.1)
+    steps = [schedule.take(2.0 * number) for number in range(21)]
+    assert schedule.camera_interval_s is None  # the first gap may have been a pause
+    steps.append(schedule.take(42.0))
+    assert (sum(step.new_scene for step in steps), schedule.camera_interval_s) == (2, 2.0)
+    assert schedule.take(1.0) == Step(new_scene=True)
+    assert schedule.take(3.0) == Step(skipped=19)  # a bag that loops has the camera that it had
+    assert [schedule.take(stamp_s) for stamp_s in (1e300, 2e300)] == [Step(new_scene=True)] * 2  # no camera is that slow
 
 
 @pytest.mark.parametrize("then", [5.0, 0.3], ids=["a pause", "time goes backwards"])

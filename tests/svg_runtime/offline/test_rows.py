@@ -44,6 +44,9 @@ def test_a_model_that_does_not_fit_is_said(svg_forecast, tmp_path):
     assert "1 video that the model does not fit: see the events misfit" in message
     assert "the embedded digits know only moving digits" in message
     assert "no --model" not in message
+    code, message, summary = svg_forecast(tmp_path / "bright.avi", tmp_path / "digits.mp4")
+    assert (code, summary["videos"], summary["misfits"]) == (0, counts(2, done_before=2, ok=2), 1)
+    assert "1 video that the model does not fit: see the events misfit" in message
 
 
 def test_rows_are_what_svg_live_measures(svg_forecast, eventful, monkeypatch):

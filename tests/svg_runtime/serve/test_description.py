@@ -30,6 +30,8 @@ DOCUMENTATION = Path(__file__).resolve().parents[3] / "docs" / "serve.md"
 def test_the_description_names_all_operations_models_and_problems(client):
     described = client.get("/openapi.json").json()
     assert described == describe(["digits", "camera"])
+    for request in ("SessionRequest", "ForecastRequest"):
+        assert described["components"]["schemas"][request]["properties"]["samples"]["description"].endswith(" At most 64.")
     assert described["components"]["schemas"]["SessionRequest"]["properties"]["model"]["enum"] == ["digits", "camera"]
     operations = [each for methods in described["paths"].values() for each in methods.values()]
     assert {each["operationId"] for each in operations} == {operation.name for operation in OPERATIONS}

@@ -32,8 +32,8 @@ EXAMPLES = int(os.environ.get("SVG_EDGE_FUZZ_EXAMPLES", "0"))
 SESSIONS = 3
 COUNTS = 16  # of samples and horizon, mostly: beyond, nearly all products are too large
 
-# What the description cannot say of valid values: numbers whose product is too large, bytes that are no picture, an Accept that
-# names none of the forms.
+# What the description cannot say of valid values: too many samples, numbers whose product is too large, bytes that are no
+# picture, an Accept that names none of the forms.
 CHECKS = {
     "positive_data_acceptance": {
         "expected-statuses": ["2xx", "401", "403", "404", "406", "409", "413", "415", "422", "429", "503"]

@@ -229,6 +229,20 @@ def test_a_client_may_close_a_session_that_is_found_idle_at_the_same_time(client
     assert len(sessions) == 0
 
 
+@pytest.mark.parametrize("path", ["opening", "forecast"])
+def test_more_samples_than_the_server_allows_are_refused(open_client, path):
+    """An engine keeps the memory that they took, however small the forecast was."""
+    with open_client(samples=9) as client:
+        session = ready_session(client)
+        address = {"opening": "/v1/sessions", "forecast": f"{session}/forecast"}[path]
+        model = {"model": "digits"} if path == "opening" else {}
+        refused = client.post(address, json={**model, "samples": 10, "horizon": 1})
+        assert (refused.status_code, refused.json()["type"]) == (413, "/#too-large")
+        assert (refused.json()["detail"], refused.json()["expected"]) == ("10 samples", "at most 9")
+        assert client.post(address, json={**model, "samples": 9, "horizon": 1}).status_code < 300
+        assert " At most 9." in client.get("/openapi.json").text
+
+
 def test_idle_sessions_are_looked_for_without_a_request(open_client):
     with open_client(idle_s=0.1) as client:
         open_session(client, samples=1, horizon=1)

@@ -25,10 +25,12 @@ from svg_runtime.live.events import EventLog
 from svg_runtime.live.fit import FitMonitor
 from svg_runtime.live.preprocess import Preprocessor, crop
 from svg_runtime.live.roi import REGION_OUTSIDE, RegionOutsideError, Roi
+from svg_runtime.live.sources.pacing import SLOWER_THAN_MODEL
 from svg_runtime.live.timing import StageTimer, away_after_s
 
 _DEFAULT_INTERVAL_S = 0.1  # of a model that does not say what it was trained at
 _MOST_FAILURES = 5  # in a row, before the stream is considered broken
+_MANY_RESETS = 2  # without a forecast since: one comes with any pause, more say that there may never be a forecast
 _RATE_S = 10.0  # rates are counted over the last ten seconds
 
 Picture = NDArray[np.uint8]
@@ -157,6 +159,7 @@ class ForecastStream:
         self._surprise: float | None = None
         self._observed = 0  # pictures in the context
         self._skipped = self._resets = self._failures = 0
+        self._resets_since_forecast = 0
 
     def close(self) -> None:
         """Free the device."""
@@ -190,6 +193,7 @@ class ForecastStream:
         self._came.count(self._arrived_s)
         if step is None:
             return None
+        self._note_slow_source()
         self._skipped += step.skipped
         self._steps = step.skipped + 1
         with self._timer.stage("preprocess"):
@@ -215,6 +219,19 @@ class ForecastStream:
         """Return how it goes now, in the words of diagnostics."""
         level, message = self._verdict()
         return StreamStatus(level, message, self._values())
+
+    def _note_slow_source(self) -> None:
+        """Whether the camera or this machine is slow is not known here: ROS drops what comes while the model is busy."""
+        camera_s = self._schedule.camera_interval_s
+        if camera_s is None or camera_s <= self.interval_s * SLOWER_THAN_MODEL:
+            return
+        self.events.once(
+            "slow_source",
+            f"a picture comes every {camera_s:.3g} s, the model expects one every {self.interval_s:.3g} s: one forecast step "
+            f"is {camera_s:.3g} s here, and the model sees larger motion per step than in training\n"
+            "  set the camera to more pictures per second; if observing and forecasting take as long, by the diagnostics, "
+            "lower samples or horizon",
+        )
 
     def _model_frame(self, picture: Picture, step: Step) -> NDArray[np.float32] | None:
         size_changed = self._preprocessor.size_changed(picture)
@@ -244,6 +261,7 @@ class ForecastStream:
             return Answer(observation.surprise, futures=None)
         with self._timer.stage("forecast"):
             futures = self._forecaster.forecast()
+        self._resets_since_forecast = 0
         self._made.count(self._now())
         return Answer(observation.surprise, Futures(futures))
 
@@ -261,6 +279,7 @@ class ForecastStream:
         self._surprise = None
         self._observed = 0
         self._resets += 1
+        self._resets_since_forecast += 1
 
     def _verdict(self) -> tuple[Level, str]:
         away_s = None if self._arrived_s is None else self._now() - self._arrived_s
@@ -277,6 +296,8 @@ class ForecastStream:
         }
         if self._empty is not None:
             return Level.WARN, troubles[self._empty]
+        if self._resets_since_forecast >= _MANY_RESETS:
+            return Level.WARN, "the context is reset again and again, by pauses, earlier time stamps or other picture sizes"
         if self._fit.reasons:
             return Level.WARN, f"the model does not fit: {'; '.join(self._fit.reasons)}"
         return Level.OK, "forecasting"

@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 from statistics import median
 
-from svg_common.video.sampling import MAX_HOLD_S, longest_hold_s
+from svg_common.video.sampling import MAX_STEP_S, longest_hold_s
 from svg_edge_ros.image_messages import ImageError
 
 _RATE_PICTURES = 20  # the rate of the camera is told from so many
@@ -30,7 +30,8 @@ class StampSchedule:
     """Decides picture by picture, so that none has to be waited for.
 
     A picture counts from half a period of the camera before an interval is due: the next one would be further from it. Due
-    times count from the first picture, so that rounding never adds up to a drift. Pauses are as in `svg_common.video.sampling`.
+    times count from the first picture, so that rounding never adds up to a drift. Pauses are as in `svg_common.video.sampling`,
+    and a second one that is about as long is none: so far apart are the pictures of this camera.
 
     Args:
         interval_s: seconds between observed pictures.
@@ -45,7 +46,13 @@ class StampSchedule:
         self._start_s: float | None = None
         self._last_s = 0.0
         self._tick = 0
-        self._gaps: deque[float] = deque(maxlen=_RATE_PICTURES)
+        self._gaps: deque[float] = deque(maxlen=_RATE_PICTURES)  # of this scene
+        self._expected_gap_s = self._interval_s  # while there are none
+
+    @property
+    def camera_interval_s(self) -> float | None:
+        """Usual seconds between two pictures, observed or not; None until the scene has twenty of them."""
+        return median(self._gaps) if len(self._gaps) == _RATE_PICTURES else None
 
     def take(self, stamp_s: float) -> Step | None:
         """Return how the picture of this time is observed; None if it is not, because it is not due, or was seen.
@@ -62,12 +69,13 @@ class StampSchedule:
         if gap_s == 0:
             return None
         if gap_s < 0 or gap_s > self._longest_gap_s():
-            self.reset()
+            self._expected_gap_s = self._usual_gap_s() if gap_s < 0 else min(gap_s, MAX_STEP_S)
+            self._gaps.clear()
             self._begin(stamp_s)
             return Step(new_scene=True)
         self._gaps.append(gap_s)
         self._last_s = stamp_s
-        early_s = min(median(self._gaps), self._interval_s) / 2
+        early_s = min(self._usual_gap_s(), self._interval_s) / 2
         tick = math.floor((stamp_s - self._start_s + early_s) / self._interval_s + 1e-6)
         if tick <= self._tick:
             return None
@@ -81,5 +89,7 @@ class StampSchedule:
 
     def _longest_gap_s(self) -> float:
         """Of two pictures that is no pause; never less than three of the model's intervals."""
-        hold_s = longest_hold_s(1 / median(self._gaps)) if self._gaps else MAX_HOLD_S
-        return max(hold_s, 3 * self._interval_s)
+        return max(longest_hold_s(1 / self._usual_gap_s()), 3 * self._interval_s)
+
+    def _usual_gap_s(self) -> float:
+        return median(self._gaps) if self._gaps else self._expected_gap_s
