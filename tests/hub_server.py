@@ -69,6 +69,7 @@ class HubServer(ThreadingHTTPServer):
         self.loops = False  # redirects the download of a large file to itself
         self.says_sizes = True  # and hashes, in the list of files
         self.may_write = True  # what the token may do
+        self.role = "write"  # what the Hub says of that
         self.card_errors: list[str] = []  # of the metadata of every model card
         self.commit_error = ""  # answers 400 to a commit
         self.loses_answer = False  # makes the commit, and answers 504
@@ -157,7 +158,8 @@ class _Handler(BaseHTTPRequestHandler):
         if path.startswith("large/"):
             return self._large(path.removeprefix("large/"), body)
         if path == "api/whoami-v2":
-            return self._send(200, {"name": USER, "orgs": []}) if self._knows_user else self._refuse(401, "", "Invalid token")
+            user = {"name": USER, "orgs": [], "auth": {"type": "access_token", "accessToken": {"role": self.server.role}}}
+            return self._send(200, user) if self._knows_user else self._refuse(401, "", "Invalid token")
         if path == "api/validate-yaml":
             errors = self.server.card_errors
             if self.headers["Accept"] == "text/plain":

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from svg_common.errors import SvgError
 from svg_common.progress import ProgressListener
 from svg_eval.examples import Example, make_example
 from svg_eval.learned import LearnedMetrics
@@ -81,6 +82,9 @@ def measure(
     The noise depends on the seed and the order of sequences alone, so that a checkpoint and its bundle draw the same futures.
     A deterministic model has one sample, regardless of the settings. `shown` are the numbers of the sequences to return as
     examples.
+
+    Raises:
+        SvgError: a forecast has values that are not finite.
     """
     done, count, n_past = 0, min(settings.sequences, len(data)), model.info.n_past
     task = f"evaluating {model.info.label}"
@@ -94,6 +98,7 @@ def measure(
         # 1) forecast all samples of a batch of sequences
         with forecasting, torch.no_grad():
             futures = model.forecast(sequences[:, : -settings.horizon], noise, context_noise)
+        _refuse_not_finite(model, futures)
         # 2) measure every frame of every sample, one sequence at a time
         with measuring, torch.no_grad():
             length = n_past + settings.horizon  # without what is before it
@@ -157,6 +162,17 @@ def _with_history(data: SequenceDataset, number: int, steps: int) -> Frames:
         return data[number]
     assert isinstance(data, HistoryDataset)
     return np.concatenate([data.history(number, steps), data[number]])
+
+
+def _refuse_not_finite(model: EvaluatedModel, futures: Tensor) -> None:
+    """Refuse futures (B, S, T, C, H, W) that cannot be measured. A bundle refuses its own; a checkpoint in PyTorch does not."""
+    finite = futures.isfinite().all(-1).all(-1).all(-1).all(0).all(0)  # (T,)
+    if not finite.all():
+        step = 1 + int(finite.int().argmin())
+        raise SvgError(
+            f"{model.info.label} forecasts values that are not finite from step {step} on\n"
+            "  expected finite frames: use a smaller --horizon, or an earlier checkpoint"
+        )
 
 
 def frame_metrics(samples: Tensor, target: Tensor) -> dict[str, Tensor]:

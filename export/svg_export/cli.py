@@ -234,8 +234,9 @@ def export(
             server_horizon=unrolled,
             progress=display,
         )
-        summary = {"bundle": str(target), "batch_norm": batch_norm, **_summary(manifest)}
-        if request is not None:
+    summary = {"bundle": str(target), "batch_norm": batch_norm, **_summary(manifest)}
+    if request is not None:
+        with ProgressDisplay(console) as display:
             summary["engines"] = request.build(target, display)
     # 6) say what was written, and pass it on
     _report(manifest, lambda: repeat_with_data(context, loaded.config.data.name), target, console)

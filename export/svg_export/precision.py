@@ -34,6 +34,7 @@ from svg_runtime.errors import BackendMissingError, ForecastError
 from svg_runtime.forecast.forecaster import Forecaster
 from svg_train.checkpoint import Checkpoint
 from svg_train.data import SequenceDataset
+from svg_train.data.spread_sequences import spread_over_clips
 
 _LOG = logging.getLogger(__name__)
 SEQUENCES = 64  # on the embedded model they detect a loss of 0.03 dB, in seconds
@@ -136,7 +137,9 @@ def _draw_frames(checkpoint: Checkpoint, options: str) -> DrawnFrames:
 
 
 def find_held_out(checkpoint: Checkpoint, given: Mapping[str, Any]) -> HeldOut:
-    """The held-out split of the data that the checkpoint was trained on, or of the user's data.
+    """Of the held-out split of the data that the checkpoint was trained on, or of the user's data, what the gate measures.
+
+    Of videos they are as evenly as possible from all clips.
 
     Args:
         checkpoint: has data set, frame size and frame interval.
@@ -161,7 +164,7 @@ def find_held_out(checkpoint: Checkpoint, given: Mapping[str, Any]) -> HeldOut:
             f"{needs}: expected at least {MIN_SEQUENCES} of {info.n_past + HORIZON} frames, got {len(data)} from "
             f"{data.description}\n  {advice}"
         )
-    return HeldOut(name, data)
+    return HeldOut(name, spread_over_clips(data, SEQUENCES))
 
 
 def _check_bf16_available() -> None:

@@ -48,8 +48,9 @@ class ReferenceCheckpointError(CheckpointError):
 def load_any_checkpoint(path: str | Path, model_config: Path | None = None) -> Checkpoint:
     """Read a checkpoint of ours, of the reference implementation or of another program that a family knows.
 
-    It is recognized by its content, not its name. Weights of the former two may also be in Lightning checkpoints,
-    state_dicts and safetensors files, if the settings that no weight depends on (n_past, ...) are in the file.
+    It is recognized by its content, not its name. Weights of the reference's networks and of our family svg may also be in
+    Lightning checkpoints, state_dicts and safetensors files, if the settings that no weight depends on (n_past, ...) are in
+    the file.
 
     Args:
         path: of the file.

@@ -24,6 +24,11 @@ from svg_train.weight_names import unwrap_names
 PARTS = ("encoder", "decoder", "frame_predictor", "posterior", "prior")  # of the reference
 _OUR_PARTS = ("encoder", "decoder", "predictor", "posterior", "prior")
 _OURS_ALONE, _THEIRS_ALONE = "predictor", "frame_predictor"
+_OF_OTHER_FAMILIES = {  # parts that no other model has
+    "srvp": ("content", "posterior_y", "dynamics"),
+    "frames": ("stack", "conv_last"),
+    "ensemble": ("prime", "step", "decoder"),
+}
 WEIGHT_KEYS = ("state_dict", "model_state_dict", "model", "weights", "net", "module", "params")  # keys, as programs name them
 OPTION_KEYS = ("opt", "hyper_parameters", "hparams", "config", "args", "options")  # the same of tables of options
 
@@ -96,6 +101,15 @@ def _recognize_weights(content: Any, place: Place, safetensors: bool, options: d
     if owner == "ours":
         tensors = {f"{part}.{name}": value for part in _OUR_PARTS for name, value in _part(tensors, part).items()}
     return Layout(kind, owner, key, parts=parts, tensors=tensors, options=options)
+
+
+def other_family(tensors: Tensors) -> str | None:
+    """Which of our families other than svg has weights of such names, in whatever module; None for other models."""
+    for family, parts in _OF_OTHER_FAMILIES.items():
+        first, *others = (_modules_around(part, tensors).keys() for part in parts)
+        if first & set.intersection(*map(set, others)):
+            return family
+    return None
 
 
 def weight_places(content: Any) -> Iterator[Place]:
@@ -202,7 +216,7 @@ def without_outer_module(tensors: Tensors) -> Tensors:
 
 
 def _modules_around(part: str, tensors: Tensors) -> dict[str, None]:
-    """The modules with this part, in the order of the file."""
+    """The modules with this part, in the order of the file: "model." for model.encoder.c1, "" for encoder.c1."""
     named = (re.match(rf"((?:[^.]+\.)*?){part}\.", name) for name in tensors)
     return {outer[1]: None for outer in named if outer is not None}
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from svg_common.path_advice import shell_argument
-from svg_train.reference.layouts import REFERENCE, SVG_PRIME, Layout
+from svg_train.reference.layouts import REFERENCE, SVG_PRIME, Layout, other_family
 from svg_train.reference.options import Findings
 
 EXPECTED = (
@@ -65,10 +65,16 @@ def _complete(path: str | Path, findings: Findings, model_config: Path | None) -
 
 
 def other_model(path: str | Path, layout: Layout) -> str:
-    """No weights, or those of a network that we do not have."""
+    """No weights, those of a network that we do not have, or of ours from which nothing tells its settings."""
     names = sorted(layout.tensors)[:_NAMES]
     if not names:
         return f"'{path}' contains no weights of a model that svg-edge has\n{EXPECTED}"
+    family = other_family(layout.tensors)
+    if family is not None:
+        return (
+            f"'{path}' is {layout.kind} with weights of the family '{family}', which are taken only from a file that svg-train "
+            "wrote\n  expected the ckpt.pt or last.pt of that training"
+        )
     return (
         f"'{path}' is {layout.kind}, but its weights are not those of a model that svg-edge has: "
         f"{', '.join(names)}{', ...' if len(layout.tensors) > _NAMES else ''}\n{EXPECTED}"

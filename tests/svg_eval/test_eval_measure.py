@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from skimage.metrics import structural_similarity
 
+from svg_common.errors import SvgError
 from svg_common.progress import NullListener
 from svg_eval import measure as eval_measure
 from svg_eval.baselines import RepeatLastFrame
@@ -18,6 +21,7 @@ from svg_train.checkpoint import load_checkpoint
 from svg_train.config import build_config
 from svg_train.data.digits import Digits
 from tests.conftest import random_model, save_model
+from tests.families import save_tiny
 
 HORIZON = 4
 NONE = LearnedMetrics()
@@ -119,6 +123,14 @@ def test_examples_are_the_best_and_worst_samples(model, data):
             assert float((-10 * errors.log10()).mean()) == pytest.approx(expected, abs=1e-3)
         assert len(example.random) == 2
         assert example.posterior.shape == target.shape
+
+
+def test_forecasts_that_overflow_are_refused_with_their_first_step(tmp_path, data):
+    trained = load_checkpoint(save_tiny("srvp", tmp_path / "far.pt"))
+    weights = {name: value * (1e12 if name.startswith("dynamics.") else 1) for name, value in trained.weights.items()}
+    model = CheckpointModel("far.pt", replace(trained, weights=weights), torch.device("cpu"))
+    with pytest.raises(SvgError, match=r"^far\.pt forecasts values that are not finite from step \d+ on\n  .*--horizon"):
+        measure(model, data, Settings(2, 3, HORIZON, 0), NONE, SILENT)
 
 
 def test_fewer_sequences_than_asked_for(model, data):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,13 +10,15 @@ import cv2
 import numpy as np
 import pytest
 
-from svg_common.errors import SvgError
+from svg_common.errors import SvgError, UsageError
 from svg_eval.data import open_held_out
 from svg_eval.models import checkpoint_info
 from svg_export import precision, recalibrate
 from svg_train.checkpoint import Checkpoint
-from svg_train.config import build_config
+from svg_train.config import Config, build_config
 from svg_train.data import open_data
+from svg_train.data.statistics import files_fingerprint
+from svg_train.data.trained_clips import trained_clips
 from tests.svg_train.test_data_video import write_video
 
 MODEL = {"n_past": 2, "channels": 1, "image_size": 64}
@@ -47,6 +50,12 @@ def trained_on(root: Path, n_future: int = FUTURE, **data) -> Checkpoint:
     return Checkpoint(config, {}, frame_interval_s=open_data(config, "train", config.sequence_length).frame_interval_s)
 
 
+def trained_clips_of(config: Config) -> dict[str, int]:
+    """What `svg-train` would store."""
+    train, test = (open_data(config, split, config.sequence_length) for split in ("train", "test"))
+    return trained_clips(train, files_fingerprint(train), test, files_fingerprint(test))
+
+
 def held_out(checkpoint: Checkpoint, horizon: int = HORIZON, **given):
     return open_held_out(checkpoint_info("model", checkpoint, ""), given, None, horizon)
 
@@ -76,12 +85,53 @@ def test_nothing_is_evaluated_on_that_was_trained_on(mixed):
     assert data.frame_interval_s == mixed.frame_interval_s == pytest.approx(1 / 30)
 
 
+@pytest.mark.parametrize("split_by", ["file", "time", "end"])
+def test_held_out_clips_that_were_trained_on_are_named_once_their_folder_has_others(split_by, tmp_path, logged):
+    root = tmp_path / "clips"
+    root.mkdir()
+    for number in range(6):
+        write_video(root / f"{number}.avi", frames=40, first=number)
+    checkpoint = trained_on(root, n_future=3, split_by=split_by)
+    checkpoint = replace(checkpoint, trained_clips=trained_clips_of(checkpoint.config))
+    held_out(checkpoint)
+    shutil.copytree(root, tmp_path / "same")
+    held_out(checkpoint, root=str(tmp_path / "same"))
+    write_video(root / "0b.avi", frames=40, first=9)  # held out, by their order, is 2 instead of 3
+    (tmp_path / "others").mkdir()
+    for frames in (60, 70):
+        write_video(tmp_path / "others" / f"{frames}.avi", frames)
+    held_out(checkpoint, root=str(tmp_path / "others"))
+    assert "was trained on" not in logged.text
+    held_out(checkpoint)
+    moved = "model was trained on frames of 1 of 1 held-out clip, such as "
+    assert (moved in logged.text) == (split_by == "file")
+    held_out(checkpoint, test_fraction=1)
+    assert f"model was trained on frames of {6 if split_by == 'time' else 5} of 7 held-out clips" in logged.text
+    with pytest.raises(
+        UsageError, match=r"of 7 held-out clips(?s:.*)those of the training alone, as --data-root, with --resume"
+    ):
+        open_held_out(checkpoint_info("model", checkpoint, ""), {"test_fraction": 1.0}, None, HORIZON, refuse_seen=True)
+
+
 def test_the_quality_gate_is_on_the_same_clips_as_the_evaluation(mixed, monkeypatch):
     monkeypatch.setattr(precision, "MIN_SEQUENCES", 1)
     gate = precision.find_held_out(mixed, {}).data
     evaluated = held_out(mixed, precision.HORIZON)
     assert gate.description == evaluated.description
     assert names(gate) == names(open_data(mixed.config, "test", mixed.config.sequence_length))
+
+
+def test_the_quality_gate_is_on_all_clips(tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "SEQUENCES", 4)
+    root = tmp_path / "films"
+    for name in "abcd":
+        write_pictures(root / name, frames=60)
+    trained = trained_on(root, n_future=precision.HORIZON, split_by="file", test_fraction=0.5)
+    monkeypatch.setattr(precision, "MIN_SEQUENCES", 1)
+    gate = precision.find_held_out(trained, {})
+    measured = [gate.data.clip_source(number).name for number in range(gate.settings.sequences)]
+    assert len(set(measured)) == 2
+    assert [measured.count(name) for name in set(measured)] == [2, 2]
 
 
 def test_a_recalibration_is_on_the_same_clips_as_the_training(mixed, clips, monkeypatch):

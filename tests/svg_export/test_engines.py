@@ -29,6 +29,7 @@ from svg_runtime.bundle.manifest import TensorSpec
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BundleError, EngineError
 from svg_runtime.machine.hardware import this_platform
+from svg_train.checkpoint import load_checkpoint
 from tests.svg_export.engine_helpers import TARGETS, build_for_all, rtx, spec_of
 from tests.svg_export.test_export import run_cli
 from tests.svg_runtime.backends.numpy_cuda import NumpyCuda
@@ -281,6 +282,19 @@ def test_command_builds_into_the_bundle(tiny_checkpoint, tmp_path, svg_export):
     record = json.loads((tmp_path / "tiny.svgb/engines/fp32/prior.sm75.plan.json").read_text())
     assert (record["key"]["max_batch"], record["key"]["workspace_gib"]) == (3, 1.5)
     assert len(list((tmp_path / "cache").rglob("*.plan"))) == 12
+
+
+def test_engines_that_cannot_be_built_leave_the_bundle_and_the_checkpoint(tiny_checkpoint, tmp_path, svg_export, monkeypatch):
+    rtx()
+
+    def fail(*_):
+        raise EngineError("no memory")
+
+    monkeypatch.setattr(engines, "add_engines", fail)
+    code, messages = svg_export(tiny_checkpoint, "--no-fused", "--engine", "--target", "sm86", "--save-checkpoint", "new.pt")
+    assert (code, "no memory\n  'tiny.svgb' was written without engines" in messages) == (1, True), messages
+    assert load_checkpoint(tmp_path / "new.pt").config == load_checkpoint(tiny_checkpoint).config
+    Bundle.open(tmp_path / "tiny.svgb").check()
 
 
 def test_command_names_the_missing_extra_before_it_exports(tiny_checkpoint, tmp_path):

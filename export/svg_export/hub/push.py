@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from svg_common.errors import UsageError
+from svg_common.errors import SvgError, UsageError
 from svg_export.hub.model_card import MARK, has_licence_alone, licence_of, model_card
 from svg_runtime.bundle.manifest import FILE_NAME, PRECISIONS, Manifest
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.bundle.remote.addresses import DEFAULT_REVISION, HubAddress, parse_hub_address
-from svg_runtime.bundle.remote.hub_library import endpoint, explaining, hub_cache, load_hub, talking
+from svg_runtime.bundle.remote.hub_library import LOG_IN, endpoint, explaining, hub_cache, load_hub, talking
 from svg_runtime.bundle.remote.published import check_fetchable, graph_files, listed
 
 _LOG = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ _AGAIN = "nothing was pushed; check the connection, and run the command again"
 
 @dataclass(frozen=True)
 class Push:
-    """A push whose address, permission and target were checked.
+    """A push whose address, token and target were checked.
 
     Args:
         address: where to push.
@@ -122,11 +122,13 @@ class Push:
 def prepare_push(address: str, licence: str | None, public: bool) -> Push:
     """Check everything that can be checked before a bundle is there.
 
+    Whether a token with permissions for single repositories has that of this one, only the push shows.
+
     Raises:
         UsageError: an invalid address, one with a commit, a branch of a repository that does not exist, or a repository with
             other things in it.
         MissingExtraError: huggingface_hub is not installed.
-        SvgError: nobody is logged in, no permission, or no connection.
+        SvgError: nobody is logged in, the token may only read, or there is no connection.
     """
     target = parse_hub_address(address)
     if target.is_pinned:
@@ -137,7 +139,7 @@ def prepare_push(address: str, licence: str | None, public: bool) -> Push:
     api = hub.HfApi()
     with explaining(target, _AGAIN):
         with talking():
-            api.whoami()
+            _refuse_read_only(api.whoami(), target)
         try:
             with talking():
                 info = api.model_info(target.repo, revision=target.revision)
@@ -156,6 +158,16 @@ def prepare_push(address: str, licence: str | None, public: bool) -> Push:
             f"  make it public at {endpoint()}/{target.repo}/settings, and remove --public"
         )
     return Push(address=target, licence=licence, private=bool(info.private), files=files, parent=str(info.sha))
+
+
+def _refuse_read_only(user: dict[str, Any], address: HubAddress) -> None:
+    """Refuse a token that may write nowhere, before the minutes of an export."""
+    token = (user.get("auth") or {}).get("accessToken") or {}  # other ways to log in have none
+    if token.get("role") == "read":
+        raise SvgError(
+            f"the token of this machine may only read, and a push to hf://{address.repo} has to write\n"
+            f"  make one that may write at {endpoint()}/settings/tokens, then {LOG_IN}"
+        )
 
 
 def _refuse_foreign(hub: Any, address: HubAddress, files: frozenset[str]) -> None:

@@ -34,6 +34,7 @@ from svg_export.triton.model_configs import (
     step_config,
 )
 from svg_export.triton.prototext import prototext
+from svg_runtime.backends import nvidia_precision
 from svg_runtime.backends.nvidia.engine_files import BUNDLE_FOLDER as ENGINES
 from svg_runtime.backends.tensorrt.engine import list_engines, record_of
 from svg_runtime.bundle.manifest import BATCH, FILE_NAME, FORECAST, SAMPLES, GraphSpec, Precision, PrecisionVariant
@@ -78,8 +79,7 @@ def write_repositories(bundle: Bundle, name: str, out: Path, choice: ServingChoi
     refuse_foreign_models(out, name, bundle.path)
     bundle.check()
     written = [_write_python(bundle, name, out, choice)]
-    half: Precision = "fp16" if "fp16" in bundle.manifest.variants else "fp32"
-    precisions: dict[GraphBackend, Precision] = {"onnxruntime": "fp32", "tensorrt": half}
+    precisions: dict[GraphBackend, Precision] = {"onnxruntime": "fp32", "tensorrt": nvidia_precision(bundle.manifest)}
     for backend, precision in precisions.items():
         written += [
             _write_graph(

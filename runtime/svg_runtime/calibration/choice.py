@@ -22,8 +22,8 @@ from svg_runtime.calibration.decisions import (
     load_decision,
     this_machine,
 )
-from svg_runtime.calibration.race import Runner, Task, find_fastest
-from svg_runtime.calibration.ways import Request, Way, list_ways
+from svg_runtime.calibration.race import Row, Runner, Task, find_fastest
+from svg_runtime.calibration.ways import NOT_TIMED, Request, Way, list_ways, reference_way
 from svg_runtime.forecast_options import Calibrate
 from svg_runtime.machine.hardware import usable_cores
 
@@ -74,7 +74,7 @@ class Choice:
     machine: Mapping[str, Any] = field(default_factory=this_machine)
 
     def decide(self, open_way: Callable[[Way], Runner], progress: ProgressListener, again: bool = False) -> Decision | None:
-        """Return the kept decision, or measure it now and keep it.
+        """Return the kept decision, or measure it now and keep it. The only way to run the bundle here is not measured.
 
         Args:
             open_way: opens a forecaster with the manifest's context.
@@ -87,13 +87,14 @@ class Choice:
         kept = None if again else load_decision(self._key())
         if kept is not None:
             return kept
-        busy, ways = is_busy(), list_ways(self.bundle.manifest, self.request)
+        manifest, cores = self.bundle.manifest, 1 if self.threads else usable_cores()
+        busy, ways = is_busy(), list_ways(manifest, self.request)
         if not ways:
             return None
-        task = Task.make(self.bundle.manifest, self.samples, self.horizon)
-        fastest, rows = find_fastest(
-            ways=ways, task=task, open_way=open_way, progress=progress, cores=1 if self.threads else usable_cores()
-        )
+        if ways == [reference_way(manifest)] and cores == 1:
+            return Decision(ways[0], [Row(ways[0], reason=NOT_TIMED).as_json()], False, time.time())
+        task = Task.make(manifest, self.samples, self.horizon)
+        fastest, rows = find_fastest(ways=ways, task=task, open_way=open_way, progress=progress, cores=cores)
         if fastest is None:
             return None
         decision = Decision(fastest, [row.as_json() for row in rows], busy, time.time())

@@ -17,7 +17,7 @@ from typing import Any
 from svg_common.cache import cache_folder
 from svg_common.errors import SvgError
 from svg_common.files import write_json
-from svg_runtime.calibration.ways import Way
+from svg_runtime.calibration.ways import NOT_TIMED, Way
 from svg_runtime.machine.hardware import cpu_limits, load_average, load_share, system_cpu, this_platform, usable_cores, versions
 
 _LOG = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ DAMAGED = (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionErr
 
 @dataclass(frozen=True)
 class Decision:
-    """The fastest way.
+    """The fastest way, or the only one that took part.
 
     Attributes:
         rows: the table that it was taken from, as JSON values.
@@ -50,7 +50,8 @@ class Decision:
         times = ", ".join(f"{way_of(row)} {row['ms']:.3g} ms" for row in ranked[:3])
         steps = {row["steps"] for row in ranked if "steps" in row}
         shortened = f" with forecasts of {max(steps)} steps" if steps else ""
-        return f"chosen by measurement{shortened}: {times}{', on a busy machine' if self.busy else ''}"
+        why = f"chosen by measurement{shortened}: {times}" if ranked else NOT_TIMED
+        return f"{why}{', on a busy machine' if self.busy else ''}"
 
     def as_json(self) -> dict[str, Any]:
         """JSON values for `from_json`."""

@@ -24,7 +24,7 @@ from svg_common.errors import SvgError, first_line
 from svg_common.metrics import psnr
 from svg_common.progress import ProgressListener
 from svg_runtime.bundle.manifest import Manifest
-from svg_runtime.calibration.ways import REFERENCE, Way, reference_way
+from svg_runtime.calibration.ways import NOT_TIMED, REFERENCE, Way, reference_way
 
 _LOG = logging.getLogger(__name__)
 MAX_ERROR = 1e-3  # of fp32 over all frames: other kernels round otherwise, and the loop amplifies it
@@ -96,7 +96,7 @@ class Row:
     way: Way
     seconds: list[float] = field(default_factory=list)  # of one observed frame and one forecast, in all its races
     steps: int | None = None  # of the timed forecasts, if they were shorter than asked for
-    reason: str = ""  # why it takes no part
+    reason: str = ""  # why it has no time
 
     @property
     def median_s(self) -> float:
@@ -233,7 +233,10 @@ class _Contest:
         if self.champion is None:
             return None
         self.champion.runner.close()
-        return self.champion.row.way
+        row = self.champion.row
+        if not row.seconds:
+            row.reason = NOT_TIMED
+        return row.way
 
     @contextmanager
     def _spending(self) -> Iterator[None]:

@@ -61,6 +61,7 @@ class Way:
         return way
 
 
+NOT_TIMED = "not timed, as no other way took part"  # why the way that is taken has no time
 REFERENCE = Way("cpu", None, "fp32", fused=False)  # the engine that checks every export, with the plain graphs
 
 

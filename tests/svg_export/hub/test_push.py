@@ -16,8 +16,8 @@ from svg_common.files import file_sha256
 from svg_export.hub.model_card import MARK, licence_of, model_card
 from svg_runtime.bundle.manifest import Manifest
 from svg_runtime.bundle.reader import EMBEDDED_FOLDER, Bundle, find_model
+from svg_runtime.bundle.remote import fetch
 from svg_runtime.bundle.remote.addresses import HubAddress
-from svg_runtime.bundle.remote.fetch import fetch_model
 from tests.hub_server import TOKEN, HubServer, hub_server, use_hub
 from tests.svg_runtime.bundle_helpers import move_graphs
 
@@ -34,7 +34,7 @@ def hub(tmp_path, monkeypatch) -> Iterator[HubServer]:
         use_hub(server, tmp_path, monkeypatch)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "cache"))
-        fetch_model.cache_clear()
+        monkeypatch.setattr(fetch, "_COMMITS", {})
         yield server
 
 
@@ -177,6 +177,12 @@ def test_what_is_refused_before_any_work(hub, svg_export, monkeypatch, tmp_path)
         assert reason in " ".join(output.split())
         assert "@revision" not in output  # which a push does not take
     assert "ada/new" not in hub.repos
+    hub.role = "read"
+    code, output = svg_export(model, "--push", "hf://ada/cam")
+    assert (code, "may only read, and a push to hf://ada/cam has to write" in " ".join(output.split())) == (1, True)
+    assert "hf auth login" in output
+    hub.role = "fineGrained"  # of which only the push shows whether it may write
+    assert "may only read" not in svg_export(model, "--push", "hf://ada/cam")[1]
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     code, output = svg_export(model, "--push", "hf://ada/cam")
     assert (code, "does not accept the token" in output, "hf_wrong" in output) == (1, True, False)

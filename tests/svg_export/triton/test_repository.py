@@ -243,13 +243,15 @@ def test_models_of_earlier_versions_do_not_name_their_bundle_and_are_replaced(sv
         assert bundle in config.read_text()
 
 
-def test_a_bundle_without_fp32_graphs_has_a_python_model(server_bundle, tmp_path):
+@pytest.mark.parametrize(("is_measured", "served"), [(True, ["python", "tensorrt"]), (False, ["python"])])
+def test_without_fp32_graphs_tensorrt_gets_those_of_known_quality(server_bundle, tiny_bundle, tmp_path, is_measured, served):
     bundle = Bundle.open(server_bundle)
-    variants = {"fp16": bundle.manifest.variants["fp32"]}
+    quality = Bundle.open(tiny_bundle).manifest.variants["fp16"].quality if is_measured else None
+    variants = {"fp16": bundle.manifest.variants["fp32"].model_copy(update={"quality": quality})}
     manifest = bundle.manifest.model_copy(update={"variants": variants})
     half = Bundle(bundle.path, manifest, manifest_json=manifest.model_dump_json().encode())
     folders = write_repositories(half, "m", tmp_path, CHOICE)
-    assert [folder.parent.name for folder in folders] == ["python", "tensorrt"]
+    assert [folder.parent.name for folder in folders] == served
 
 
 def test_a_damaged_bundle_is_not_served(fused_bundle, tmp_path):

@@ -40,6 +40,13 @@ def test_it_is_measured_once_and_says_why(fused_bundle, measured):
     assert measured == [["cpu fp32 separate", "cpu fp32 fused", "cpu fp32 shuffled"]]
 
 
+def test_where_there_is_one_way_nothing_is_measured(fused_bundle, cache, measured, monkeypatch):
+    monkeypatch.setattr(choice, "is_busy", lambda: True)
+    monkeypatch.setattr(choice, "usable_cores", lambda: 4)
+    assert opened(fused_bundle, fused=False, shuffled=False, threads=1).endswith("; not timed, as no other way took part")
+    assert (measured, cache.exists()) == ([], False)
+
+
 def test_other_circumstances_are_measured_on_their_own(fused_bundle, tiny_bundle, asked, monkeypatch):
     opened(fused_bundle)
     opened(tiny_bundle)
@@ -267,6 +274,8 @@ def test_a_fast_gpu_with_wrong_frames_is_not(fused_bundle, gpu, monkeypatch, cap
     monkeypatch.setattr(gpu_backend.OrtGpuBackend, "read", lambda self, buffer: np.clip(read(self, buffer) + 0.2, 0, 1))
     assert opened(fused_bundle).startswith("cpu (ONNX Runtime")
     assert "cuda fp16 fused computes other frames than cpu fp32 separate" in caplog.text
+    with Forecaster.open(fused_bundle, fused=False, shuffled=False, **SMALL) as forecaster:
+        assert forecaster.description.endswith("; not timed, as no other way took part")
 
 
 def test_a_gpu_without_memory_is_not(fused_bundle, gpu):

@@ -11,7 +11,7 @@ from svg_common.progress import NullListener
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.calibration import race
 from svg_runtime.calibration.race import Row, Task, find_fastest
-from svg_runtime.calibration.ways import REFERENCE, Request, Way, list_ways
+from svg_runtime.calibration.ways import NOT_TIMED, REFERENCE, Request, Way, list_ways
 from svg_runtime.errors import BackendError, BackendMissingError
 
 OPENVINO, GPU, HALF = (
@@ -106,6 +106,7 @@ def test_a_fast_way_with_other_frames_is_left_out_loudly(caplog):
     assert fastest == REFERENCE
     assert "computes other frames than cpu fp32 separate: largest error 0.01" in rows[GPU].reason
     assert "bug report" in caplog.text
+    assert rows[REFERENCE].reason == NOT_TIMED
 
 
 def test_reduced_precision_may_differ_by_its_rounding_and_no_more():

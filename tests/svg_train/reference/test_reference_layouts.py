@@ -19,6 +19,7 @@ from svg_train.checkpoint import CheckpointError, load_checkpoint
 from svg_train.reference import checkpoint
 from svg_train.reference.checkpoint import ReferenceCheckpointError, load_any_checkpoint, load_with_sha256
 from tests.conftest import random_model, save_model
+from tests.families import TINY_MODELS, save_tiny
 from tests.svg_train.reference.option_classes import CLASSES, as_omegaconf, omegaconf
 from tests.svg_train.reference.reference_files import options
 
@@ -483,6 +484,16 @@ def test_our_weights_that_are_no_floats_are_refused(kind, tmp_path):
 def test_weights_of_another_model_are_named(content, kind, tmp_path):
     torch.save(content(), tmp_path / "a.pth")
     with pytest.raises(ReferenceCheckpointError, match=f"is {kind}, but its weights are not those of a model .*: bias, weight"):
+        load_any_checkpoint(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("name", [name for name, model in TINY_MODELS.items() if "family" in model])
+@pytest.mark.parametrize("arrange", [dict, lambda w: lightning({f"model.{n}": v for n, v in w.items()})])
+def test_weights_of_our_other_families_alone_are_refused_as_such(name, arrange, tmp_path):
+    weights = load_checkpoint(save_tiny(name, tmp_path / "ckpt.pt")).weights
+    torch.save(arrange(weights), tmp_path / "a.pth")
+    expected = rf"with weights of the family '{TINY_MODELS[name]['family']}', which .* svg-train wrote\n  expected the ckpt\.pt"
+    with pytest.raises(ReferenceCheckpointError, match=expected):
         load_any_checkpoint(tmp_path / "a.pth")
 
 

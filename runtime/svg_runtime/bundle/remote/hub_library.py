@@ -18,7 +18,7 @@ from svg_runtime.errors import BundleError
 
 # Read by the library at its import: it would tell the Hub which other libraries run here, and draw a bar for every file.
 _QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-_LOG_IN = "log in with: hf auth login, or set HF_TOKEN"
+LOG_IN = "log in with: hf auth login, or set HF_TOKEN"
 _TOKEN = re.compile(r"[!-~]+")  # what a header of HTTP can carry
 _BUSY = (407, 408, 429)  # refusals that are not of the model: a proxy's log-in, a timeout, too many requests
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")  # read in lower and in upper case
@@ -241,7 +241,7 @@ def _refuse_bad_token() -> None:
     raise UsageError(
         f"{variable or f'the file {constants.HF_TOKEN_PATH}'} is not a token of the Hub: a character in it cannot be sent\n"
         f"  expected letters, digits and underscores, such as hf_abc; make a new one at {endpoint()}/settings/tokens, "
-        f"then {_LOG_IN}"
+        f"then {LOG_IN}"
     )
 
 
@@ -318,17 +318,17 @@ def _explained(error: Exception, address: HubAddress, push_advice: str | None) -
 
     page = f"{endpoint()}/{address.repo}"
     if isinstance(error, errors.GatedRepoError):
-        return SvgError(f"the author of {address} gives access on request\n  open {page}, accept the terms, and {_LOG_IN}")
+        return SvgError(f"the author of {address} gives access on request\n  open {page}, accept the terms, and {LOG_IN}")
     if isinstance(error, errors.RevisionNotFoundError):
         return BundleError(f"hf://{address.repo} has no revision '{address.revision}'\n  see {page}/commits/main")
     if isinstance(error, errors.RepositoryNotFoundError):
         return BundleError(
-            f"no model '{address.repo}' at {endpoint()}, or a private one\n  check the name; for a private model {_LOG_IN}"
+            f"no model '{address.repo}' at {endpoint()}, or a private one\n  check the name; for a private model {LOG_IN}"
         )
     if isinstance(error, errors.EntryNotFoundError) and isinstance(error, errors.HfHubHTTPError):
         return BundleError(f"a file of {address} is missing: {one_line(error.response.url.path)}")
     if isinstance(error, errors.LocalTokenNotFoundError):
-        return SvgError(f"the Hub needs to know who you are\n  {_LOG_IN}")
+        return SvgError(f"the Hub needs to know who you are\n  {LOG_IN}")
     if isinstance(error, SvgError):  # says it itself
         return None
     if isinstance(error, StrangeAnswerError):
@@ -375,7 +375,7 @@ def _refused(error: Any, address: HubAddress) -> str:
     if code == 401:
         return (
             f"{endpoint()} does not accept the token of this machine\n"
-            f"  make a new one at {endpoint()}/settings/tokens, then {_LOG_IN}"
+            f"  make a new one at {endpoint()}/settings/tokens, then {LOG_IN}"
         )
     if code == 403:
         return (
