@@ -83,8 +83,7 @@ def open_backend(
         UsageError: no such backend, an invalid value, or options that have no effect with it.
         BackendMissingError: the backend, its library, the device, the precision or the decoder is not available.
     """
-    if name not in ("auto", *BACKENDS):
-        raise UsageError(f"unknown backend '{name}'\n  expected auto or one of: {', '.join(BACKENDS)}")
+    check_backend(name)
     if not isinstance(bundle, Bundle):
         raise UsageError(f"bundle is {bundle!r}\n  expected an opened one: Bundle.open(path)")
     check_options(precision=precision, threads=threads, gpu=gpu, progress=progress, shuffled=shuffled)
@@ -103,6 +102,16 @@ def open_backend(
     if name == "openvino":
         return _open_openvino(request)
     return _open_cpu(request)
+
+
+def check_backend(name: str) -> None:
+    """Refuse what is neither the name of a backend nor "auto".
+
+    Raises:
+        UsageError: there is no such backend.
+    """
+    if name not in ("auto", *BACKENDS):
+        raise UsageError(f"unknown backend '{name}'\n  expected auto or one of: {', '.join(BACKENDS)}")
 
 
 def check_options(

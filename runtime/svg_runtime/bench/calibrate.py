@@ -48,8 +48,12 @@ class Calibration:
                 )
             return forecaster.decision
 
-    def take(self, file: Path) -> Decision:
+    def take(self, file: Path, progress: ProgressListener) -> Decision:
         """Keep a decision that was measured on another machine of the same kind, if it opens here.
+
+        Args:
+            file: with the decision.
+            progress: listener for the building of engines.
 
         Raises:
             UsageError: the file is not a decision, or one for another bundle or other forecasts.
@@ -63,9 +67,7 @@ class Calibration:
                 f"the decision '{file}' was made for other {', '.join(different)}\n"
                 "  expected the same bundle, --samples, --horizon and precision; or measure here: svg-bench --calibrate ready"
             )
-        opened = Forecaster.open(self.bundle.path, samples=self.samples, horizon=self.horizon, **vars(decision.way))
-        opened.close()
-        choice = Choice(
+        choice = Choice(  # before engines take memory, see `machine`
             bundle=self.bundle,
             samples=self.samples,
             max_batch=largest_batch(self.bundle.manifest, self.samples),
@@ -73,6 +75,10 @@ class Calibration:
             threads=None,
             request=Request(precision=self.precision),
         )
+        opened = Forecaster.open(
+            self.bundle.path, samples=self.samples, horizon=self.horizon, progress=progress, **vars(decision.way)
+        )
+        opened.close()
         choice.keep(decision)
         return decision
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from svg_runtime.backends import BACKENDS, COMPUTE_BF16
+from svg_runtime.backends import BACKENDS, COMPUTE_BF16, check_backend
 from svg_runtime.bundle.contract import has_separate, has_step
 from svg_runtime.bundle.manifest import PRECISIONS, Manifest, Precision
 from svg_runtime.calibration.ways import Way
-from svg_runtime.errors import UsageError
 
 
 def list_cases(manifest: Manifest, backend: str | None, precision: Precision | None) -> list[Way]:
@@ -22,8 +21,8 @@ def list_cases(manifest: Manifest, backend: str | None, precision: Precision | N
     Raises:
         UsageError: no such backend.
     """
-    if backend not in (None, "auto", *BACKENDS):
-        raise UsageError(f"unknown backend '{backend}'\n  expected auto or one of: {', '.join(BACKENDS)}")
+    if backend is not None:
+        check_backend(backend)
     names = BACKENDS if backend is None else (backend,)
     return [
         Way(name, None, each, fused)

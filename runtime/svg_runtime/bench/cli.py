@@ -132,10 +132,10 @@ def _calibrate(
 
     if calibrate is not None and decision_file is not None:
         raise UsageError("both --calibrate and --decision were given\n  expected one of them")
-    if decision_file is not None:
-        decision = calibration.take(decision_file)
-    else:
-        with ProgressDisplay() as progress:
+    with ProgressDisplay() as progress:
+        if decision_file is not None:
+            decision = calibration.take(decision_file, progress)
+        else:
             decision = calibration.measure(calibrate == "full", progress)
     Console(highlight=False, emoji=False).print("\n".join(decision_table(decision)), markup=False, soft_wrap=True)
     if json is not None:

@@ -73,7 +73,7 @@ class BatchForecaster(EngineOwner):
         samples: futures per forecast and camera, as opened.
         horizon: frames per future, as opened.
         context: how the frames before a forecast are read.
-        decision: why "auto" chose this backend, if it was measured, else None.
+        decision: why "auto" chose this backend, if it measured or had no other to take, else None.
     """
 
     def __init__(

@@ -96,13 +96,18 @@ class Context(Protocol):
     """What a model makes of the observed frames of some cameras, which it reads together, a row for each.
 
     Attributes:
-        predictor: the graph whose state has read all frames but the last, from which every forecast starts; None where each
-            forecast reads the context itself, with noise of its own.
         surprise_unit: of the surprise; None where there is none.
     """
 
-    predictor: RecurrentGraph | None
     surprise_unit: SurpriseUnit | None
+
+    @property
+    def predictor(self) -> RecurrentGraph | None:
+        """The graph whose state has read all frames but the last, from which every forecast starts.
+
+        None where each forecast reads the context itself, with noise of its own.
+        """
+        ...
 
     def reset(self) -> None:
         """Discard all frames."""

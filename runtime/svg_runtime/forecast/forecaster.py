@@ -92,7 +92,7 @@ class Forecaster(EngineOwner):
         horizon: frames per future, as opened.
         context: how the frames before a forecast are read.
         fused: whether forecasts run the fused graphs.
-        decision: why "auto" chose this backend, if it was measured, else None.
+        decision: why "auto" chose this backend, if it measured or had no other to take, else None.
     """
 
     def __init__(

@@ -87,12 +87,12 @@ class Observer:
 
     def keep(self, encodings: list[FloatArray]) -> None:
         """Count the frame that `encode_next` has encoded as observed."""
-        self.encodings = encodings
-        self.count += 1
         for name, buffer in self._encoder.condition.items():  # copied, so that forecasts are bound to one set of buffers
             if self._latest is not self.condition:
                 self._backend.copy(self._latest[name], self.condition[name])
             self._backend.copy(buffer, self._latest[name])
+        self.encodings = encodings
+        self.count += 1
 
     def encode(self, frame: FloatArray) -> FloatArray:
         """Return the encoding h at batch 1 of a (H, W, C) float32 frame without observing it."""

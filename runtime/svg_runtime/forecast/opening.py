@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from svg_common.arguments import check_flag
 from svg_common.progress import NullListener, ProgressListener
-from svg_runtime.backends import check_options, open_backend
+from svg_runtime.backends import check_backend, check_options, open_backend
 from svg_runtime.backends.base import Backend
 from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.bundle.manifest import Manifest, Precision
@@ -64,6 +64,7 @@ class OpenOptions:
         Raises:
             UsageError: an invalid value.
         """
+        check_backend(self.backend)
         check_flag("fused", self.fused, or_none=True)
         check_options(
             precision=self.precision, threads=self.threads, gpu=self.gpu, progress=self.progress, shuffled=self.shuffled
@@ -82,7 +83,7 @@ class Opened:
     backend: Backend
     fused: bool | None
     shuffled: bool | None
-    decision: Decision | None  # why "auto" chose this backend, if it was measured
+    decision: Decision | None  # why "auto" chose this backend, if it measured or had no other to take
 
 
 def open_model(

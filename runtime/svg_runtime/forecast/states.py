@@ -95,6 +95,10 @@ class RecurrentGraph:
         self.bound[self._steps % len(self.bound)].run()
         self._steps += 1
 
+    def step_back(self) -> None:
+        """Return to the state before the last step, which is in the other set of buffers."""
+        self._steps -= 1
+
     def step_from(self, other: RecurrentGraph) -> None:
         """Run the first step from the current state of `other`, which does not change."""
         start = other.state

@@ -7,7 +7,7 @@ from copy import copy
 from dataclasses import replace
 
 from svg_common.metrics import mean_squared_error
-from svg_runtime.backends.base import Backend
+from svg_runtime.backends.base import Array, Backend
 from svg_runtime.bundle.manifest import PrecisionVariant
 from svg_runtime.forecast.context import ContextPosterior, ContextState, SurpriseUnit, without_latents
 from svg_runtime.forecast.noise import FloatArray
@@ -45,16 +45,29 @@ class SteppedContext:
             inputs=[{"h": self._h}] * 2,  # the true frame, in place of the model's own
             outputs=[{"frame": self._frame}] * 2,
         )
-        self.predictor: RecurrentGraph | None = self._step
         self.reset()
+
+    @property
+    def predictor(self) -> RecurrentGraph | None:
+        """The graph `step`. If an engine has failed within a window, the one before it is read again first.
+
+        Raises:
+            BackendError: the engine failed again.
+        """
+        if self._is_half_read:
+            self._read_window(self._window)
+        return self._step
 
     def reset(self) -> None:
         """Discard all frames and errors."""
         self._step.reset()
         self._states = [ContextState() for _ in range(self._camera_count)]
+        self._window: Sequence[FloatArray] = ()  # the frames that the state has read, oldest first
+        self._is_half_read = False
 
     def load(self, states: Sequence[ContextState]) -> None:
         """Go on from other states and errors."""
+        self._is_half_read = False
         self._step.load_each([state.recurrent[0] if state.recurrent else {} for state in states])
         self._states = [replace(state, errors=copy(state.errors)) for state in states]
 
@@ -65,10 +78,28 @@ class SteppedContext:
 
     def observe(self, encodings: Sequence[FloatArray]) -> ContextPosterior:
         """Step through the frames but the last, which is compared with its prediction."""
-        if not self._streams:
-            self._step.reset()
-        for frames in encodings[-2:-1] if self._streams else encodings[:-1]:
-            self._backend.write(self._h, frames)
+        predicted = self._read_frame(encodings[-2]) if self._streams else self._read_window(encodings[:-1])
+        compared = zip(self._states, predicted, encodings[-1], strict=True)
+        return without_latents([state.errors.of(mean_squared_error(frame, true)) for state, frame, true in compared])
+
+    def _read_frame(self, h: FloatArray) -> Array:
+        """Step through one more frame; returns the prediction of the next, (cameras, C, H, W)."""
+        self._backend.write(self._h, h)
+        self._step.step()
+        try:
+            return self._backend.read(self._frame)
+        except BaseException:  # a GPU may report here that the step has failed
+            self._step.step_back()
+            raise
+
+    def _read_window(self, frames: Sequence[FloatArray]) -> Array:
+        """Step through `frames` from the initial state; returns the prediction of the next one."""
+        self._is_half_read = True
+        self._step.reset()
+        for h in frames:
+            self._backend.write(self._h, h)
             self._step.step()
-        predicted = zip(self._states, self._backend.read(self._frame), encodings[-1], strict=True)
-        return without_latents([state.errors.of(mean_squared_error(frame, true)) for state, frame, true in predicted])
+        predicted = self._backend.read(self._frame)
+        self._window = frames
+        self._is_half_read = False
+        return predicted

@@ -7,9 +7,11 @@ import fcntl
 import itertools
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,10 +25,11 @@ from svg_common.errors import ExitCode, MissingExtraError
 from svg_runtime import Forecaster
 from svg_runtime.backends import open_backend
 from svg_runtime.backends.openvino import device as openvino_device
-from svg_runtime.backends.openvino.device import Placement, choose_placement, compiled_model_cache, computed_precisions
+from svg_runtime.backends.openvino.device import choose_placement, computed_precisions
 from svg_runtime.bundle.reader import EMBEDDED_MODEL, Bundle
 from svg_runtime.errors import BackendError, BackendMissingError, BundleError, UsageError
 from svg_runtime.machine.hardware import usable_cores
+from tests.command_runner import HANG_S, wait_until
 from tests.conftest import add_bf16_variant, export_model, forget_quality, random_model, save_model
 from tests.engine_precision import computes_in, needs_precision
 from tests.families import export_tiny
@@ -546,14 +549,49 @@ def test_auto_reports_that_openvino_does_not_work(bundle, monkeypatch, broken_op
     backend.close()
 
 
-def test_compiled_graphs_are_cached_and_a_damaged_one_is_compiled_again(tiny_bundle, frames, cache):
+def cut_in_half(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def zero_a_page(file):
+    content = bytearray(file.read_bytes())
+    middle = len(content) // 2 // 4096 * 4096
+    content[middle : middle + 4096] = bytes(4096)
+    file.write_bytes(content)
+
+
+def garble_the_record(file):
+    file.with_name(".sha256").write_bytes(b"\xff")
+
+
+def lose_the_record(file):
+    """As in a process that was killed after OpenVINO had written the graph, be it to its end or not."""
+    zero_a_page(file)
+    file.with_name(".sha256").unlink()
+
+
+@pytest.mark.parametrize("damage", [cut_in_half, zero_a_page, garble_the_record, lose_the_record])
+def test_compiled_graphs_are_cached_and_a_damaged_one_is_compiled_again(
+    tiny_bundle, frames, tmp_path, monkeypatch, logged, damage
+):
+    monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path))
     _, expected = watch(tiny_bundle, frames[:3], **F32, **SMALL)
-    kept = [file for file in cache.rglob("*") if file.is_file()]
-    assert kept
+    kept = {file: (file.read_bytes(), file.stat().st_ino) for file in tmp_path.rglob("*.blob")}
+    assert len(kept) > 2
+    _, again = watch(tiny_bundle, frames[:3], **F32, **SMALL)
+    assert {file: (file.read_bytes(), file.stat().st_ino) for file in tmp_path.rglob("*.blob")} == kept
+    np.testing.assert_array_equal(again, expected)
+    assert logged.messages == []
     for file in kept:
-        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+        file.chmod(0o600)
+        damage(file)
+    damaged = {file: file.read_bytes() for file in kept}
     _, again = watch(tiny_bundle, frames[:3], **F32, **SMALL)
     np.testing.assert_array_equal(again, expected)
+    changed = [message for message in logged.messages if "changed since it was written" in message]
+    assert changed == logged.messages
+    assert len(changed) == (0 if damage is lose_the_record else len(kept))
+    assert all(file.read_bytes() != damaged[file] for file in kept if damage is not garble_the_record)
 
 
 def test_one_process_at_a_time_compiles_into_the_cache(tiny_bundle, frames, tmp_path, monkeypatch):
@@ -575,13 +613,10 @@ def test_one_process_at_a_time_compiles_into_the_cache(tiny_bundle, frames, tmp_
 def test_a_cache_that_cannot_be_written_is_a_warning(tiny_bundle, frames, tmp_path, monkeypatch, logged):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "file"))
-    assert compiled_model_cache(openvino_device.shared_core(), Placement("CPU", "f32", True), "f32") is None
+    _, futures = watch(tiny_bundle, frames[:3], **F32, **SMALL)
     (record,) = logged.records
     assert record.levelname == "WARNING"
     assert re.search("compiled models are not cached.*SVG_EDGE_CACHE", record.getMessage())
-    logged.clear()
-    _, futures = watch(tiny_bundle, frames[:3], **F32, **SMALL)
-    assert any("compiled models are not cached" in message for message in logged.messages)
     assert np.isfinite(futures).all()
 
 
@@ -598,6 +633,33 @@ def test_a_cache_without_locks_is_a_warning(tiny_bundle, frames, tmp_path, monke
     (message,) = logged.messages
     assert message.startswith("compiled models are not cached")
     assert not [file for file in tmp_path.rglob("*") if file.suffix in {".blob", ".cl_cache"}]
+
+
+def test_a_cache_that_fails_while_a_forecaster_is_open_is_a_warning(tiny_bundle, frames, tmp_path, monkeypatch, logged):
+    monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path))
+    with Forecaster.open(tiny_bundle, **F32, **SMALL) as forecaster:
+        for frame in frames[:3]:
+            forecaster.observe(frame)
+        assert logged.messages == []
+        shutil.rmtree(tmp_path / "openvino")
+        (tmp_path / "openvino").write_text("no folder")
+        for samples in (3, 4):
+            assert forecaster.forecast(samples).shape[0] == samples
+    (message,) = logged.messages
+    assert message.startswith("compiled models are not cached")
+
+
+def test_waiting_for_another_process_that_compiles_is_logged(bundle, tmp_path, monkeypatch, logged):
+    monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path))
+    open_backend(bundle, "openvino", "CPU:f32", None).close()
+    (lock_file,) = tmp_path.rglob(".lock")
+    with ThreadPoolExecutor(1) as threads:
+        with FileLock(lock_file):
+            opening = threads.submit(open_backend, bundle, "openvino", "CPU:f32", None)
+            wait_until(lambda: logged.messages)
+            assert not opening.done()
+        opening.result(HANG_S).close()
+    assert logged.messages == ["encoder is being compiled elsewhere: waiting for it"]
 
 
 def test_a_graph_that_the_engine_refuses_is_named(tiny_bundle, tmp_path):

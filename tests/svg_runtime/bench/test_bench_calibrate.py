@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from svg_common.errors import ExitCode
 from svg_runtime import Forecaster
 from svg_runtime.bench.cli import app
-from svg_runtime.calibration import choice
+from svg_runtime.calibration import choice, decisions
 from svg_runtime.errors import BackendMissingError, UsageError
 from tests.svg_runtime.choice_helpers import know_only_the_cpu_backend
 
@@ -49,7 +49,18 @@ def test_a_decision_travels_to_a_machine_that_measures_nothing(fused_bundle, tmp
     about["decision"]["way"].update(fused=not about["decision"]["way"]["fused"], shuffled=False, threads=1)
     about["decision"].update(busy=True, measured_s=1.0)  # what is carried by name stays in force
     (tmp_path / "decision.json").write_text(json.dumps(about))
-    assert run(fused_bundle, "--decision", tmp_path / "decision.json").exit_code == 0
+    open_forecaster = Forecaster.open
+    with monkeypatch.context() as patch:
+
+        def open_with_progress(path, progress, **options):
+            patch.setattr(decisions, "_free_memory_class", lambda: 29)  # engines take the rest
+            progress.progress("building an engine", 0.0)
+            return open_forecaster(path, progress=progress, **options)
+
+        patch.setattr(Forecaster, "open", open_with_progress)
+        taken = run(fused_bundle, "--decision", tmp_path / "decision.json")
+    assert taken.exit_code == 0, taken.output
+    assert "building an engine" in taken.stderr
     with Forecaster.open(fused_bundle, samples=2, horizon=2) as forecaster:
         assert forecaster.fused == about["decision"]["way"]["fused"]
         assert forecaster.decision.way.threads == 1

@@ -14,6 +14,7 @@ import pytest
 
 from svg_common.errors import ExitCode, SvgError
 from svg_runtime import BatchForecaster, Forecaster
+from svg_runtime.backends.host_arrays import HostArrays
 from svg_runtime.backends.onnxruntime.session import BoundSession
 from svg_runtime.bundle.reader import EMBEDDED_FOLDER, EMBEDDED_MODEL, Bundle
 from svg_runtime.errors import (
@@ -277,28 +278,39 @@ def test_what_is_masked_is_not_read(tiny_bundle, frames):
 
 
 @pytest.mark.parametrize(
-    ("name", "context"),
-    [("tiny", "window"), ("predrnn", "stream"), ("srvp", "window"), ("ensemble", "window")],
+    ("name", "context", "owner", "call"),
+    [
+        ("tiny", "window", BoundSession, "run"),
+        ("predrnn", "stream", BoundSession, "run"),
+        ("predrnn", "window", BoundSession, "run"),
+        ("srvp", "window", BoundSession, "run"),
+        ("ensemble", "window", BoundSession, "run"),
+        ("predrnn", "stream", HostArrays, "read"),  # where a GPU reports that a run has failed
+        ("predrnn", "window", HostArrays, "read"),
+        ("ensemble", "window", HostArrays, "read"),
+    ],
 )
-def test_a_frame_that_an_engine_failed_on_has_not_been_read(tiny_bundle, family_bundle, monkeypatch, name, context):
-    """Whichever of its runs fails: the next forecasts are those without it, and the same frame can be given again."""
+def test_a_frame_that_an_engine_failed_on_has_not_been_read(
+    tiny_bundle, family_bundle, monkeypatch, name, context, owner, call
+):
+    """Whichever of its calls fails: the next forecasts are those without it, and the same frame can be given again."""
     bundle = tiny_bundle if name == "tiny" else family_bundle(name)
     options = {"context": context, "post_process": True, "samples": 2, "horizon": 2}
-    rng, run = np.random.default_rng(0), BoundSession.run
+    rng, works = np.random.default_rng(0), getattr(owner, call)
     with open_tiny(bundle, **options) as forecaster, open_tiny(bundle, **options) as twin:
         for _ in range(twin.manifest.generation.n_past - 1):
             frame = random_frame(twin, rng)
             assert forecaster.observe(frame) == twin.observe(frame)
         for failing in itertools.count():
-            frame, runs, failed = random_frame(twin, rng), itertools.count(), False
+            frame, calls, failed = random_frame(twin, rng), itertools.count(), False
 
-            def fail_once(session, failing=failing, runs=runs):
-                if next(runs) == failing:
+            def fail_once(*arguments, failing=failing, calls=calls):
+                if next(calls) == failing:
                     raise BackendError("broken")
-                run(session)
+                return works(*arguments)
 
             with monkeypatch.context() as patch:
-                patch.setattr(BoundSession, "run", fail_once)
+                patch.setattr(owner, call, fail_once)
                 try:
                     seen = forecaster.observe(frame)
                 except BackendError:

@@ -10,25 +10,22 @@ from __future__ import annotations
 import weakref
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import nullcontext
 from copy import copy
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from svg_common.command import require_modules
 from svg_runtime.backends.base import Array, BoundGraph, Buffer
 from svg_runtime.backends.computed import detail, summarize
 from svg_runtime.backends.host_arrays import BoundGraphs, HostArrays, unaliased
+from svg_runtime.backends.openvino.compiled_cache import CompiledCache
 from svg_runtime.backends.openvino.device import (
     SHARED_THREADS,
     Placement,
     can_share_threads,
     choose_placement,
-    compiled_model_cache,
     computed_precisions,
     load_openvino,
-    lock_of,
     shared_core,
 )
 from svg_runtime.bundle.contract import FUSED, SHUFFLED_DECODER
@@ -142,7 +139,7 @@ class OpenVinoBackend(HostArrays):
         self.lanes = min(lanes, self._threads) if self._placement.is_cpu else 1
         self._lanes: list[OpenVinoBackend] = []
         self._remark = remark
-        self._caches: dict[str | None, Path | None] = {}
+        self._cache = CompiledCache(self._core, self._placement.device)
         self._where = f"'{bundle.path}'"
         self._has_bf16 = "bf16" in bundle.manifest.variants
         if shuffled is None:  # measured on CPUs only
@@ -258,16 +255,11 @@ class OpenVinoBackend(HostArrays):
                 model.remove_result(result)
         model.reshape({name: list(shape) for name, shape in shapes.items()})
         properties = self._properties(graph, self._placement)
-        cache = properties.get("CACHE_DIR")
-        with nullcontext() if cache is None else lock_of(Path(cache)):
+        identity = self._specs[graph].sha256, sorted(shapes.items()), sorted(outputs)
+        with self._cache.folder_of(graph, identity, properties.get("INFERENCE_PRECISION_HINT")) as folder:
+            if folder is not None:
+                properties["CACHE_DIR"] = str(folder)
             return self._core.compile_model(model, self._placement.device, properties)
-
-    def _cache_folder(self, compute: str | None) -> Path | None:
-        """Return the cache folder for a precision; if one cannot be written, no other is tried: one warning is enough."""
-        if compute not in self._caches:
-            tried = None in self._caches.values()
-            self._caches[compute] = None if tried else compiled_model_cache(self._core, self._placement, compute)
-        return self._caches[compute]
 
     def _properties(self, graph: str, placement: Placement) -> dict[str, Any]:
         properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
@@ -276,9 +268,6 @@ class OpenVinoBackend(HostArrays):
             compute = "f32"
         if compute is not None:
             properties["INFERENCE_PRECISION_HINT"] = compute
-        cache = self._cache_folder(compute)
-        if cache is not None:
-            properties["CACHE_DIR"] = str(cache)
         if placement.is_cpu:
             threads = self._threads // self.lanes
             properties["INFERENCE_NUM_THREADS"] = threads

@@ -1,29 +1,21 @@
-"""The OpenVINO device and precision of a forecast, and the cache of compiled graphs."""
+"""The OpenVINO device and precision of a forecast."""
 
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import re
 import sys
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from svg_common.cache import cache_folder
-from svg_common.errors import SvgError
 from svg_common.fork import fork_problem, keep_in_children
 from svg_common.signals import defer_interrupts
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.errors import BackendMissingError, UsageError
 
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
-
-_LOG = logging.getLogger(__name__)
 _CAPABILITIES = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}  # precision -> OpenVINO's name of the capability
 _CPU_INFO = Path("/proc/cpuinfo")
 
@@ -193,39 +185,3 @@ def _precision_name(text: str) -> str:
     """Normalize "f16" (CPU), "FP16" and "FLOAT16" to f16."""
     lower = text.lower()
     return lower.replace("float", "f").replace("fp", "f") if lower.startswith("f") else lower
-
-
-def compiled_model_cache(core: Any, placement: Placement, compute: str | None) -> Path | None:
-    """Return the cache folder of compiled graphs; None, with a warning, if it cannot be used: opening then only takes longer.
-
-    It must be writable, and have locks.
-
-    Each precision and each set of capabilities has its own folder. OpenVINO (2026.4) identifies compiled graphs only by ONNX
-    file and the device's full name, so a graph once compiled in f16 would also be returned for f32, and vice versa; and CPUs of
-    very different capabilities are all called "Intel(R) Xeon(R) Processor" on virtual machines.
-
-    Args:
-        core: OpenVINO's Core.
-        placement: the device.
-        compute: the requested precision.
-    """
-    try:
-        capabilities = sorted(str(each) for each in core.get_property(placement.device, "OPTIMIZATION_CAPABILITIES"))
-        folder = cache_folder() / "openvino" / "-".join([placement.device, compute or "default", *capabilities]).lower()
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder), lock_of(folder):
-            return folder
-    except (OSError, SvgError) as error:
-        _LOG.warning("compiled models are not cached: %s; set SVG_EDGE_CACHE to a writable folder", error)
-        return None
-
-
-def lock_of(cache: Path) -> BaseFileLock:
-    """The lock under which graphs are compiled into a cache.
-
-    OpenVINO maps a compiled graph that another process may just be writing: without a lock, processes that start together with
-    an empty cache die of SIGBUS. filelock's substitute for file systems without locks would outlive a killed process.
-    """
-    from filelock import FileLock
-
-    return FileLock(cache / ".lock", fallback_to_soft=False)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from svg_runtime.backends.cache_lock import locked
 from svg_runtime.backends.tensorrt.engine import EngineKey, read_engine, record_of, write_engine
 from svg_runtime.backends.tensorrt.folders import CacheFolders
 from svg_runtime.errors import EngineError
@@ -66,7 +67,7 @@ class EngineCache:
         engine_file = self._file(self.folders.writable, key)
         with contextlib.ExitStack() as stack:
             try:
-                stack.enter_context(self.folders.locked(engine_file, f"another process is building {engine_file.name}"))
+                stack.enter_context(locked(engine_file.with_suffix(".lock"), f"another process is building {engine_file.name}"))
             except OSError as error:  # the folder is gone, or the file system does not support locks
                 _LOG.warning("the engine is not cached: %s: %s", error.strerror or error, engine_file)
                 return build()

@@ -16,6 +16,7 @@ from svg_common.cache import cache_folder
 from svg_common.command import require_modules
 from svg_common.errors import SvgError
 from svg_common.files import atomic_file
+from svg_runtime.backends.cache_lock import locked
 from svg_runtime.backends.nvidia.device import GpuName
 from svg_runtime.backends.nvidia.engine_files import temporary_folder
 
@@ -46,28 +47,6 @@ class CacheFolders:
         readable, writable = _folders(configured)
         self.readable = readable
         self.writable = writable
-
-    @contextlib.contextmanager
-    def locked(self, file: Path, reason: str) -> Iterator[None]:
-        """Hold a lock on `file`; if another process holds it, log `reason` and wait.
-
-        Raises:
-            OSError: the folder is gone, or the file system does not support locks.
-        """
-        from filelock import FileLock, Timeout
-
-        file.parent.mkdir(parents=True, exist_ok=True)
-        # filelock's substitute for file systems without locks would outlive a killed process.
-        lock = FileLock(file.with_name(f"{file.stem}.lock"), fallback_to_soft=False)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            _LOG.info("%s: waiting for it", reason)
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
 
 
 class CachedBlob:
@@ -121,8 +100,9 @@ class CachedBlob:
         """Hold the lock of the file where locks are supported; if another process holds it, log `reason` and wait."""
         with contextlib.ExitStack() as stack:
             if self._folders.writable is not None:
+                lock_file = (self._folders.writable / self._file_name).with_suffix(".lock")
                 with contextlib.suppress(OSError):  # then two processes may overwrite each other, which loses only some timings
-                    stack.enter_context(self._folders.locked(self._folders.writable / self._file_name, reason))
+                    stack.enter_context(locked(lock_file, reason))
             yield
 
 

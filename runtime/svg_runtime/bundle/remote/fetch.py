@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 
 from svg_common.cache import models_folder
 from svg_common.errors import OutputError, UsageError
-from svg_runtime.bundle.remote.addresses import FORMS, ArchiveAddress, parse_model_address
+from svg_runtime.bundle.remote.addresses import FORMS, ArchiveAddress, HubAddress, parse_model_address
+
+_COMMITS: dict[HubAddress, HubAddress] = {}  # of branches and tags: one that moves does not change a running program
 
 
-@cache  # a branch that moves does not change a running program
 def fetch_model(address: str) -> Path:
     """Return the folder of the model at `address`: one in the cache, downloaded when it is not there yet.
 
@@ -36,6 +36,8 @@ def fetch_model(address: str) -> Path:
             return fetch_archive(parsed)
         from svg_runtime.bundle.remote.hub import fetch_from_hub
 
-        return fetch_from_hub(parsed)
+        folder = fetch_from_hub(_COMMITS.get(parsed, parsed))
+        _COMMITS[parsed] = parsed.at(folder.parent.name)
+        return folder
     except OSError as error:  # of our cache: those of the network, and of the Hub's cache, are SvgErrors by now
         raise OutputError(models_folder(), error, "set SVG_EDGE_CACHE to a writable folder with free space") from error

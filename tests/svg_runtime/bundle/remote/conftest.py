@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from svg_runtime.bundle.reader import EMBEDDED_FOLDER
-from svg_runtime.bundle.remote.fetch import fetch_model
+from svg_runtime.bundle.remote import fetch
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch) -> Path:
     """The folder of fetched models; what this process has fetched before is forgotten."""
     monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "cache"))
-    fetch_model.cache_clear()
+    monkeypatch.setattr(fetch, "_COMMITS", {})
     return tmp_path / "cache" / "models"
 
 

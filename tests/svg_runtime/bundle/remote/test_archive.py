@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import resource
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -121,7 +122,6 @@ def test_a_bundle_is_fetched_once_and_then_needs_no_server(cache, server, files,
     assert (
         f"downloading http://127.0.0.1:{server.server_port}/m/cam.svgb.tar ({len(server.content) / 1e6:.1f} MB)" in logged.text
     )
-    fetch_model.cache_clear()
     server.answer = lambda handler, content: send(handler, 500, b"")
     assert Bundle.open(address).path == folder
     assert len(server.requests) == 1
@@ -173,10 +173,10 @@ def test_a_full_disk_is_an_output_error_and_leaves_nothing(cache, server):
     assert files_below(cache) == set()
 
 
-def test_a_damaged_copy_in_the_cache_is_fetched_again(cache, server, files):
+@pytest.mark.parametrize("damage", [lambda step: step.write_bytes(b"cut off"), lambda step: shutil.rmtree(step.parents[1])])
+def test_a_damaged_or_removed_copy_in_the_cache_is_fetched_again(cache, server, files, damage):
     folder = find_model(server.address())
-    (folder / "fp32" / "step.onnx").write_bytes(b"cut off")
-    fetch_model.cache_clear()
+    damage(folder / "fp32" / "step.onnx")
     assert (find_model(server.address()) / "fp32" / "step.onnx").read_bytes() == files["fp32/step.onnx"]
 
 
@@ -236,7 +236,6 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_written(cache, server,
     with pytest.raises(BundleError, match="too large"):
         find_model(server.address())
     server.answer = lambda handler, content: _without_length(handler, content)
-    fetch_model.cache_clear()
     with pytest.raises(BundleError, match="too large"):
         find_model(server.address())
 
