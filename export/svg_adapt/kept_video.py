@@ -50,7 +50,8 @@ def _read(path: Path, seconds: float | None) -> KeptSegment | None:
     import av
 
     try:
-        with av.open(str(path)) as container:
+        # of a relative path, FFmpeg takes what is before a colon for a protocol
+        with av.open(str(path.absolute())) as container:
             stream = container.streams.video[0]
             if seconds is None:
                 seconds = float((stream.duration or 0) * (stream.time_base or 0))

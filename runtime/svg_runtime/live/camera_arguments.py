@@ -54,7 +54,7 @@ def source_options(values: Values, realtime: bool, seed: int) -> SourceOptions:
         camera=values["camera"], source=values["source"], source_fps=fps, realtime=realtime, seed=seed,
         reconnect_s=values["reconnect"], settings=parse_camera_settings(values["camera_size"], values["camera_fps"]),
         loop=values["loop"],
-        turn=Turn(rotate=int(values["rotate"] or 0), flip=values["flip"]),
+        turn=Turn.of(values["rotate"], values["flip"]),
     )  # fmt: skip
     check_source(options)
     if fps is not None and not 0 < fps < math.inf:

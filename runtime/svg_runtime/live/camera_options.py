@@ -19,10 +19,10 @@ CameraFpsOption = Annotated[
     float | None, typer.Option(metavar="FPS", help="Rate asked of a camera at this machine. Default: the driver's.")
 ]
 RotateOption = Annotated[
-    Literal["90", "180", "270"] | None, typer.Option(help="Rotate every picture clockwise, before everything else.")
+    Literal["0", "90", "180", "270"] | None, typer.Option(help="Rotate every picture clockwise, before everything else.")
 ]
 FlipOption = Annotated[
-    Literal["horizontal", "vertical"] | None,
+    Literal["none", "horizontal", "vertical"] | None,
     typer.Option(help="Mirror every picture after --rotate: left to right, or upside down."),
 ]
 RoiOption = Annotated[

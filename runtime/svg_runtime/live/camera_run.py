@@ -83,6 +83,7 @@ class CameraRun:
         self._clip: int | None = None
         self._tick = 0  # of the present picture
         self._steps = 1  # from the picture before it
+        self._unchecked_steps = 0  # from the last picture that was not a held one
         self._in_clip = 0  # pictures since it began
         self._longest_clip = 0
         self._observed = 0  # frames since the context last started
@@ -147,12 +148,13 @@ class CameraRun:
             same_camera = source_frame.pause_s > 0 or source_frame.reconnected
             self._reset_context(new_scene=resized or not same_camera)
             self._picture_check.cut()
+            self._unchecked_steps = 0
         part = self._part(source_frame.image, changed=cut or resized)
         if part is None:
             self.view.frame = None
             self.stats.alarms.skip(source_frame)
             return None
-        self._empty = self.stats.count_empty(self._picture_check.add(part, self._steps))
+        self._empty = self.stats.count_empty(self._check(part, source_frame.held))
         self.view.trouble = self._empty
         frame = self._preprocessor.fit(part)
         self.view.frame = frame
@@ -162,6 +164,7 @@ class CameraRun:
         """Note what the model says of a frame: surprise, scores of earlier forecasts, signals."""
         self.stats.seen += 1
         self._observed = observation.index + 1
+        self.stats.most_in_a_row = max(self.stats.most_in_a_row, self._observed)
         surprise = observation.surprise
         self._extend_trace(surprise)
         if surprise is not None:
@@ -328,6 +331,15 @@ class CameraRun:
         if region is not None:
             view.region = region.as_seen(self._frame_hw)
         return crop(picture, region)
+
+    def _check(self, part: Picture, held: bool) -> EmptyPicture | None:
+        """What is wrong with a picture. A held one shows no standstill: its time counts with the next one that comes."""
+        self._unchecked_steps += self._steps
+        if held:
+            return self._empty
+        steps = self._unchecked_steps
+        self._unchecked_steps = 0
+        return self._picture_check.add(part, steps)
 
     def _update_view(self, source_frame: SourceFrame, futures: NDArray[np.float32] | None) -> View:
         """Copy the state of the run into the view and return a view that does not change any more."""

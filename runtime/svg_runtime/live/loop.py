@@ -56,6 +56,7 @@ from svg_runtime.live.stats import STAGES, LiveStats
 from svg_runtime.live.stop import StopRequest
 from svg_runtime.live.timing import StageTimer
 
+_NO_FORECAST = ("forecast_failed", "roi_outside", "short_loop")  # events after which there is none, for a while or for ever
 _SAID_ABOVE = "\n  what was wrong with each is said above"
 
 __all__ = ["LiveOptions", "run_cameras"]
@@ -147,14 +148,14 @@ def run_cameras(cameras: Sequence[LiveOptions], console: Console) -> list[LiveSt
         except Exception as error:
             close_side_by_side([camera.stats.alarms for camera in opened])
             if run.taken > 0 and not isinstance(error, UsageError):  # that is of the first picture: there is nothing to keep
-                _save_what_is_known(options, run, opened, console)
+                _save_what_is_known(setup, run, opened)
             raise
         close_side_by_side([camera.stats.alarms for camera in opened])
         if stop.signalled and run.taken == 0:
             raise KeyboardInterrupt
         if len(opened) == 1 and run.taken == 0:
             _raise_if_all_ended(opened)  # a camera that never came: what an earlier run has written stays
-        _finish(options, run, console)
+        _finish(setup, run, options.output)
         _raise_if_all_ended(opened)
         if stop.interrupted:
             raise KeyboardInterrupt
@@ -419,31 +420,44 @@ def _run_and_close(
                 closing.callback(writer.finish, keep)
 
 
-def _save_what_is_known(options: LiveOptions, run: RunStats, cameras: Sequence[CameraRun], console: Console) -> None:
+def _save_what_is_known(setup: _Setup, run: RunStats, cameras: Sequence[CameraRun]) -> None:
     """An error ends the run: its statistics, of weeks perhaps, are not lost with its video."""
     for camera in cameras:
         if camera.running:
             camera.end("error")
     with suppress(SvgError):  # the error of the run is the one to report
-        _finish(replace(options, output=None), run, console)
+        _finish(setup, run, output=None)
 
 
-def _finish(options: LiveOptions, run: RunStats, console: Console) -> None:
+def _finish(setup: _Setup, run: RunStats, output: Path | None) -> None:
     """Write the statistics and print the summary."""
     summary, written = run.summary(), []
-    if options.output is not None and run.taken > 0:
-        written.append(str(options.output))
+    json = setup.options.json
+    if output is not None and run.taken > 0:
+        written.append(str(output))
     try:
-        if options.json is not None:
-            write_json(options.json, summary)
-            written.append(str(options.json))
+        if json is not None:
+            write_json(json, summary)
+            written.append(str(json))
     except OSError as error:
-        raise OutputError(Path(str(options.json)), error) from error
+        raise OutputError(Path(str(json)), error) from error
     finally:  # what is not written can be read at least
-        print_summary(console, summary, written)
+        print_summary(setup.console, summary, written)
         if run.taken > 0 and run.forecast == 0:
-            reason = "the run ended before the model had seen enough frames"
-            console.print(as_warning(f"svg-live: no forecast was made: {reason}"), markup=False)
+            reason = _why_no_forecast(run.cameras, setup.forecasts.manifest.generation.n_past)
+            setup.console.print(as_warning(f"svg-live: no forecast was made: {reason}"), markup=False)
+
+
+def _why_no_forecast(cameras: Sequence[LiveStats], n_past: int) -> str:
+    if any(camera.events.counts[kind] for camera in cameras for kind in _NO_FORECAST):
+        return "what was wrong is said above"
+    if max(camera.seen for camera in cameras) < n_past:
+        return "the run ended before the model had seen enough frames"
+    longest = max(camera.most_in_a_row for camera in cameras)
+    return (
+        f"the model needs {n_past} frames in a row before the first one, and had {longest} at most\n"
+        "  give video with fewer cuts, pauses and changes of size: after each, it begins anew"
+    )
 
 
 def _raise_if_all_ended(cameras: Sequence[CameraRun]) -> None:

@@ -22,7 +22,7 @@ from svg_runtime.live.timing import away_after_s
 _SEND_TIMEOUT_S = 0.5  # a manager that is busy must not hold up forecasts
 _STATUS_EVERY_S = 5.0
 _START_EXTENSION_S = 60.0  # how long the manager waits for the next message: a first picture may take long to be processed
-_MOST_NAMES = 8
+_MOST_NAMES = 8  # systemd ignores a message of more than 4096 bytes
 _VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
@@ -126,18 +126,21 @@ class ServiceReport:
             manager.send(WATCHDOG="1")
 
     def _waited_for(self) -> str:
-        """A few names: systemd ignores a message of more than 4096 bytes."""
+        """Names of a few."""
         more = len(self._names) - _MOST_NAMES
         return ", ".join(self._names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
     def _status(self, now: float) -> str:
         runs = self._runs
         problems = [self._problem(number, now) for number in range(len(runs))]
+        away = [problem for problem in problems if problem]
+        more = len(away) - _MOST_NAMES
         alarms = sum(run.events.counts["alarm"] for run in runs)
         rate = sum(run.fps for run, problem in zip(runs, problems, strict=True) if not problem)
         parts = [
             f"{len(runs)} cameras" if len(runs) > 1 else "",
-            *problems,
+            *away[:_MOST_NAMES],
+            f"and {more} more cameras" if more > 0 else "",
             "" if all(problems) else f"{rate:.1f} frames/s",
             f"{sum(run.taken for run in runs)} frames",
             f"{sum(run.dropped for run in runs)} dropped",

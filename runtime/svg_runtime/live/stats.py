@@ -106,6 +106,7 @@ class LiveStats:
         self.surprise = RecentValues()
         self.taken = 0  # pictures that came to the loop, some of which cannot be observed
         self.seen = 0  # of these, pictures that the model observed
+        self.most_in_a_row = 0  # frames that the model observed without a reset of the context
         self.forecast = 0  # of these, pictures followed by a forecast
         self.resets = 0  # resets of the context
         self.captured = 0  # pictures that the source took or decoded, used or not

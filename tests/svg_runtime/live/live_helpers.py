@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Collection, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
+import pytest
 
 from svg_common.digits import digit_stream
 
@@ -63,6 +66,28 @@ def read_times(path: Path) -> list[float]:
     """Presentation times in seconds of all frames of a video, each one decoded."""
     with av.open(str(path)) as container:
         return [float(frame.time) for frame in container.decode(video=0)]
+
+
+class _FailingContainer:
+    """An open container of PyAV, one step of which fails, with an error that is not an OSError."""
+
+    def __init__(self, container: Any, step: str) -> None:
+        self._container = container
+        self._step = step
+
+    def __getattr__(self, name: str) -> Any:
+        return _fail if name == self._step else getattr(self._container, name)
+
+
+def _fail(*given: Any, **options: Any) -> None:
+    raise av.ArgumentError(errno.EINVAL, "Invalid argument")
+
+
+def fail_in_ffmpeg(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """Let FFmpeg "open" no file for writing, or "mux" no packet, or "close" no file."""
+    plain = av.open
+    failing = _fail if step == "open" else lambda *given, **options: _FailingContainer(plain(*given, **options), step)
+    monkeypatch.setattr(av, "open", failing)
 
 
 class Delivering:

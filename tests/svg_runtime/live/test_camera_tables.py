@@ -20,6 +20,7 @@ from svg_runtime.live.config.camera_keys import ALARM_KEYS, CAMERA_KEYS
 from svg_runtime.live.config.configured import configured
 from svg_runtime.live.config.settings import settings_of
 from svg_runtime.live.live_options import LiveOptions, separated
+from svg_runtime.live.sources import Turn
 
 COMMAND = get_command(app)
 TABLES = """
@@ -73,6 +74,12 @@ def test_a_table_stands_over_what_holds_for_all(tmp_path):
     assert [table["reconnect"] for table in tables.values()] == [5.0, 120.0, 5.0]
     assert [table["roi"] for table in tables.values()] == ["0,0,0.5,0.5", None, None]
     assert [table["alarm"] for table in tables.values()] == [True, False, True]
+
+
+def test_a_table_takes_back_how_the_pictures_of_the_others_are_turned(tmp_path):
+    text = 'rotate = 180\nflip = "vertical"\n[cameras.a]\ncamera = 0\n[cameras.b]\ncamera = 1\nrotate = 0\nflip = "none"'
+    turns = [Turn.of(table["rotate"], table["flip"]) for table in tables_of(tmp_path, text).values()]
+    assert turns == [Turn(180, "vertical"), Turn()]
 
 
 def test_options_of_alarms_may_be_for_some_cameras_alone():
@@ -199,7 +206,7 @@ def refusal(tmp_path: Path, text: str, *arguments: str) -> list[str]:
 
 def test_mistakes_of_every_kind_are_refused_together(tmp_path):
     expected = [
-        "rotate: 45; expected one of 90, 180, 270",
+        "rotate: 45; expected one of 0, 90, 180, 270",
         "xyzzy: unknown key; ",
         "cameras.b.roi: 3; expected a text in quotes",
         "cameras.c d.list-cameras: belongs on the command line, --list-cameras",

@@ -338,6 +338,10 @@ def test_a_password_that_others_may_read_is_warned_about(tmp_path, capsys, monke
     Recorder().run("--config", config)
     assert capsys.readouterr().err == ""
     os.chmod(config, 0o644)
+    with monkeypatch.context() as service:
+        service.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+        Recorder().run("--config", config)
+    assert capsys.readouterr().err == ""
     monkeypatch.setattr("sys.stderr", JournalStream(sys.stderr))
     Recorder().run("--config", config)
     sys.stderr.detach()

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -173,6 +174,16 @@ def test_after_an_hour_a_standstill_is_forgotten():
         for picture in moving(120):
             check.add(picture)
         assert ("frozen" in [check.add(with_bar(40)) for _ in range(20)]) == hour
+
+
+def test_a_picture_held_over_a_missing_one_of_a_time_lapse_is_not_frozen(svg_live):
+    Path("lapse").mkdir()
+    for number in set(range(8)) - {4}:
+        picture = np.random.default_rng(number).integers(0, 256, (64, 64), np.uint8)
+        cv2.imwrite(f"lapse/{number:04d}.png", picture)
+    code, stderr, stats = svg_live("--headless", "--source", "lapse", "--source-fps", "0.1", "--json", "stats.json")
+    assert code == 0, stderr
+    assert (stats["frames"]["held"], "frozen_picture" in stats["events"]["counts"]) == (1, False)
 
 
 def test_a_new_clip_that_begins_with_a_still_is_not_frozen(svg_live):

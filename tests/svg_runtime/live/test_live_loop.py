@@ -282,9 +282,18 @@ def test_a_source_that_is_too_short_reports_that_nothing_was_forecast(svg_live):
     write_video(Path("short.mp4"), frames=2)
     code, stderr, stats = svg_live("--headless", "--source", "short.mp4", "--json", "stats.json")
     assert code == 0
-    assert "no forecast was made" in stderr
+    assert "no forecast was made: the run ended before the model had seen enough frames" in stderr
     assert stats["frames"]["forecast"] == 0
     assert stats["score"] == []
+
+
+def test_video_in_pieces_that_are_too_short_reports_that_they_are(svg_live):
+    Path("pieces").mkdir()
+    for number in range(3):
+        write_video(Path("pieces") / f"{number}.mp4", frames=2)
+    code, stderr, stats = svg_live("--headless", "--source", "pieces", "--json", "stats.json")
+    assert (code, stats["frames"]["seen"]) == (0, 6)
+    assert "no forecast was made: the model needs 3 frames in a row before the first one, and had 2 at most\n" in stderr
 
 
 @pytest.mark.parametrize(
@@ -368,6 +377,7 @@ def test_forecasting_that_always_fails_ends_and_keeps_the_video(svg_live, monkey
     code, stderr, _ = svg_live("--headless", "--output", "o.mp4", "--max-frames", "100")
     assert code == ExitCode.ERROR
     assert "5 times in a row, last with: the forecast contains values that are not finite\n  try --backend cpu" in stderr
+    assert "no forecast was made: what was wrong is said above" in stderr
     assert len(read_times(Path("o.mp4"))) == 14  # the fifth failure comes at frame 15
 
 

@@ -46,10 +46,27 @@ def test_a_camera_of_v4l2_by_number_and_by_path(source, device, index):
     assert (camera.device, camera.index, camera.api) == (device, index, cv2.CAP_V4L2)
 
 
-@pytest.mark.parametrize("source", ["v4l2://", "v4l2://front", "csi://", "csi://front", "gstreamer://", "gstreamer:// ! "])
+@pytest.mark.parametrize(
+    "source", ["v4l2://", "v4l2://front", "v4l2://99999999999999", "csi://", "csi://front", "gstreamer://", "gstreamer:// ! "]
+)
 def test_an_address_that_names_no_camera_says_how_one_is_written(source):
     with pytest.raises(UsageError, match="expected"):
         check_source(SourceOptions(source=source))
+
+
+def test_a_number_that_opencv_takes_for_something_else_is_refused():
+    """From 100 on it has the number of a library; it has none of more than 32 bits."""
+    for number in (100, 99999999999999):
+        with pytest.raises(UsageError, match=rf"--camera {number} is not a camera.*\n  .* --source v4l2:///dev/videoN"):
+            check_source(SourceOptions(camera=number))
+    check_source(SourceOptions(camera=99))
+
+
+@needs_v4l2
+def test_a_camera_by_another_name_has_the_number_of_its_device(monkeypatch):
+    """So that it is not tried again where help names the other cameras."""
+    monkeypatch.setattr(local_cameras.os.path, "realpath", {"/dev/v4l/by-id/usb-Cam": "/dev/video5"}.__getitem__)
+    assert find_local_camera("v4l2:///dev/v4l/by-id/usb-Cam", NOTHING).index == 5
 
 
 @needs_v4l2

@@ -141,6 +141,21 @@ def test_mjpeg_over_http_is_received():
         require_live(camera_at(f"http://{server.address}/video"))
 
 
+def test_a_camera_that_is_slow_itself_is_waited_for(monkeypatch):
+    monkeypatch.setattr(stream_capture, "_DATA_TIMEOUT_S", 0.5)
+    with switched_on(Mjpeg, fps=1) as server:
+        stream = StreamCapture(f"http://{server.address}/video")
+        assert all(stream.read()[0] for _ in range(2))
+        stream.release()
+
+
+def test_one_picture_is_not_a_camera_that_does_not_respond(monkeypatch):
+    monkeypatch.setattr(stream_capture, "_DATA_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(stream_capture, "_PICTURE_TIMEOUT_S", 0.5)
+    with switched_on(Mjpeg, fps=1) as server, pytest.raises(NoPictureError, match=r"began, and nothing more came for 0\.\d+ s"):
+        StreamCapture(f"http://{server.address}/video")
+
+
 class Cut(Mjpeg):
     """Cuts off the second half of some pictures, which are as `picture` makes them."""
 

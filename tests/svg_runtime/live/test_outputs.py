@@ -17,13 +17,19 @@ from svg_common.errors import OutputError, UsageError
 from svg_runtime.live.outputs import check_output_name, open_outputs
 from svg_runtime.live.outputs.mp4 import Mp4Writer
 from svg_runtime.live.stop import StopRequest
-from tests.svg_runtime.live.live_helpers import read_pictures, read_times
+from tests.svg_runtime.live.live_helpers import fail_in_ffmpeg, read_pictures, read_times
 
 SIZE = (320, 180)
 
 
 def noise(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 255, (SIZE[1], SIZE[0], 3), np.uint8)
+
+
+def write_one(path: Path) -> None:
+    writer = Mp4Writer(path, SIZE, 0.1)
+    writer.write(noise(), 0)
+    writer.close(keep=True)
 
 
 @pytest.mark.parametrize("fast", [False, True])
@@ -88,6 +94,20 @@ def test_a_folder_that_is_removed_ends_the_video_at_once(tmp_path):
         writer.write(noise(), 1)
     writer.close(keep=True)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("step", ["open", "mux", "close"])
+def test_whatever_ffmpeg_fails_with_is_one_error_and_leaves_nothing(tmp_path, monkeypatch, step):
+    fail_in_ffmpeg(monkeypatch, step)
+    with pytest.raises(OutputError, match=r"cannot write '.*a\.mp4': Invalid argument"):
+        write_one(tmp_path / "a.mp4")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_relative_name_may_have_a_colon(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_one(Path("rec-10:30") / "a.mp4")
+    assert len(read_times(tmp_path / "rec-10:30" / "a.mp4")) == 1
 
 
 def test_an_earlier_file_stays_until_the_new_one_is_complete(tmp_path):

@@ -117,6 +117,14 @@ def test_live_picture_is_cropped_as_the_model_sees_it():
     assert canvas.max() == 0  # both colored thirds are cut away
 
 
+@pytest.mark.parametrize("size_hw", [(40, 1), (1, 40)])
+def test_a_picture_one_pixel_wide_is_drawn(size_hw):
+    for rect in (Rect(0, 0, 300, 50), Rect(0, 0, 50, 300)):
+        canvas = np.zeros((rect.height, rect.width, 3), np.uint8)
+        put_picture(canvas, rect, np.full((*size_hw, 3), 200, np.uint8))
+        assert canvas.min() == 200
+
+
 def test_surprise_trace_is_broken_where_it_is_unknown():
     trace = list(enumerate([None, 1.0, 2.0, None, None, 3.0]))
     assert list(_known_runs(trace)) == [[(1, 1.0), (2, 2.0)], [(5, 3.0)]]

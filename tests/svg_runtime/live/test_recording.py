@@ -32,7 +32,7 @@ from svg_runtime.live.outputs.retrying import Retrying
 from svg_runtime.live.outputs.segments import SegmentRecorder
 from svg_runtime.live.overlay import View
 from tests.command_runner import HANG_S
-from tests.svg_runtime.live.live_helpers import frame_numbers, read_pictures, read_times, write_video
+from tests.svg_runtime.live.live_helpers import fail_in_ffmpeg, frame_numbers, read_pictures, read_times, write_video
 
 NOON = datetime(2026, 10, 25, 12, tzinfo=timezone.utc)
 
@@ -139,6 +139,25 @@ def test_pictures_of_any_sides_are_recorded(size_hw, shape, channels, tmp_path):
     pictures = read_pictures(tmp_path / names(tmp_path)[0])
     assert [picture.shape for picture in pictures] == [shape] * 5
     assert np.allclose([picture.mean() for picture in pictures], [0, 40, 80, 120, 160], atol=4)
+
+
+def test_a_relative_folder_may_have_a_colon_in_its_name(tmp_path, monkeypatch):
+    """FFmpeg takes what is before it for a protocol."""
+    monkeypatch.chdir(tmp_path)
+    recorder = segments(Path("rec-10:30"))
+    recorder.record(view_at(0), None)
+    recorder.close()
+    assert len(read_times(tmp_path / "rec-10:30" / names(Path("rec-10:30"))[0])) == 1
+
+
+@pytest.mark.parametrize("step", ["open", "mux", "close"])
+def test_whatever_ffmpeg_fails_with_is_counted_as_lost(tmp_path, monkeypatch, step):
+    fail_in_ffmpeg(monkeypatch, step)
+    events = EventLog()
+    recorder = Retrying(segments(tmp_path), "--record", events)
+    recorder.record(view_at(0), None)
+    recorder.close()
+    assert events.messages[0] == "--record: cannot be written: Invalid argument; tried again every 10 s"
 
 
 def test_pictures_that_no_video_can_hold_are_counted_as_lost(tmp_path):

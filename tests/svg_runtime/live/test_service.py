@@ -119,10 +119,18 @@ def waiting_for(names: str) -> dict[str, str]:
 
 
 def test_a_status_of_many_cameras_names_a_few(tmp_path):
-    systemd, stop = Systemd(str(tmp_path / "n")), StopRequest()
+    systemd, stop, clock = Systemd(str(tmp_path / "n")), StopRequest(), [100.0]
     names = [f"{number:040}" for number in range(100)]
-    with ServiceReport(stop, [Statistics() for _ in names], ServiceManager(systemd.address), names):
+    runs = [Statistics(name=name) for name in names]
+    with ServiceReport(stop, runs, ServiceManager(systemd.address), names, now=lambda: clock[0]):
         assert systemd.receive_all() == [waiting_for(f"{', '.join(names[:8])} and 92 more")]
+        runs[99].taken = 1
+        stop.poll()
+        clock[0] += 60.0
+        stop.poll()
+        status = systemd.receive_all()[-1]["STATUS"]
+    assert status.startswith(f"100 cameras, {names[0]}: no picture for 60 s, ")
+    assert f"{names[7]}: no picture for 60 s, and 92 more cameras, 1 frames, " in status
 
 
 def test_the_start_may_take_longer_as_long_as_cameras_are_waited_for(tmp_path):

@@ -222,15 +222,23 @@ class LiveConfig:
         return each_text(value, absolute)
 
     def password_warning(self) -> str | None:
-        """What to do about a file that holds a password and that other users may read; None if all is well."""
+        """What to do about a file that holds a password and that other users may read; None if all is well.
+
+        One that systemd gives to a service (LoadCredential=) is its own: what looks like rights of a group is its access list.
+        """
         tables = [self.defaults, *self.cameras.values()]
         secret = any(has_password(text) for table in tables for text in _texts(table.values()))
-        if not secret or os.name != "posix" or not self.path.stat().st_mode & _OTHERS:
+        if not secret or os.name != "posix" or _is_credential(self.path) or not self.path.stat().st_mode & _OTHERS:
             return None
         return (
             f"other users may read '{self.path}', and it has a password in an address\n"
             f"  run: chmod 600 {shell_argument(self.path)}; or write ${{NAME}} for an environment variable"
         )
+
+
+def _is_credential(path: Path) -> bool:
+    folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
+    return folder != "" and path.resolve().is_relative_to(Path(folder).resolve())
 
 
 def _not_of_camera(name: str, table: Mapping[str, Any], of_camera: Collection[str]) -> Iterable[str]:

@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
-from svg_runtime.live.outputs.h264 import H264Stream
+from svg_runtime.live.outputs.h264 import H264Stream, as_os_error, open_mp4
 
 # An index at the start that says "fragments follow", then fragments that each have their own (ISO/IEC 14496-12, moof).
 # A fragment is written when it is this long, so that a kill costs half a second and the picture that comes next.
@@ -112,7 +111,7 @@ class FragmentedMp4:
     def __init__(self, path: Path, size_wh: tuple[int, int], interval_s: float, created: str) -> None:
         self.path = path
         self.size_bytes = 0  # of the encoded pictures so far
-        self._container: Any = av.open(str(path), "w", format="mp4", options=_CONTAINER_OPTIONS)
+        self._container: Any = open_mp4(path, _CONTAINER_OPTIONS)
         self._container.metadata["creation_time"] = created
         self._stream = H264Stream(
             container=self._container,
@@ -142,4 +141,5 @@ class FragmentedMp4:
             try:
                 self._stream.flush()
             finally:
-                container.close()
+                with as_os_error():
+                    container.close()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
@@ -32,13 +35,34 @@ def encodable(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(even) if even.ndim == 3 else np.asarray(cv2.cvtColor(even, cv2.COLOR_GRAY2RGB), np.uint8)
 
 
+@contextmanager
+def as_os_error() -> Iterator[None]:
+    """Raise an error of FFmpeg as an OSError: PyAV's of a full disk is one, those of EINVAL and ENOMEM are not."""
+    try:
+        yield
+    except OSError:
+        raise
+    except av.FFmpegError as error:
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error)) from error
+
+
+def open_mp4(path: Path, options: dict[str, str]) -> Any:
+    """Open the container of a new file with `options` of FFmpeg's muxer.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with as_os_error():  # of a relative path, FFmpeg takes what is before a colon for a protocol
+        return av.open(str(path.absolute()), "w", format="mp4", options=options)
+
+
 class H264Stream:
     """Encodes pictures for one stream of an open container, with exact time stamps: picture `tick` is at tick * interval.
 
     A picture that stands still for more than an hour is repeated every hour.
 
     Args:
-        container: opened by PyAV for writing.
+        container: see `open_mp4`.
         size_wh: width and height of the pictures in pixels, both even.
         interval_s: seconds per tick.
         seconds_per_keyframe: how exactly a player can seek.
@@ -99,5 +123,6 @@ class H264Stream:
         except av.FFmpegError as error:
             size = f"{self._stream.width}x{self._stream.height}"
             raise OSError(errno.EINVAL, f"the H.264 encoder does not take pictures of {size} pixels") from error
-        self._container.mux(packets)
+        with as_os_error():
+            self._container.mux(packets)
         return sum(packet.size for packet in packets)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
 from svg_common.errors import OutputError
 from svg_common.files import atomic_file
-from svg_runtime.live.outputs.h264 import H264Stream
+from svg_runtime.live.outputs.h264 import H264Stream, as_os_error, open_mp4
 
 _SMALL = {"preset": "veryfast", "crf": "20", "rc-lookahead": "10", "thread_type": "slice"}  # x264's lookahead: 60 pictures
 # Less than half of the time, and with the deblocking filter back on the same quality, for a third more bytes. A thread per
@@ -45,7 +44,7 @@ class Mp4Writer:
         try:
             self._partial = self._files.enter_context(atomic_file(path))
             # faststart puts the index first, so that a browser can play while loading
-            self._container = av.open(str(self._partial), "w", format="mp4", options={"movflags": "+faststart"})
+            self._container = open_mp4(self._partial, {"movflags": "+faststart"})
             self._stream = H264Stream(
                 container=self._container,
                 size_wh=size_wh,
@@ -53,7 +52,7 @@ class Mp4Writer:
                 seconds_per_keyframe=_SECONDS_PER_KEYFRAME,
                 options=_FAST if fast else _SMALL,
             )
-        except OSError as error:  # PyAV's errors too: they derive from OSError
+        except OSError as error:
             self._discard()
             raise OutputError(path, error) from error
 
@@ -84,7 +83,8 @@ class Mp4Writer:
             return
         try:
             self.size_bytes += self._stream.flush()
-            self._container.close()
+            with as_os_error():
+                self._container.close()
             self._container = None
             self._files.close()
         except OSError as error:
@@ -97,9 +97,8 @@ class Mp4Writer:
         self._container = None
         try:
             if container is not None:
-                container.close()
-        except OSError:
-            pass
+                with suppress(OSError), as_os_error():
+                    container.close()
         finally:
             self._files.__exit__(_DiscardedError, _DiscardedError(), None)
 

@@ -12,7 +12,7 @@ from svg_runtime.live.sources.addresses import is_stream_address, require_stream
 from svg_runtime.live.sources.base import Picture, Source, SourceFrame
 from svg_runtime.live.sources.camera_settings import CameraSettings
 from svg_runtime.live.sources.foreign_names import refuse_foreign_name
-from svg_runtime.live.sources.local_cameras import LocalCamera, find_local_camera, is_local_camera
+from svg_runtime.live.sources.local_cameras import MOST_CAMERA_INDEX, LocalCamera, find_local_camera, is_local_camera
 from svg_runtime.live.sources.own import OpenSource, find_own_source
 from svg_runtime.live.sources.pacing import SLOWER_THAN_MODEL, Ticker, is_same_step
 from svg_runtime.live.sources.synthetic import SYNTHETIC_URL, SyntheticSource
@@ -91,6 +91,11 @@ def check_source(options: SourceOptions) -> None:
         UsageError: it is named as for another program, its address is not supported, or an option does not apply to it.
         BackendMissingError: this OpenCV was built without what opens it.
     """
+    if options.camera is not None and options.camera > MOST_CAMERA_INDEX:
+        raise UsageError(
+            f"--camera {options.camera} is not a camera: the numbers are 0 to {MOST_CAMERA_INDEX}\n"
+            "  svg-live --list-cameras shows those that are there; one of a greater number is --source v4l2:///dev/videoN"
+        )
     camera = options.local_camera
     if camera is None and options.settings:
         raise UsageError(

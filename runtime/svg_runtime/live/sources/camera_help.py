@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from svg_runtime.live.sources.capture import NoPictureError, open_capture
-from svg_runtime.live.sources.local_cameras import LocalCamera
+from svg_runtime.live.sources.local_cameras import MOST_CAMERA_INDEX, LocalCamera
 from svg_runtime.live.sources.synthetic import SYNTHETIC_URL
 
 _INDICES_TO_TRY = 4
@@ -52,7 +52,8 @@ def _permission_lines(devices: list[Path]) -> list[str]:
 def _candidates(devices: list[Path]) -> list[int]:
     if not sys.platform.startswith("linux"):
         return list(range(_INDICES_TO_TRY))
-    return sorted(int(number) for device in devices if (number := device.name.removeprefix("video")).isdigit())
+    numbers = (device.name.removeprefix("video") for device in devices)
+    return sorted(int(number) for number in numbers if number.isdigit() and int(number) <= MOST_CAMERA_INDEX)
 
 
 def _delivers_frames(index: int) -> bool:

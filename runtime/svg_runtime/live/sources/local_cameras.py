@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from svg_runtime.errors import BackendMissingError
 from svg_runtime.live.sources.camera_settings import CameraSettings
 from svg_runtime.machine.opencv import GSTREAMER_ADVICE
 
+MOST_CAMERA_INDEX = 99  # of what OpenCV chooses how to open: a greater number names a library of it, not a camera
 LOCAL_SCHEMES = ("v4l2", "csi", "gstreamer")
 _CSI_SIZE_WH, _CSI_FPS = (1280, 720), 30.0  # what every sensor of a Jetson can; models see far less
 _GSTREAMER_RESPONSE_S = 35.0  # OpenCV waits 30 s for a picture of a pipeline
@@ -53,8 +55,9 @@ class LocalCamera:
 
     @property
     def index(self) -> int | None:
-        """The N of /dev/videoN, if the device is named so."""
-        found = re.fullmatch(r"(?:/dev/video)?(\d+)", str(self.device))
+        """The N of /dev/videoN, if that is the device or what its name leads to, such as one in /dev/v4l/by-id."""
+        device = self.device if isinstance(self.device, int) else os.path.realpath(self.device)
+        found = re.fullmatch(r"(?:/dev/video)?(\d+)", str(device))
         return int(found[1]) if found else None
 
 
@@ -89,7 +92,7 @@ def has_gstreamer() -> bool:
 def _v4l2_camera(rest: str, settings: CameraSettings) -> LocalCamera:
     import cv2
 
-    if not (re.fullmatch(r"\d+", rest) or rest.startswith("/dev/")):
+    if not (re.fullmatch(r"\d{1,3}", rest) or rest.startswith("/dev/")):
         raise UsageError(
             f"the source 'v4l2://{rest}' does not name a camera\n"
             "  expected v4l2://0, v4l2:///dev/video0, or v4l2:///dev/v4l/by-id/..., which does not\n"

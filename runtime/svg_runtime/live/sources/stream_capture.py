@@ -7,6 +7,7 @@ import http.client
 import threading
 import time
 import urllib.request
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -30,6 +31,8 @@ _UNPARSED = {"fflags": "noparse+nofillin", "probesize": "32", "analyzeduration":
 _MOST_BEFORE_JPEG = 1 << 16  # bytes without a picture: it is something else
 _OPEN_TIMEOUT_S = 10.0  # used twice by FFmpeg: to connect, and to probe the stream
 _DATA_TIMEOUT_S = 5.0
+# A camera that is slow itself is waited for: longer than any of its last gaps, and longest for its second picture.
+_LAST_GAPS, _LONGER = 10, 3.0
 _PICTURE_TIMEOUT_S = 20.0  # some cameras send a keyframe only every ten seconds
 # Longest time from the last picture of a camera to the report that it is lost, without the time for retries.
 RESPONSE_TIMEOUT_S = 2 * (_OPEN_TIMEOUT_S + _DATA_TIMEOUT_S + _PICTURE_TIMEOUT_S)
@@ -106,6 +109,8 @@ class StreamCapture:
         self._ended = False
         self._skips = False  # until the next keyframe, because decoding is late
         self._first_s: float | None = None
+        self._gaps_s: deque[float] = deque(maxlen=_LAST_GAPS)
+        self._newest_s = 0.0  # arrival of the newest packet that was read
         self._splitter = JpegSplitter() if bare_jpegs else None
         self._container = _connect(url, bare_jpegs)
         self._stream = film_stream(self._container)
@@ -132,20 +137,38 @@ class StreamCapture:
             if time.monotonic() - start_s > _PICTURE_TIMEOUT_S:
                 return self._end(f"nothing received for {_PICTURE_TIMEOUT_S:g} s could be decoded")
             try:
-                arrival = self._arrivals.get(timeout=_DATA_TIMEOUT_S)
+                wait_s = self._longest_wait_s(start_s)
+                arrival = self._arrivals.get(timeout=wait_s)
             except Empty:
-                return self._end(_NO_RESPONSE)
+                begun = self._first_s is not None and self.captured_s is None
+                return self._end(f"its video began, and nothing more came for {wait_s:.3g} s" if begun else _NO_RESPONSE)
             if arrival is None:
                 return self._end(self.problem)
-            self._first_s = self._first_s or arrival.arrived_s
+            since_first_s = self._note_arrival(arrival.arrived_s)
             picture = self._decode(arrival.packet) if self._should_decode(arrival) else None
             # What arrived while FFmpeg probed the stream is seconds old: it is decoded because later pictures depend on it.
-            if picture is not None and arrival.arrived_s - self._first_s > _BACKLOG_S:
+            if picture is not None and since_first_s > _BACKLOG_S:
                 if self.captured_s is None:
                     self._damage.reason = None  # many a stream begins between two key frames
                 self.captured_s = arrival.arrived_s
                 return True, picture
         return False, None
+
+    def _longest_wait_s(self, start_s: float) -> float:
+        """How long `read`, which began at `start_s`, waits for a packet."""
+        if self._first_s is None or _is_udp(self._url):
+            return _DATA_TIMEOUT_S
+        wait_s = _PICTURE_TIMEOUT_S if self.captured_s is None else _LONGER * max(self._gaps_s, default=0.0)
+        return max(_DATA_TIMEOUT_S, min(wait_s, start_s + _PICTURE_TIMEOUT_S - time.monotonic()))
+
+    def _note_arrival(self, arrived_s: float) -> float:
+        """Note when a packet arrived, and return the seconds since the first one."""
+        if self._first_s is None:
+            self._first_s = arrived_s
+        else:
+            self._gaps_s.append(arrived_s - self._newest_s)
+        self._newest_s = arrived_s
+        return arrived_s - self._first_s
 
     def interrupt(self) -> None:
         """End a `read` that waits in another thread: it returns no picture."""
@@ -155,7 +178,7 @@ class StreamCapture:
     def release(self) -> None:
         """Close the connection, at the latest with the next packet or at the receiver's timeout. May be called twice."""
         self._ended = True
-        if _scheme(self._url) == "udp" and not self._released.is_set():
+        if _is_udp(self._url) and not self._released.is_set():
             _closing[self._url] = self._closed
         self._released.set()
 
@@ -281,6 +304,10 @@ def _scheme(url: str) -> str:
     return url.partition("://")[0].lower()
 
 
+def _is_udp(url: str) -> bool:
+    return _scheme(url) == "udp"
+
+
 def _is_web(url: str) -> bool:
     return _scheme(url) in ("http", "https")
 
@@ -301,8 +328,10 @@ def _connect(url: str, bare_jpegs: bool) -> Any:
         earlier.wait(2 * _DATA_TIMEOUT_S)
     start_s = time.monotonic()
     try:
-        # At its timeout, FFmpeg returns a delayed picture, as old as the silence: `read` times out before that.
-        timeout = (_OPEN_TIMEOUT_S, 2 * _DATA_TIMEOUT_S)
+        # At its timeout, FFmpeg returns a delayed picture, as old as the silence: `read` times out before that. Until then a
+        # UDP port is in use, so that such a camera is not waited for as long as others.
+        longest_wait_s = _DATA_TIMEOUT_S if _is_udp(url) else max(_DATA_TIMEOUT_S, _PICTURE_TIMEOUT_S)
+        timeout = (_OPEN_TIMEOUT_S, longest_wait_s + _DATA_TIMEOUT_S)
         container = av.open(
             f"{scheme}://{rest}",
             format="mjpeg" if bare_jpegs else None,

@@ -33,6 +33,15 @@ class Turn:
         if self.rotate not in (0, *_ROTATIONS) or self.flip not in (None, *_FLIPS):
             raise UsageError(f"no such turn: {self}\n  expected 90, 180 or 270 degrees, and horizontal or vertical")
 
+    @classmethod
+    def of(cls, rotate: str | None, flip: str | None) -> Turn:
+        """What --rotate and --flip say; "0" and "none" are as if they were not given, for a camera of several.
+
+        Raises:
+            UsageError: another value.
+        """
+        return cls(rotate=int(rotate or 0), flip=None if flip == "none" else flip)
+
     def __bool__(self) -> bool:
         return self.rotate != 0 or self.flip is not None
 
