@@ -45,6 +45,7 @@ class Checkpoint:
     metrics: dict[str, float] = field(default_factory=dict)
     training: dict[str, Any] | None = None
     training_data: TrainingData | None = None  # None: not known, as of other programs' checkpoints
+    trained_clips: dict[str, int] = field(default_factory=dict)  # see svg_train.data.trained_clips; empty: not known, or none
 
     def build(self) -> VideoModel:
         """The model with these weights, in evaluation mode.
@@ -99,6 +100,7 @@ def staged_checkpoint(path: str | Path, checkpoint: Checkpoint) -> Iterator[None
             "metrics": {name: value for name, value in checkpoint.metrics.items() if math.isfinite(value)},
             "training": checkpoint.training,
             "training_data": _plain(checkpoint.training_data),
+            "trained_clips": checkpoint.trained_clips,
         }
         try:
             with partial.open("wb") as file:  # given a path, torch would not say why it cannot write
@@ -158,6 +160,7 @@ def _parse(path: str | Path, content: Any) -> Checkpoint:
         metrics=rest.metrics,
         training=training and {**training, "weights": _weights(path, training["weights"])},
         training_data=rest.training_data,
+        trained_clips=rest.trained_clips,
     )
 
 
@@ -237,3 +240,4 @@ class _Metadata(BaseModel):
     metrics: dict[str, _Finite]
     training: _TrainingState | None
     training_data: TrainingData | None = None  # older checkpoints have none
+    trained_clips: dict[str, int] = Field(default_factory=dict)  # nor this

@@ -13,6 +13,8 @@ from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 
 from svg_common.errors import BackendMissingError, UsageError
@@ -83,6 +85,8 @@ class Machine:
             num_nodes=hosts,
             precision=precision,  # type: ignore[arg-type]
             strategy=ddp if self.world_size > 1 else "auto",
+            # not chosen by Fabric: in a job of Slurm, LSF or MPI it would take the processes for started
+            plugins=[TorchElasticEnvironment() if by_torchrun() else LightningEnvironment()],
         )
 
     def connected(self, fabric: Fabric) -> Fabric:

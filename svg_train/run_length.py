@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from svg_train.config import TrainConfig
 
+SAVE_EVERY_S = 300.0  # at least, in a run whose length is a time: its steps may take any
 _STEPS_OF_ANY_TIME = 1 << 40  # more than any duration has
 
 
@@ -22,6 +23,7 @@ class RunLength:
     def __init__(self, train: TrainConfig, elapsed_s: float = 0.0, now: Callable[[], float] = time.monotonic) -> None:
         self._train = train
         self._before_s = elapsed_s
+        self._saved_s = elapsed_s
         self._now = now
         self._began: float | None = None
         self._agreed_s: float | None = None
@@ -50,6 +52,15 @@ class RunLength:
     def elapsed_s(self) -> float:
         """Seconds of training so far: as agreed, else by the clock."""
         return self.measured_s() if self._agreed_s is None else self._agreed_s
+
+    @property
+    def has_to_be_saved(self) -> bool:
+        """Whether a timed run was last saved so long ago that a loss of power would cost much."""
+        return self.timed and self.elapsed_s - self._saved_s >= SAVE_EVERY_S
+
+    def note_save(self) -> None:
+        """The run is saved as it is now."""
+        self._saved_s = self.elapsed_s
 
     def share(self, step: int) -> float:
         """How much of the run is done after `step` steps; more than 1 if its last step took longer than what was left."""

@@ -28,6 +28,7 @@ from svg_train.config_options import check_data_options
 from svg_train.data import open_data
 from svg_train.data.loading import StepSampler, collate, share_of_batch, step_noise, to_unit, training_loader
 from svg_train.data.statistics import data_fingerprint, files_fingerprint, measure_training_data, warn_about_copies
+from svg_train.data.trained_clips import trained_clips
 from svg_train.evaluation import Evaluation, evaluate, held_out
 from svg_train.evaluation_size import refuse_too_large
 from svg_train.families import FAMILIES
@@ -203,6 +204,7 @@ class Trainer:
         self._training_data = measure_training_data(self._data, self._config.train.description)
         train_files = files_fingerprint(self._data)
         test_files = files_fingerprint(test)
+        self._trained_clips = trained_clips(self._data, train_files, test, test_files)
         self._data_files = {}
         if train_files is not None and test_files is not None:
             self._data_files = {"train": train_files.of_all, "test": test_files.of_all}
@@ -280,6 +282,7 @@ class Trainer:
         self._evaluation_due = False
         self._saved_at = self._resumed.step if self._resumed else None
         self._evaluation: Evaluation | None = None
+        self._evaluated_at = -1
         if self._resumed is not None:
             self._restore(self._resumed)
 
@@ -358,7 +361,8 @@ class Trainer:
         self._journal.step(step, self._losses["loss"], self._length.share(step))
         if step % LOG_EVERY == 0 or step == 1 or last:
             self._journal.record("train", step, {**self._losses, "lr": float(self._schedule.get_last_lr()[0])})
-        evaluation_due, save_due = step % train.eval_every == 0, step % train.save_every == 0
+        evaluation_due = step % train.eval_every == 0
+        save_due = step % train.save_every == 0 or self._length.has_to_be_saved
         self._evaluate_and_save(evaluation_due=evaluation_due or last, save_due=save_due or last, last=last)
 
     def _evaluate_and_save(self, evaluation_due: bool, save_due: bool, last: bool) -> None:
@@ -367,6 +371,7 @@ class Trainer:
         (stop,) = true_in_any(self._fabric, [self._stop_requested])
         if save_due or stop:
             all_or_none(self._fabric, self._save_last)
+            self._length.note_save()
         if self._evaluation_due or (stop and not last):
             raise StoppedError(
                 f"stopped at step {self._step}, saved\n  continue with: svg-train --out {shell_argument(self._out)} --resume"
@@ -424,6 +429,7 @@ class Trainer:
         if evaluation is None:  # not the first process
             return
         self._evaluation = evaluation
+        self._evaluated_at = self._step
         metrics = evaluation.metrics()
         self._journal.record("eval", self._step, metrics)
         if not all(map(math.isfinite, metrics.values())):
@@ -476,15 +482,16 @@ class Trainer:
     def _save(self, name: str, weights: dict[str, Tensor], training: dict[str, object] | None) -> None:
         if not _all_finite([*weights.values(), *self._raw.state_dict().values()]):
             raise self._diverged(f"weights are not finite after step {self._step}")
-        metrics = self._evaluation.metrics() if self._evaluation else {}
+        evaluated = self._evaluation if self._evaluated_at == self._step else None  # earlier ones are of other weights
         checkpoint = Checkpoint(
             config=self._config,
             weights=weights,
             step=self._step,
             frame_interval_s=self._data.frame_interval_s,
-            metrics=metrics,
+            metrics=evaluated.metrics() if evaluated else {},
             training=training,
             training_data=self._training_data,
+            trained_clips=self._trained_clips,
         )
         save_checkpoint(self._out / name, checkpoint)
 

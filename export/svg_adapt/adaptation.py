@@ -252,7 +252,12 @@ def _record(record: CameraRecording, config: Config, out: Path, lock: FolderLock
     side = min(config.model.height, config.model.width)
     with StopRequest() as stop:
         stop.start_graceful_stop()
-        source = open_source(options=record.source, interval_s=interval_s, image_size=side, stop=stop, events=events)
+        try:
+            source = open_source(options=record.source, interval_s=interval_s, image_size=side, stop=stop, events=events)
+        except SourceLostError as error:
+            if facts is None:
+                raise
+            raise _kept(error) from error
         with closing(source), ProgressDisplay() as display:  # only now: a camera that is not there leaves no folder behind
             make_private(out)
             lock.hold()
@@ -266,15 +271,20 @@ def _record(record: CameraRecording, config: Config, out: Path, lock: FolderLock
                 how_to_delete(out),
             )  # fmt: skip
             try:
-                recorder = Recorder(recording, source, side=side, events=events, least_s=least_s, roi=record.roi)
+                recorder = Recorder(recording, source, side=side, least_s=least_s, roi=record.roi)
                 recorder.record(record.wanted_s, stop, display)
             except SourceLostError as error:
-                raise SourceLostError(f"{error}\n  what was recorded is kept{_GO_ON}") from error
+                raise _kept(error) from error
     kept = KeptVideo.read(recording.folder, recording.facts)
     recorded = f"{_recorded_text(recording.facts, kept)}, {size_text(recording.size_bytes)}"
     if stop:
         raise RecordingStoppedError(f"stopped after recording {recorded}{_GO_ON}")
     _LOG.info("recorded %s", recorded)
+
+
+def _kept(error: SourceLostError) -> SourceLostError:
+    """The error of a source of which there is a recording already, with how to go on."""
+    return SourceLostError(f"{error}\n  what was recorded is kept{_GO_ON}")
 
 
 def _refuse_more(facts: Facts, record: CameraRecording, out: Path) -> None:

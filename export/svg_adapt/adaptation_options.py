@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from svg_common.errors import UsageError
@@ -12,6 +13,8 @@ from svg_runtime.live.roi import Roi, parse_roi
 from svg_runtime.live.sources import SourceOptions
 from svg_runtime.live.sources.foreign_names import camera_number
 from svg_train.config_options import flag
+from svg_train.families import FAMILIES
+from svg_train.recipe_files import load_recipe
 from svg_train.shipped_models import shipped_models
 
 RECIPE = "adapt"  # of the package, unless another is given
@@ -74,10 +77,30 @@ class AdaptationOptions:
         """Whether a camera or another source is recorded."""
         return self.source is not None or self.camera is not None
 
-    @property
+    @cached_property
     def adapts(self) -> bool:
-        """Whether this is an adaptation, with comparison and report, and not a training alone."""
-        return self.records or self.recipe == RECIPE or (self.recipe is None and self.init in shipped_models())
+        """Whether this is an adaptation, with comparison and report, and not a training alone.
+
+        Raises:
+            UsageError: the recipe cannot be read.
+        """
+        return self.records or self.recipe == RECIPE or (self.init in shipped_models() and not self._recipe_chooses_model)
+
+    @property
+    def _recipe_chooses_model(self) -> bool:
+        """Whether the recipe sets the family or a size, as of a model of its own."""
+        table = self._recipe.get("model", {})
+        free = {name for each in FAMILIES.values() for name in (*each.config.generation_fields, *each.config.training_fields)}
+        return not isinstance(table, dict) or not table.keys() <= free
+
+    @property
+    def _recipe_has_clips(self) -> bool:
+        table = self._recipe.get("data")
+        return isinstance(table, dict) and "root" in table
+
+    @cached_property
+    def _recipe(self) -> dict[str, Any]:
+        return load_recipe(self.recipe or RECIPE)
 
     def check(self, data: dict[str, Any], others: dict[str, bool]) -> None:
         """Refuse what contradicts itself or would have no effect.
@@ -113,7 +136,7 @@ class AdaptationOptions:
                 f"{', '.join(taken)} given, but {_WHAT_A_RECORDING_IS}\n"
                 f"  remove {' '.join(taken)}, or --source; the interval is --frame-interval-s, what is held out --test-fraction"
             )
-        if not self.records and "root" not in data:
+        if not self.records and "root" not in data and not self._recipe_has_clips:
             raise UsageError("there is nothing to adapt to\n  add --source with a camera, or --data-root with clips of it")
 
     def recording(self, source_fps: float | None) -> CameraRecording | None:

@@ -93,8 +93,8 @@ def train(
     reconnect: Annotated[float | None, _adaptation("How long to wait for a lost camera. Default: 60.", **SECONDS)] = None,
     camera_size: Annotated[str | None, _of_svg_live(CameraSizeOption)] = None,
     camera_fps: Annotated[float | None, _of_svg_live(CameraFpsOption)] = None,
-    rotate: Annotated[Literal["90", "180", "270"] | None, _of_svg_live(RotateOption)] = None,
-    source_flip: Annotated[Literal["horizontal", "vertical"] | None, _of_svg_live(FlipOption)] = None,
+    rotate: Annotated[Literal["0", "90", "180", "270"] | None, _of_svg_live(RotateOption)] = None,
+    source_flip: Annotated[Literal["none", "horizontal", "vertical"] | None, _of_svg_live(FlipOption)] = None,
     roi: Annotated[str | None, _of_svg_live(RoiOption)] = None,
     delete_recording: Annotated[
         bool, _adaptation("Delete what was recorded in --out, and the pictures made of it, and exit.", "--delete-recording")

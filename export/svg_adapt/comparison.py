@@ -97,6 +97,7 @@ def compare(
         progress: receives the progress.
 
     Raises:
+        UsageError: clips that were trained on are held out now, because others were added or removed.
         SvgError: the data is gone, or a checkpoint is damaged.
     """
     request = Request(
@@ -108,6 +109,7 @@ def compare(
         protocol=None,
         data={**dict.fromkeys(fields("data")), "root": data.root, "cache": str(decoded_folder(data))},
         settings=settings,
+        refuse_seen=True,
     )
     evaluation = run(request, progress)
     sums = [entry.measured.pixels for entry in (evaluation.model, evaluation.baselines[0], evaluation.repeat)]

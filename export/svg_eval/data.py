@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from svg_common.errors import SvgError, UsageError
+from svg_common.printable import one_line
+from svg_common.quantities import count_text
 from svg_common.video.clips import find_clips
 from svg_eval.models import ModelInfo
 from svg_eval.protocols import Protocol
 from svg_train.config import build_config
 from svg_train.config_options import check_data_channels, check_data_options, flag
-from svg_train.data import SequenceDataset, open_data
+from svg_train.data import FileDataset, SequenceDataset, open_data
 from svg_train.data.as_trained import settings_as_trained
+from svg_train.data.trained_clips import held_out_in_vain
 
+_LOG = logging.getLogger(__name__)
 _USER_SETTINGS = ("root", "cache")  # where the files are; a protocol fixes all others
 # Held-out sequences stay as they are.
 _TRAINING_ONLY = ("flip", "brightness", "playback", "camera_motion", "moving", "balanced")
 
 
-def open_held_out(info: ModelInfo, given: Mapping[str, Any], protocol: Protocol | None, horizon: int) -> SequenceDataset:
-    """Test sequences of n_past + horizon frames at the model's frame size.
+def open_held_out(
+    info: ModelInfo, given: Mapping[str, Any], protocol: Protocol | None, horizon: int, refuse_seen: bool = False
+) -> SequenceDataset:
+    """Test sequences of n_past + horizon frames at the model's frame size. A warning says if the model was trained on them.
 
     Args:
         info: of the model.
         given: the user's [data] settings; None means not given.
         protocol: fixes all of them except where the files are.
         horizon: forecast frames.
+        refuse_seen: as `refuse` of `check_unseen`.
 
     Raises:
-        UsageError: options that contradict the protocol, the data set or the model's frames; a folder without any data.
+        UsageError: options that contradict the protocol, the data set or the model's frames; a folder without any data; see
+            `refuse_seen`.
         SvgError: the data is missing or unusable.
     """
     chosen = {key: value for key, value in given.items() if value is not None}
@@ -47,11 +56,42 @@ def open_held_out(info: ModelInfo, given: Mapping[str, Any], protocol: Protocol 
     check_data_channels(info.label, info.channels, settings["name"])
     config = build_config({"model": _any_model(info), "train": {"n_future": info.n_future}, "data": settings})
     try:
-        return open_data(config, "test", info.n_past + horizon, trained_s)
+        data = open_data(config, "test", info.n_past + horizon, trained_s)
     except SvgError as error:
         if config.data.root and _is_empty(Path(config.data.root), config.data.name):
             raise UsageError(str(error)) from error  # as in svg-live and svg-forecast
         raise
+    check_unseen(info, data, refuse_seen)
+    return data
+
+
+def check_unseen(info: ModelInfo, data: SequenceDataset, refuse: bool = False) -> None:
+    """Warn if a model was trained on frames of `data`: which clips are held out depends on all that are in their folder.
+
+    Args:
+        info: of the model.
+        data: what it is evaluated on.
+        refuse: raise instead, where the result would be a decision.
+
+    Raises:
+        UsageError: see `refuse`.
+        OSError: a clip cannot be read.
+    """
+    seen = held_out_in_vain(data, info.trained_clips)
+    if not seen or not isinstance(data, FileDataset):
+        return
+    clips = f"{len(seen)} of {count_text(len(data.parts), 'held-out clip')}, such as '{one_line(seen[0])}'"
+    found = f"{one_line(info.label) or 'the model'} was trained on frames of {clips}: its results would be too good"
+    if refuse:
+        raise UsageError(
+            f"{found}\n  clips were added or removed since its training began: give a folder with those of the training alone, "
+            "as --data-root, with --resume"
+        )
+    _LOG.warning(
+        "%s\n  clips were added or removed since its training, or are divided otherwise: give a folder with those of the "
+        "training alone, or with others alone, as --data-root; and --split-by and --test-fraction as in its training",
+        found,
+    )
 
 
 def _is_empty(root: Path, name: str) -> bool:

@@ -18,7 +18,7 @@ from svg_common.progress import ProgressListener
 from svg_common.quantities import count_text
 from svg_eval.baselines import simple_baselines
 from svg_eval.clips import clip_names, without_history
-from svg_eval.data import open_held_out
+from svg_eval.data import check_unseen, open_held_out
 from svg_eval.evaluation_report import Evaluated, Evaluation
 from svg_eval.examples import choose_examples
 from svg_eval.learned import LearnedMetrics, Lpips, VideoFeatures
@@ -58,6 +58,7 @@ class Request:
     lpips_weights: Path | None = None
     fvd_weights: Path | None = None
     post_process: bool = False  # the model's forecasts, as svg-live does
+    refuse_seen: bool = False  # clips that the model was trained on; else a warning
 
 
 def run(request: Request, progress: ProgressListener) -> Evaluation:
@@ -80,7 +81,15 @@ def run(request: Request, progress: ProgressListener) -> Evaluation:
         protocol = check_protocol(request.protocol, model.info.n_past) if request.protocol is not None else None
         settings = replace(request.settings, horizon=protocol.horizon) if protocol else request.settings
         _refuse_too_large(model, settings, fixed_horizon=protocol is not None)
-        data = open_held_out(model.info, request.data, protocol, settings.horizon)
+        data = open_held_out(
+            info=model.info,
+            given=request.data,
+            protocol=protocol,
+            horizon=settings.horizon,
+            refuse_seen=request.refuse_seen,
+        )
+        for baseline in baselines:
+            check_unseen(baseline.info, data)
         if request.post_process and not isinstance(data, HistoryDataset):
             raise UsageError(
                 "--post-process learns from what came before a sequence, which only --data video gives\n"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -42,6 +43,7 @@ class ModelInfo:
     data: dict[str, Any]  # the [data] settings that it was trained on, as far as known; has at least the name
     n_future: int  # frames after n_past in its training, on which the interval of several videos depends
     history: int = 0  # frames before a sequence that it also observes, and forecasts from
+    trained_clips: Mapping[str, int] = field(default_factory=dict)  # as far as known: see svg_train.data.trained_clips
     has_posterior: bool = True  # whether `reconstruct` can draw latents from a posterior; a deterministic model needs none
 
     @property
@@ -103,6 +105,7 @@ def checkpoint_info(label: str, checkpoint: Checkpoint, engine: str) -> ModelInf
         frame_interval_s=checkpoint.frame_interval_s,
         data={"name": config.data.name, **config.data.model_dump(exclude_defaults=True)},
         n_future=config.train.n_future,
+        trained_clips=checkpoint.trained_clips,
     )
 
 

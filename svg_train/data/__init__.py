@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
@@ -45,9 +46,24 @@ class HistoryDataset(ClipDataset, Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class ClipPart:
+    """The frames of a clip that are in a split: from number `first` to before `end`."""
+
+    source: Path  # the video file, or the folder of pictures
+    files: tuple[Path, ...]
+    first: int
+    end: int
+
+
 @runtime_checkable
 class FileDataset(SequenceDataset, Protocol):
     """Sequences of files whose names and number decide what is held out."""
+
+    @property
+    def parts(self) -> list[ClipPart]:
+        """What is in the split of each clip that has a part in it, in order."""
+        ...
 
     @property
     def files(self) -> list[Path]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svg_train.config import DataConfig
-from svg_train.data import Frames, Split
+from svg_train.data import ClipPart, Frames, Split
 from svg_train.data.frame_cache import FrameShape
 from svg_train.data.video_clips import Clip, ClipSequences
 from svg_train.data.video_sampling import Indices
@@ -145,6 +145,11 @@ class AugmentedSequences:
     def files(self) -> list[Path]:
         """As `FileDataset.files`."""
         return self._sequences.files
+
+    @property
+    def parts(self) -> list[ClipPart]:
+        """As `FileDataset.parts`."""
+        return self._sequences.parts
 
     def _number(self, index: int) -> int:
         """Of the sequence that is shown. Balanced, it is drawn: a clip by the square root of its length, and a start in it."""

@@ -14,7 +14,7 @@ from svg_common.errors import UsageError
 from svg_common.quantities import count_text
 from svg_common.video.sampling import MAX_HOLD_S, MAX_STEP_S, MIN_STEP_S, step_of_video
 from svg_train.config import DataConfig
-from svg_train.data import Frames, Split
+from svg_train.data import ClipPart, Frames, Split
 from svg_train.data.frame_cache import Skipped, list_sources
 from svg_train.data.video_cache import DecodedVideo
 from svg_train.data.video_sampling import Indices, nearest_step, regular_runs, window_starts
@@ -81,6 +81,18 @@ class ClipSequences:
     def files(self) -> list[Path]:
         """As `FileDataset.files`."""
         return list(dict.fromkeys(file for clip, _ in self._pieces for file in clip.video.files))
+
+    @property
+    def parts(self) -> list[ClipPart]:
+        """As `FileDataset.parts`."""
+        pieces: dict[Clip, list[Indices]] = {}
+        for clip, piece in self._pieces:
+            if len(piece):
+                pieces.setdefault(clip, []).append(piece)
+        return [
+            ClipPart(clip.video.source, tuple(clip.video.files), first=int(of_clip[0][0]), end=int(of_clip[-1][-1]) + 1)
+            for clip, of_clip in pieces.items()
+        ]
 
     @cached_property
     def counts(self) -> Indices:

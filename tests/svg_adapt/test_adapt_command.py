@@ -23,9 +23,12 @@ from typer.testing import CliRunner
 from svg_adapt import adaptation, adaptation_options
 from svg_adapt.adaptation_stage import write_stage
 from svg_adapt.cli import app, train
+from svg_adapt.recorded_source import RecordedSource
+from svg_adapt.recording import Recording
 from svg_common.errors import ExitCode
 from svg_export.parity import ParityError
 from svg_runtime import Forecaster
+from svg_runtime.live.sources import SourceOptions
 from svg_train import shipped_models as shipped_models_module
 from svg_train.checkpoint import load_checkpoint, save_checkpoint
 from svg_train.config import build_config
@@ -477,6 +480,16 @@ def test_a_clip_that_is_too_short_is_refused_before_the_training(start_model, tm
         assert "training" not in run.output
 
 
+def test_a_camera_that_is_away_when_its_recording_is_to_go_on_says_what_is_kept(start_model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Recording(tmp_path / "run" / "recording", RecordedSource.of(SourceOptions(camera=99)), 0.1, 10**9)
+    write_stage(tmp_path / "run", "recording")
+    error = invoke("--init", start_model, "--source", "/dev/video99", "--resume")
+    assert "camera 99: it cannot be opened" in str(error)
+    assert str(error).endswith("\n  what was recorded is kept\n  continue with the same command and --resume")
+    assert getattr(error, "exit_code", None) == ExitCode.SOURCE_LOST
+
+
 @pytest.fixture(scope="module")
 def noise(tmp_path_factory) -> Path:
     """Twelve seconds of noise, of which less than five fit a recording of 100 kB."""
@@ -699,6 +712,13 @@ def test_the_name_of_a_shipped_model_adapts_it(start_model, tmp_path, monkeypatc
     assert find_checkpoint("start") == start_model
     assert "nothing to adapt to" in str(invoke("--init", "start"))
     assert "or one of the models in this package: start" in str(invoke("--init", "other"))
+    for recipe, message in {
+        "[model]\nn_past = 5\n[train]\nsteps = 1": "nothing to adapt to",
+        "[data]\nroot = 'nowhere'": "nowhere' does not exist",
+        "[model]\nnf = 2": "differs in shape from this run's",  # a model of its own
+    }.items():
+        (tmp_path / "own.toml").write_text(recipe)
+        assert message in str(invoke("--init", "start", "--config", "own.toml", *QUICK))
 
 
 CHECK_SHARE = """

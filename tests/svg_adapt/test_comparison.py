@@ -19,6 +19,7 @@ from svg_eval.measure import Settings
 from svg_train.checkpoint import load_checkpoint, save_checkpoint
 from svg_train.config import DataConfig, build_config
 from tests.families import save_tiny
+from tests.svg_eval.test_held_out import trained_clips_of
 from tests.svg_runtime.live.live_helpers import write_video
 
 NAN = float("nan")
@@ -152,4 +153,10 @@ def test_clips_that_have_moved_since_the_training_are_compared_where_they_are_no
     comparison = compared(device="cpu")
     assert comparison.sequences == 2
     assert comparison.all.over_start.db == 0  # of the same weights
+    before = {"data": {"name": "video", "root": "clip.mp4", "cache": cache, "test_fraction": 0.3}}
+    seen = trained_clips_of(build_config(trained.config.model_dump(), before))
+    other = {"data": {**gone["data"], "test_fraction": 0.5}}
+    save_checkpoint(adapted, replace(trained, config=build_config(trained.config.model_dump(), other), trained_clips=seen))
+    with pytest.raises(UsageError, match=r"was trained on frames of 1 of 1 held-out clip, such as 'clip\.mp4'(?s:.*)--resume"):
+        compared(device="cpu")
     assert [folder.name for folder in (tmp_path / "default", tmp_path / "cache") if folder.exists()] == [cache or "default"]

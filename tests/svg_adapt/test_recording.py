@@ -51,17 +51,17 @@ class Frames:
         pass
 
 
-def frame(tick: int, clip: int = 0, height: int = 32) -> SourceFrame:
-    return SourceFrame(np.full((height, 48, 3), tick * 10 % 250, np.uint8), tick, clip)
+def frame(tick: int, clip: int = 0, height: int = 32, step_s: float | None = None) -> SourceFrame:
+    return SourceFrame(np.full((height, 48, 3), tick * 10 % 250, np.uint8), tick, clip, step_s=step_s)
 
 
 def noisy(tick: int) -> SourceFrame:
     return SourceFrame(np.random.default_rng(tick).integers(0, 255, (64, 64, 3), np.uint8), tick)
 
 
-def record(recording: Recording, source, until_s: float = 1e9, events: EventLog | None = None, **options) -> None:
+def record(recording: Recording, source, until_s: float = 1e9, **options) -> None:
     with ProgressDisplay() as display:
-        Recorder(recording, source, 16, events or EventLog(), **options).record(until_s, StopRequest(), display)
+        Recorder(recording, source, 16, **options).record(until_s, StopRequest(), display)
 
 
 @pytest.fixture
@@ -302,7 +302,7 @@ def test_a_file_is_recorded_at_the_interval_of_the_model(recording, tmp_path):
     video = write_video(tmp_path / "clip.mp4", frames=30, fps=20, brightness_code=True)
     events, stop = EventLog(), StopRequest()
     source = open_source(SourceOptions(source=str(video)), 0.1, 16, stop, events)
-    record(recording, source, events=events)
+    record(recording, source)
     assert times(recording) == [[round(0.1 * tick, 6) for tick in range(15)]]
     numbers = [round(float(picture.mean()) / 10) for picture in read_pictures(recording.segments[0])]
     assert numbers == [number % 25 for number in range(0, 30, 2)]
@@ -310,10 +310,43 @@ def test_a_file_is_recorded_at_the_interval_of_the_model(recording, tmp_path):
 
 def test_a_source_slower_than_the_model_is_refused_with_the_interval_that_works(recording, tmp_path):
     video = write_video(tmp_path / "clip.mp4", frames=30, fps=4)
-    events = EventLog()
-    source = open_source(SourceOptions(source=str(video)), 0.1, 16, StopRequest(), events)
+    source = open_source(SourceOptions(source=str(video)), 0.1, 16, StopRequest(), EventLog())
     with pytest.raises(UsageError, match=r"every 0\.25 s.*\n.*--frame-interval-s 0\.25"):
-        record(recording, source, events=events)
+        record(recording, source)
+    assert recording.segments == []
+
+
+def steps(*of_each: float | None, begin: int = 0) -> list[SourceFrame]:
+    """Pictures of a camera, and at which distance they are as far as it is known."""
+    return [frame(begin + tick, step_s=step_s) for tick, step_s in enumerate(of_each)]
+
+
+def test_a_camera_that_is_slow_from_the_beginning_is_refused_with_its_own_interval(recording):
+    with pytest.raises(UsageError, match=r"every 0\.13 s, but (?s:.*) in steps of 0\.1 s\n.*--frame-interval-s 0\.13"):
+        record(recording, Frames(steps(None, None, 1 / 7.5)))
+    assert recording.segments == []
+    assert read_facts(recording.folder).recorded_s == 0
+
+
+def test_what_a_camera_gives_more_slowly_later_is_left_out(recording, logged):
+    dusk = [None, None, 0.1, 0.1, 1 / 7.5, 1 / 7.5, 1 / 5, 0.1, 0.1]
+    record(recording, Frames(steps(*dusk), lost=False), until_s=0.55)
+    assert times(recording) == [[0, 0.1, 0.2, 0.3], [0, 0.1]]
+    assert logged.text.count("pictures further apart than the model's steps of 0.1 s are not recorded") == 1
+    assert "now there is one every 0.13 s" in logged.text
+    record(recording, Frames(steps(None, None, 1 / 7.5, 1 / 7.5, 0.1)))  # resumed at night
+    assert times(recording)[2:] == [[0]]
+    assert read_facts(recording.folder).recorded_s == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("rates", [(10, 5, 10), (8, 10, 10)])
+def test_of_a_folder_the_clips_that_are_too_slow_are_left_out(recording, tmp_path, rates, logged):
+    (tmp_path / "clips").mkdir()
+    for number, fps in enumerate(rates):
+        write_video(tmp_path / "clips" / f"{number}.mp4", frames=30, fps=fps)
+    record(recording, open_source(SourceOptions(source=str(tmp_path / "clips")), 0.1, 16, StopRequest(), EventLog()))
+    assert [len(of_segment) for of_segment in times(recording)] == [30, 30]
+    assert "are not recorded: now there is one every" in logged.text
 
 
 def test_a_network_camera_is_recorded_at_the_interval_of_the_model(recording):
@@ -321,7 +354,7 @@ def test_a_network_camera_is_recorded_at_the_interval_of_the_model(recording):
     with switched_on(Mjpeg) as camera:
         source = open_source(SourceOptions(source=f"http://{camera.address}/video"), 0.1, 16, stop, events)
         try:
-            record(recording, source, until_s=1.0, events=events)
+            record(recording, source, until_s=1.0)
         finally:
             source.close()
     (seen,) = times(recording)

@@ -342,7 +342,7 @@ def test_baseline_that_sees_other_frames_is_refused(tiny_checkpoint, tmp_path):
 
 @pytest.mark.parametrize("option", ["--horizon", "--samples"])
 def test_more_than_fits_is_refused_before_the_data_are_opened(tiny_checkpoint, option, monkeypatch):
-    monkeypatch.setattr(evaluation_run, "open_held_out", lambda *given: pytest.fail("opened"))
+    monkeypatch.setattr(evaluation_run, "open_held_out", lambda **given: pytest.fail("opened"))
     monkeypatch.setattr(evaluation_size, "_memory_bytes", lambda device: 10**9)
     expected = r"would take .* GB of memory, but this machine has 1.00 GB: .*\n  expected a smaller --horizon or --samples"
     with pytest.raises(UsageError, match=expected):

@@ -58,12 +58,12 @@ def test_what_is_no_duration_is_refused_by_name(given):
         build_config({"train": {"duration_s": given}})
 
 
-def count_half_a_second_per_step(monkeypatch) -> None:
+def count_seconds_per_step(monkeypatch, step_s: float) -> None:
     """A clock that nothing else moves."""
     now, plain = [100.0], Trainer._train_step
 
     def train_step(self, frames):
-        now[0] += 0.5
+        now[0] += step_s
         plain(self, frames)
 
     monkeypatch.setattr(Trainer, "_train_step", train_step)
@@ -72,7 +72,7 @@ def count_half_a_second_per_step(monkeypatch) -> None:
 
 def test_a_run_in_time_ends_with_an_evaluation_and_can_be_resumed(tmp_path, monkeypatch):
     timed = config(steps=1, duration_s=2.0, eval_every=100_000, save_every=100_000)
-    count_half_a_second_per_step(monkeypatch)
+    count_seconds_per_step(monkeypatch, 0.5)
     with monkeypatch.context() as stopping:
         stop_after(3, stopping)
         with pytest.raises(StoppedError):
@@ -88,3 +88,16 @@ def test_a_run_in_time_ends_with_an_evaluation_and_can_be_resumed(tmp_path, monk
     assert whole.training["schedule"]["_last_lr"] == [0]
     with pytest.raises(UsageError, match="is complete"):
         Trainer(timed, tmp_path / "run", CPU, resume=True)
+
+
+def test_a_run_in_time_is_saved_every_five_minutes_however_slow_its_steps_are(tmp_path, monkeypatch):
+    saved, save = [], Trainer._save_last
+    monkeypatch.setattr(Trainer, "_save_last", lambda self: (saved.append(self._step), save(self)))
+    count_seconds_per_step(monkeypatch, 140.0)
+    timed = {"steps": 1, "duration_s": 1400.0, "eval_every": 100_000, "save_every": 100_000}
+    with monkeypatch.context() as stopping:
+        stop_after(5, stopping)
+        with pytest.raises(StoppedError):
+            Trainer(config(**timed), tmp_path / "run", CPU, resume=False).run()
+    Trainer(build_config(), tmp_path / "run", CPU, resume=True).run()
+    assert saved == [3, 5, 8, 10]  # with those of the stop and of the end

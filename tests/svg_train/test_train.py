@@ -21,9 +21,10 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.precision.amp import MixedPrecision
 
-from svg_common.errors import UsageError
+from svg_common.errors import SvgError, UsageError
 from svg_common.signals import stop_signals
 from svg_train import loss_scaling, machine
+from svg_train import train as train_module
 from svg_train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from svg_train.config import build_config
 from svg_train.data import open_data
@@ -164,6 +165,8 @@ def test_a_resumed_run_keeps_its_precision_whatever_would_be_chosen_now(tmp_path
     stop_after(4, monkeypatch)
     with pytest.raises(StoppedError):
         Trainer(config(), tmp_path / "run", CPU, resume=False).run()
+    assert load_checkpoint(tmp_path / "run" / "last.pt").metrics == {}  # those of step 3 are of other weights
+    assert load_checkpoint(tmp_path / "run" / "ckpt.pt").metrics
     monkeypatch.undo()
     monkeypatch.setattr("svg_train.train.LOG_EVERY", 1)
     monkeypatch.setattr(machine, "_best_precision", lambda accelerator, measure: "bf16-mixed")
@@ -525,6 +528,19 @@ def test_a_held_out_copy_of_a_clip_is_named(tmp_path, scenes, logged, monkeypatc
     assert "scene-3.avi' of '" in logged.text
 
 
+def test_a_clip_that_is_added_while_the_data_is_read_is_not_trained_on_and_held_out(scenes, monkeypatch):
+    settings = load_checkpoint("run/last.pt").config
+
+    def open_slowly(config, split, *given):
+        if split == "test":
+            one_scene(scenes / "scene-0b.avi", 9)
+        return open_data(config, split, *given)
+
+    monkeypatch.setattr(train_module, "open_data", open_slowly)
+    with pytest.raises(SvgError, match=r"scene-2\.avi' would be trained on and held out: the clips have changed while"):
+        Trainer(settings, Path("new"), CPU, resume=False).run()
+
+
 def test_another_clip_in_place_of_the_held_out_one_is_refused(scenes):
     shutil.copyfile(scenes / "scene-0.avi", scenes / "scene-3.avi")
     with pytest.raises(UsageError, match=r"'run' held out other files\n.*--init run/ckpt\.pt"):
@@ -545,12 +561,14 @@ def test_copies_of_the_clips_under_other_names_are_the_same_data(scenes, monkeyp
 def test_a_run_of_an_earlier_version_is_resumed_and_knows_its_files_then(scenes, monkeypatch):
     content = torch.load("run/last.pt", weights_only=True)
     assert set(content["training"].pop("data_files")) == {"train", "test"}
+    assert list(content.pop("trained_clips").values()) == [24] * 5
     known = content["training_data"]
     known["description"] = known["description"].replace("5 files", "5 file(s)")
     assert "5 file(s)" in known["description"]
     torch.save(content, "run/last.pt")
     train_one_more_step(2, monkeypatch)
     assert set(load_checkpoint("run/last.pt").training["data_files"]) == {"train", "test"}
+    assert len(load_checkpoint("run/last.pt").trained_clips) == 5
 
 
 def test_where_the_data_of_a_resumed_run_are_is_refused_by_the_name_of_the_option(finished, tmp_path):
@@ -690,13 +708,16 @@ def test_mistakes_get_one_message_and_the_documented_code(tmp_path, arguments, c
     assert message in run.output
 
 
-def test_two_processes_share_one_run(tmp_path):
+def test_two_processes_share_one_run_also_in_a_job_of_slurm(tmp_path):
     tiny = {key.replace("_", "-"): value for key, value in {**SETTINGS["model"], **SETTINGS["train"], "steps": 2}.items()}
     flags = [part for key, value in tiny.items() for part in (f"--{key}", str(value))]
     script = tmp_path / "svg-train"  # as it is installed: the launcher starts the same script again for the second process
     script.write_text("from svg_adapt.cli import main\n\nmain()\n")
     command = [sys.executable, script, "--processes", "2", "--device", "cpu", "--precision", "32-true"]
-    result = subprocess.run([*command, *flags], cwd=tmp_path, capture_output=True, text=True, timeout=180)
+    job = {"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
+    result = subprocess.run(
+        [*command, *flags], cwd=tmp_path, env={**os.environ, **job}, capture_output=True, text=True, timeout=180
+    )
     assert result.returncode == 0, result.stderr
     assert len(losses(tmp_path / "run")) == 2  # written once, by the first process
     assert result.stdout.count("best model: run/ckpt.pt") == 1

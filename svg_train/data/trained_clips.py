@@ -1,0 +1,71 @@
+"""Which clips a model was trained on. It is in its checkpoint, because a folder of clips may have others by the next time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from svg_common.errors import SvgError
+from svg_common.printable import one_line
+from svg_train.data import ClipPart, FileDataset, SequenceDataset
+from svg_train.data.statistics import FilesFingerprint, files_fingerprint
+
+_HEX_DIGITS = 16  # of a clip's hash: enough to tell millions apart
+
+
+def trained_clips(
+    train: SequenceDataset, train_files: FilesFingerprint | None, test: SequenceDataset, test_files: FilesFingerprint | None
+) -> dict[str, int]:
+    """The clips of a training, wherever they are: hash of each -> its frames before this number are trained on.
+
+    Without those of which a copy is held out, which is known already: see `warn_about_copies`.
+
+    Args:
+        train: one split.
+        train_files: fingerprint of its files. None: it is not read from clips.
+        test: the other split.
+        test_files: fingerprint of its files.
+
+    Raises:
+        SvgError: a clip is in both splits, because the folder has changed between the two.
+    """
+    if not (isinstance(train, FileDataset) and isinstance(test, FileDataset) and train_files and test_files):
+        return {}
+    ends: dict[str, int] = {}
+    for part in train.parts:
+        name = _hash(part, train_files)
+        ends[name] = max(part.end, ends.get(name, 0))
+    sources = {part.source for part in train.parts}
+    for part in _overlapping(test, ends, test_files):
+        if part.source in sources:
+            raise SvgError(
+                f"'{one_line(part.source)}' would be trained on and held out: the clips have changed while they were read\n"
+                "  start again once they stay as they are"
+            )
+        ends.pop(_hash(part, test_files), None)
+    return ends
+
+
+def held_out_in_vain(test: SequenceDataset, trained: Mapping[str, int]) -> list[Path]:
+    """The clips of which frames are held out here on which a model was trained, or on those of a copy.
+
+    Args:
+        test: held-out sequences.
+        trained: as `trained_clips` returns it; empty: not known.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    traces = files_fingerprint(test) if trained else None
+    if traces is None or not isinstance(test, FileDataset):
+        return []
+    return [part.source for part in _overlapping(test, trained, traces)]
+
+
+def _overlapping(test: FileDataset, trained: Mapping[str, int], traces: FilesFingerprint) -> list[ClipPart]:
+    return [part for part in test.parts if part.first < trained.get(_hash(part, traces), 0)]
+
+
+def _hash(part: ClipPart, traces: FilesFingerprint) -> str:
+    return hashlib.sha256(b"".join(traces.of_each[path] for path in part.files)).hexdigest()[:_HEX_DIGITS]
