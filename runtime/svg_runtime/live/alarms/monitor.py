@@ -32,7 +32,7 @@ from svg_runtime.live.sources.base import SourceFrame
 from svg_runtime.live.step_clock import StepClock
 from svg_runtime.live.timing import RecentValues, away_after_s, wall_clock
 
-_QUEUE = 20  # clips and records to be written
+_QUEUE = 20  # clips and records to be written; beyond these, records alone, which are small
 _DRAIN_S = 2.0  # for messages at the end of the run
 _SAVE_S = 20.0  # for clips at the end of the run
 
@@ -310,7 +310,7 @@ class AlarmMonitor:
             alarm.high_taken_s = moment.taken_s
             alarm.high_s = moment.position_s
         before = getattr(alarm.peak, self._options.signal)
-        if before is None or value > before:
+        if self._clips is not None and (before is None or value > before):
             expected = moment.observation.expected
             alarm.frames = None if expected is None else (expected.mean(), moment.frame)
         alarm.peak = Peak(**{name: _larger(getattr(alarm.peak, name), getattr(self.values, name)) for name in SIGNALS})
@@ -330,7 +330,7 @@ class AlarmMonitor:
         self._clips.request(
             alarm.tick - self._ticks(self._options.before_s),
             max(alarm.tick + self._ticks(self._options.after_s), moment.source_frame.tick),
-            lambda pictures: self._write(lambda: self._save(alarm, pictures)),
+            lambda pictures: self._write_clip(alarm, pictures),
         )
 
     def _end_alarm(self) -> None:
@@ -340,7 +340,25 @@ class AlarmMonitor:
         elapsed_s = min(alarm.high_taken_s + self._trigger.value_s, time.monotonic()) - alarm.start_s
         alarm.end = alarm.start + timedelta(seconds=elapsed_s)
         duration_s = elapsed_s if alarm.of_camera else alarm.high_s - alarm.position_s + self._trigger.value_s
-        self._write(lambda: self._finish(alarm, duration_s))
+        assert self._writer is not None
+        if alarm.frames is not None and not self._has_room("picture", alarm):
+            alarm.frames = None
+        self._writer.append(lambda: self._finish(alarm, duration_s))
+
+    def _write_clip(self, alarm: _Alarm, pictures: list[StoredPicture]) -> None:
+        """In the thread of the clips. Without room the record of the end follows all the same: it must not be lost."""
+        assert self._writer is not None
+        kept = pictures if self._has_room("clip", alarm) else []
+        self._writer.append(lambda: self._save(alarm, kept))
+
+    def _has_room(self, what: str, alarm: _Alarm) -> bool:
+        """Whether pictures may wait to be written; an event says that they are not, as behind a disk that hangs."""
+        assert self._writer is not None
+        if not self._writer.is_full:
+            return True
+        waiting = f"{_QUEUE} clips and records wait to be written; check the disk of --alarm-dir and --events"
+        self._events.add("alarm_not_saved", f"the {what} of alarm {alarm.sequence} was not saved: {waiting}")
+        return False
 
     def _note_cut(self) -> None:
         self._events.add(
@@ -362,7 +380,7 @@ class AlarmMonitor:
         alarm.duration_s = duration_s
         if duration_s is None or alarm.files is None:
             return
-        if self._clips is not None and alarm.frames is not None:
+        if alarm.frames is not None:
             saved = self._archive.save(alarm.file_name, [], self._compare(*alarm.frames, alarm))
             alarm.files = Files(clip=alarm.files.clip, picture=saved.picture)
         record = self._record(alarm, phase="ended")
@@ -395,10 +413,6 @@ class AlarmMonitor:
         """In the writer's thread, when nothing more is to be sent."""
         for outlet in self._outlets:
             outlet.end()
-
-    def _write(self, task: Callable[[], None]) -> None:
-        assert self._writer is not None
-        self._writer.put(task)
 
     def _count_values(self) -> None:
         for name, seen in self._seen.items():

@@ -47,6 +47,11 @@ class Worker(Generic[_Item]):
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
+    @property
+    def is_full(self) -> bool:
+        """Whether as many items wait as may; `append` queues more."""
+        return len(self._queue) >= self._size
+
     def put(self, item: _Item) -> None:
         """Queue `item`; if the queue is full, the oldest one is dropped."""
         with self._changed:

@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 _KEPT = 200  # of each share
+_LATE = 50  # of each share, for a client that joins
 _OF_A_GROUP = 10
 _DIGITS = 16  # a number with so many is not the number of an entry
 
@@ -67,12 +68,21 @@ class Board:
                 share.remove(alike[0])
             share.append(Entry(run=self._run, number=self._count, kind=kind, data=data, group=of))
 
-    def after(self, number: int, most: int = _KEPT) -> list[Entry]:
-        """The last entries, at most so many of each share, whose number is larger; in order of their numbers."""
+    def after(self, number: int | None, camera: str | None = None) -> list[Entry]:
+        """The entries whose number is larger, in order.
+
+        Args:
+            number: of the entry that the client has seen last; None: it joins, and gets only the last entries of each share.
+            camera: whose entries, with those of the run as a whole; None: all.
+        """
+        most = _LATE if number is None else _KEPT
+        number = number or 0
+        asked = None if camera is None else {camera, ""}
         with self._lock:
             if number >= self._count:
                 return []
-            last = [entry for share in self._shares.values() for entry in list(share)[-most:]]
+            shares = [share for (of, _), share in self._shares.items() if asked is None or of in asked]
+            last = [entry for share in shares for entry in list(share)[-most:]]
         return sorted((entry for entry in last if entry.number > number), key=lambda entry: entry.number)
 
     def number_of(self, entry_id: str) -> int | None:

@@ -184,6 +184,11 @@ class PageCamera:
         self._changes.put(self.key, change)  # so that one that waits does not undo it
         return None
 
+    def note_refused(self, change: Change, name: str, reason: str) -> None:
+        """A change was refused after its client, which was told its `name`, had stopped waiting for it."""
+        asked = change.model_dump(include=set(change.asked))
+        self._board.add("change", self.key, {"refused": reason, "asked": asked, "change": name}, group="refused")
+
     def problem(self) -> str | None:
         """Why the run makes no progress; None: it does."""
         if self._ended is not None:

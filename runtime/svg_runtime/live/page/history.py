@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
+from bisect import bisect_left, bisect_right
 from collections import deque
 from typing import Any
 
 from svg_runtime.live.signals import SignalValues
 
-_KEPT = 1200  # points; two minutes at the usual ten a second
+_KEPT = 1200  # points, the last minute of the densest; two at the usual ten a second
 _APART_S = 0.05  # a file may be read at hundreds of frames a second: a chart shows no more points than this
+_SPAN_S = 60.0  # of the chart
+_EARLIER = 4  # points before it: the first line begins there, and they tell how far apart those of a slow camera usually are
 COLUMNS = ("number", "seconds", "alarm", "raw", "combined", "surprise", "error", "motion", "scene", "camera_motion")
 
 
@@ -41,14 +44,22 @@ class History:
             self._count += 1
             self._points.append([self._count, round(now_s, 3), int(alarm), *numbers])
 
-    def after(self, number: int) -> list[list[Any]]:
-        """Points with a larger number, as `COLUMNS` says; the newest may still grow, so it is left out.
+    def after(self, seconds: float) -> list[list[Any]]:
+        """Later points, as `COLUMNS` says, as far as the chart shows them; the newest is left out as long as it may still grow.
 
         Seconds are those of a clock that nobody sets, from any start.
         """
+        now_s = time.monotonic()
         with self._lock:
-            new = min(self._count - number, len(self._points))
-            return [list(point) for point in list(self._points)[-new:-1]] if new > 1 else []
+            may_grow = now_s - self._last_s < _APART_S
+            points = list(self._points)[: -1 if may_grow else None]
+            begin = bisect_left(points, now_s - _SPAN_S, key=_seconds)
+            begin = max(begin - _EARLIER, bisect_right(points, seconds, key=_seconds))
+            return [list(point) for point in points[begin:]]
+
+
+def _seconds(point: list[Any]) -> float:
+    return float(point[1])
 
 
 def _larger(one: float | None, other: float | None) -> float | None:

@@ -165,9 +165,10 @@ def _signals(cameras: Sequence[PageCamera]) -> Iterator[Metric]:
     threshold = GaugeMetricFamily("svg_alarm_threshold", "The signal from which on it is an alarm", labels=["camera"])
     for camera in cameras:
         unit, values = camera.about.caption.surprise_unit, camera.stats.alarms.values
-        if unit is not None and camera.stats.surprise.count:
+        is_known = camera.problem() is None  # else the last ones are of the past
+        if is_known and unit is not None and camera.stats.surprise.count:
             surprise.add_metric([camera.key, unit], camera.stats.surprise.last)
-        for name, value in () if values is None else vars(values).items():
+        for name, value in vars(values).items() if is_known and values is not None else ():
             if value is not None:
                 signals.add_metric([camera.key, name], value)
         summary = camera.summary()["alarms"]

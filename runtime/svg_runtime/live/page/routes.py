@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
-from collections.abc import AsyncIterator
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,7 +34,7 @@ from svg_common.errors import SvgError
 from svg_common.files import storable
 from svg_runtime.live.page.board import Board
 from svg_runtime.live.page.camera import PageCamera
-from svg_runtime.live.page.controls import read_change
+from svg_runtime.live.page.controls import Change, read_change
 from svg_runtime.live.page.held_summary import HeldSummary
 from svg_runtime.live.page.metrics import CONTENT_TYPE, Metrics
 from svg_runtime.live.page.studio import Feed, Shot
@@ -50,7 +54,24 @@ _PICTURE_S = 5.0  # how long a single picture may take
 _APPLY_S = 3.0  # how long a change may take: the loop applies it between two frames
 _SLICE_S, _STATE_S, _HEARTBEAT_S = 0.5, 1.0, 10.0
 _NOT_YET = "not applied yet: it is as soon as there are new pictures; other samples or steps need a whole context of them"
-_LATE = 50  # entries for a client that joins, of each camera's alarms, and of all else of it
+_PIECE = 100  # points of the chart in one message: over a slow link something comes soon, and no other client waits long
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What a client of the events asks for.
+
+    Attributes:
+        last: number of the entry that it has seen last; None: none of this run.
+        live: "1": entries, numbers and signals; "numbers": these alone; else entries alone.
+        camera: of which alone; None: of all.
+        since_s: time of the point of the chart that it has seen last.
+    """
+
+    last: int | None
+    live: str
+    camera: str | None
+    since_s: float
 
 
 class Page(Protocol):
@@ -184,56 +205,63 @@ class Routes:
     # 4) events and changes
 
     async def _events(self, request: Request) -> Response:
-        """Server-sent events; with ?live=1 also the signals and numbers of all cameras."""
+        """Server-sent events; see `_Wanted`."""
         # A browser that connects again by itself sends the header; a page that does it can only ask.
         last_id = request.headers.get("last-event-id") or request.query_params.get("last", "")
-        last = self._page.board.number_of(last_id)
-        messages = self._messages(last, live=request.query_params.get("live") == "1")
-        return self._stream_answer(request, messages, "text/event-stream")
+        query = request.query_params
+        wanted = _Wanted(
+            last=self._page.board.number_of(last_id), live=query.get("live", ""), camera=query.get("camera"),
+            since_s=_since(query.get("since")),
+        )  # fmt: skip
+        return self._stream_answer(request, self._messages(wanted), "text/event-stream")
 
-    async def _messages(self, last: int | None, live: bool) -> AsyncIterator[str]:
+    async def _messages(self, wanted: _Wanted) -> AsyncIterator[str]:
         yield "retry: 2000\n\n"
-        entries = self._page.board.after(0, most=_LATE) if last is None else self._page.board.after(last)
-        points = dict.fromkeys(self._page.cameras, 0)
+        last = wanted.last
+        points: dict[str, float] = {}  # seconds of the newest one that was sent, by camera
         slices = 0
         while not self._page.closing:
-            messages = [entry.as_server_sent() for entry in entries]
+            entries = [] if wanted.live == "numbers" else self._page.board.after(last, wanted.camera)
+            last = entries[-1].number if entries else last or 0
             if entries:
-                last = entries[-1].number
-            if live:
-                messages += self._live_messages(points, with_state=slices % round(_STATE_S / _SLICE_S) == 0)
-            if not messages and slices % round(_HEARTBEAT_S / _SLICE_S) == 0:
-                messages = [": still here\n\n"]
-            if messages:
-                yield "".join(messages)
+                yield "".join(entry.as_server_sent() for entry in entries)
+            if wanted.live in ("1", "numbers"):
+                for message in self._live_messages(wanted, points, with_state=slices % round(_STATE_S / _SLICE_S) == 0):
+                    yield message
+                    await asyncio.sleep(0)  # lets others have their turn
+            elif not entries and slices % round(_HEARTBEAT_S / _SLICE_S) == 0:
+                yield ": still here\n\n"
             await asyncio.sleep(_SLICE_S)
             slices += 1
-            entries = self._page.board.after(last or 0)
 
-    def _live_messages(self, points: dict[str, int], with_state: bool) -> list[str]:
-        """Points of the chart since the last ones, and the numbers; before these, of which cameras there are any."""
-        messages = []
+    def _live_messages(self, wanted: _Wanted, points: dict[str, float], with_state: bool) -> Iterator[str]:
+        """Of which cameras there are any; then the numbers of each, and points of its chart since the last ones."""
         if with_state:
-            messages.append(_message("cameras", {"cameras": list(self._page.cameras)}))
+            yield _message("cameras", {"cameras": list(self._page.cameras)})
         for key, camera in self._page.cameras.items():
-            new = camera.history.after(points.get(key, 0))
-            if new:
-                points[key] = new[-1][0]
-                messages.append(_message("signals", {"camera": key, "points": new}))
+            if wanted.camera not in (None, key):
+                continue
             if with_state:
-                messages.append(_message("state", camera.state()))
-        return messages
+                yield _message("state", camera.state())
+            new = camera.history.after(points.get(key, wanted.since_s)) if wanted.live == "1" else []
+            for begin in range(0, len(new), _PIECE):
+                piece = new[begin : begin + _PIECE]
+                points[key] = piece[-1][1]
+                yield _message("signals", {"camera": key, "points": piece})
 
     async def _change(self, request: Request) -> Response:
         camera = self._camera(request)
         try:
-            done = camera.ask(read_change(await request.body()))
+            change = read_change(await request.body())
+            done = camera.ask(change)
             if done is not None:
-                await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(done)), _APPLY_S)
+                applied = asyncio.wrap_future(done)
+                await asyncio.wait([applied], timeout=_APPLY_S)
+                if not applied.done():
+                    return _not_yet(camera, change, applied)
+                applied.result()
         except SvgError as error:
-            return _json({"error": str(error).replace("\n  ", "; ")}, 422)
-        except (asyncio.TimeoutError, TimeoutError):
-            return _json({"error": _NOT_YET}, 202)
+            return _json({"error": _in_a_line(error)}, 422)
         return _json(camera.state())
 
     def _camera(self, request: Request) -> PageCamera:
@@ -275,6 +303,30 @@ def _live_feed(camera: PageCamera, request: Request) -> Feed:
     return sizes[size]
 
 
+def _since(text: str | None) -> float:
+    """Seconds of a point of the chart; those of before a reboot are of no use."""
+    try:
+        seconds = -math.inf if text is None else float(text)
+    except ValueError:
+        seconds = math.nan
+    if math.isnan(seconds):
+        raise HTTPException(400, "since: expected the seconds of a point of the chart")
+    return seconds if seconds <= time.monotonic() else -math.inf
+
+
+def _not_yet(camera: PageCamera, change: Change, applied: asyncio.Future[None]) -> Response:
+    """The client does not wait any longer, so it hears by an entry if the change is refused."""
+    name = uuid.uuid4().hex
+
+    def note(late: asyncio.Future[None]) -> None:
+        error = late.exception()
+        if error is not None:
+            camera.note_refused(change, name, _in_a_line(error))
+
+    applied.add_done_callback(note)
+    return _json({"error": _NOT_YET, "change": name}, 202)
+
+
 async def _single(camera: PageCamera, feed: Feed) -> bytes:
     # The first picture is not waited for: it may come in days, and a browser has six connections, which other cameras need.
     shot = None if feed.newest() is None else await _within(_PICTURE_S, camera.picture(feed))
@@ -293,6 +345,10 @@ async def _within(seconds: float, picture: Any) -> Shot | None:
 
 def _message(event: str, values: dict[str, Any]) -> str:
     return f"event: {event}\ndata: {json.dumps(storable(values), allow_nan=False)}\n\n"
+
+
+def _in_a_line(error: BaseException) -> str:
+    return str(error).replace("\n  ", "; ")
 
 
 def _json(values: Any, status: int = 200) -> Response:

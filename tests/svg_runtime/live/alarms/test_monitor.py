@@ -19,6 +19,7 @@ from svg_runtime.forecast.forecaster import Observation
 from svg_runtime.forecast.scores import EarlierForecast
 from svg_runtime.live import timing
 from svg_runtime.live.alarms import monitor, numbers
+from svg_runtime.live.alarms.archive import Archive
 from svg_runtime.live.alarms.monitor import AlarmMonitor, close_side_by_side
 from svg_runtime.live.alarms.options import AlarmOptions, alarm_options
 from svg_runtime.live.alarms.record import AlarmRecord
@@ -244,6 +245,38 @@ def test_a_clip_that_would_take_too_much_memory_ends_early_and_the_next_one_has_
     for line in file.read_text().splitlines():
         with av.open(json.loads(line)["files"]["clip"]) as container:
             assert 10 < len(list(container.decode(video=0))) < 220
+
+
+def test_behind_a_disk_that_hangs_pictures_are_lost_and_no_end_of_an_alarm(watch, tmp_path, monkeypatch):
+    monkeypatch.setattr(monitor, "_QUEUE", 2)
+    append, answers, hangs, heard = Archive.append, threading.Event(), threading.Event(), []
+
+    def append_later(archive: Archive, record: AlarmRecord) -> None:
+        hangs.set()
+        assert answers.wait(HANG_S)
+        append(archive, record)
+
+    monkeypatch.setattr(Archive, "append", append_later)
+    trigger = TriggerOptions(cooldown_s=1.0)
+    wall = watch(folder=tmp_path, before_s=1.0, after_s=1.0, trigger=trigger, events_file=tmp_path / "events.jsonl")
+    wall.monitor.listeners.append(lambda record: record.phase == "ended" and heard.append(record.sequence))
+    wall.see(20)
+    for number in range(1, 5):
+        wall.see(1, ANOMALY)
+        wall.see(4)
+        assert wall.count == number
+        assert hangs.wait(HANG_S)
+    assert heard == []
+    lost = [message.partition(":")[0] for message in wall.events.messages if "not saved" in message]
+    assert sorted(lost) == [f"the {what} of alarm {number} was not saved" for what in ("clip", "picture") for number in (3, 4)]
+    answers.set()
+    wall.monitor.close()
+    assert heard == [1, 2, 3, 4]
+    records = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert [sorted(kind for kind, file in record["files"].items() if file) for record in records] == [
+        ["clip", "picture"]
+    ] * 2 + [[]] * 2
+    assert not any("in time" in message for message in wall.events.messages)
 
 
 def level_in(picture: str | None) -> float:

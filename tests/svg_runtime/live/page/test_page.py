@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import http.client
 import json
 import os
@@ -30,14 +31,18 @@ from svg_runtime.errors import BackendError
 from svg_runtime.live.alarms.record import AlarmRecord, Files
 from svg_runtime.live.page import controls, history, routes, studio
 from svg_runtime.live.page.board import Board
+from svg_runtime.live.page.camera import CameraAbout
 from svg_runtime.live.page.controls import Change, Fixed, NotYetError
 from svg_runtime.live.page.live_page import LivePage
 from svg_runtime.live.page.options import PageOptions, page_options
+from svg_runtime.live.signals import SignalValues
 from svg_runtime.web.address import Address
 from svg_runtime.web.limits import StreamSlots, WebLimits
 from svg_runtime.web.token import Token
 from tests.command_runner import HANG_S, wait_until
 from tests.svg_runtime.live.page.page_helpers import (
+    CAPTION,
+    SETTINGS,
     PictureStream,
     add_camera,
     applying,
@@ -56,12 +61,13 @@ def level_of(data: bytes) -> int:
 
 def events_of(address: str, path: str = "/events", until: str = "\n\n", **headers: str) -> str:
     """What a client of the event stream has read when `until` has come."""
-    read = ""
+    read, deadline = "", time.monotonic() + HANG_S
     with client(address) as known, known.stream("GET", path, headers=headers) as answer:
         for piece in answer.iter_text():
             read += piece
             if until in read:
                 return read
+            assert time.monotonic() < deadline, read[-500:]
     return read
 
 
@@ -329,6 +335,24 @@ def test_metrics_can_be_read_and_follow_the_conventions():
     assert all(family.documentation for family in families.values())
 
 
+def test_metrics_have_no_signals_of_a_camera_without_pictures():
+    """They were of the last one."""
+    families = ("svg_surprise", "svg_signal_deviations")
+    with served_page(names=()) as (page, address), client(address) as known:
+        about = CameraAbout(name="wall", caption=replace(CAPTION, surprise_unit="nats"))
+        (camera,) = page.add_cameras([(about, SETTINGS, make_stats())])
+        camera.stats.surprise.add(3.0)
+        camera.stats.alarms.values = SignalValues(7.5, 7.5, None, None, None, 7.5)
+        for trouble in (None, "away", None, "ended"):
+            camera.publish(make_view())
+            if trouble == "away":
+                camera._published_s -= 60
+            elif trouble == "ended":
+                camera.end("ended: lost source")
+            text = known.get("/metrics").text
+            assert [f'\n{name}{{camera="wall"' in text for name in families] == [trouble is None] * 2
+
+
 def test_a_camera_that_was_missing_at_the_start_has_not_reconnected():
     with served_page() as (page, address), client(address) as known:
         events = page.cameras["wall"].stats.events
@@ -463,16 +487,72 @@ def test_alarms_are_events_with_links_to_their_clips(tmp_path):
 
 
 def test_the_page_gets_signals_and_state_with_its_events():
+    """Also of a camera that gives no other picture."""
     with served_page() as (page, address):
-        for _ in range(2):
-            page.cameras["wall"].publish(make_view())
-            time.sleep(0.06)
-        read = events_of(address, "/events?live=1", until="event: state")
-        assert "event: signals" in read
+        page.cameras["wall"].publish(make_view())
+        read = events_of(address, "/events?live=1", until='"points"')
+        assert "event: state" in read
         assert '"raw"' not in read
         points = json.loads(read.partition("event: signals\ndata: ")[2].partition("\n")[0])["points"]
         assert points[0][0] == 1
         assert points[0][3] == 1.0
+
+
+def live_data_of(address: str, query: str, until: str) -> dict[str, list[Any]]:
+    """What has come of each kind."""
+    found: dict[str, list[Any]] = {}
+    for kind, data in re.findall(r"^event: (.*)\ndata: (.*)$", events_of(address, f"/events?{query}", until), re.MULTILINE):
+        found.setdefault(kind, []).append(json.loads(data))
+    return found
+
+
+def numbers_of(signals: list[dict[str, Any]], camera: str) -> list[int]:
+    return [point[0] for message in signals if message["camera"] == camera for point in message["points"]]
+
+
+@pytest.fixture
+def long_watched(monkeypatch):
+    """Address of a page with two cameras that have been watched for more than a minute."""
+    with served_page(names=("gate", "yard")) as (page, address):
+        start_s = time.monotonic() - 100
+        for each in page.cameras.values():
+            each.stats.events.add("test", f"event of {each.key}")
+            seconds = (start_s + number / 10 for number in range(1000))
+            monkeypatch.setattr(history, "time", SimpleNamespace(monotonic=lambda left=seconds: next(left)))
+            for _ in range(1000):
+                each.history.add(None, 1.0, alarm=False)
+        monkeypatch.setattr(history, "time", SimpleNamespace(monotonic=lambda: start_s + 100.05))
+        page.on_event("run", "event of the run")
+        yield address
+
+
+def test_a_client_gets_no_more_points_than_the_chart_shows_and_these_in_pieces(long_watched):
+    """A slow link would carry nothing else for long."""
+    found = live_data_of(long_watched, "live=1", until='"yard", "points": [[998')
+    for camera in ("gate", "yard"):
+        assert numbers_of(found["signals"], camera) == list(range(398, 1001))  # a minute, and four before it
+    assert max(len(message["points"]) for message in found["signals"]) == 100
+
+
+def test_the_page_of_a_camera_gets_nothing_of_others_and_only_what_it_has_not_got(long_watched):
+    found = live_data_of(long_watched, "live=1&camera=yard", until='"points": [[998')
+    assert [state["camera"] for state in found["state"]] == ["yard"]
+    assert found["cameras"][0] == {"cameras": ["gate", "yard"]}
+    assert numbers_of(found["signals"], "gate") == []
+    assert [event["message"] for event in found["event"]] == ["event of yard", "event of the run"]
+    seen_s = found["signals"][-1]["points"][-3][1]
+    again = live_data_of(long_watched, f"live=1&camera=yard&since={seen_s}", until='"points": [[999')
+    assert numbers_of(again["signals"], "yard") == [999, 1000]
+    after_a_reboot = live_data_of(long_watched, f"live=1&camera=yard&since={seen_s + 1e6}", until='"points": [[998')
+    assert len(numbers_of(after_a_reboot["signals"], "yard")) == 603
+    with client(long_watched) as known:
+        assert known.get("/events?live=1&since=nan").status_code == 400
+
+
+def test_the_overview_gets_numbers_alone(long_watched):
+    found = live_data_of(long_watched, "live=numbers", until='"camera": "yard", "name"')
+    assert found.keys() == {"cameras", "state"}
+    assert [state["camera"] for state in found["state"]][:2] == ["gate", "yard"]
 
 
 def test_the_page_is_told_which_cameras_there_are():
@@ -489,12 +569,13 @@ def test_the_page_is_told_which_cameras_there_are():
 
 
 def test_points_of_the_chart_are_as_far_apart_as_they_came_whatever_the_clock_says(monkeypatch):
-    seconds, clock = iter([5.0, 6.0, 7.0]), iter([7300.0, 101.0, 102.0])  # set back by two hours
+    seconds, clock = iter([5.0, 6.0, 7.0, 7.01, 7.1]), iter([7300.0, 101.0, 102.0])  # set back by two hours
     monkeypatch.setattr(history, "time", SimpleNamespace(monotonic=lambda: next(seconds), time=lambda: next(clock)))
     kept = history.History()
     for _ in range(3):
         kept.add(None, 1.0, alarm=False)
-    assert [point[1] for point in kept.after(0)] == [5.0, 6.0]
+    assert [point[1] for point in kept.after(0)] == [5.0, 6.0]  # the newest one may still grow
+    assert [point[1] for point in kept.after(5.0)] == [6.0, 7.0]
 
 
 # 4) changes
@@ -540,7 +621,8 @@ def test_what_is_kept_of_alarms_and_of_all_else_is_bounded():
     entries = kept.after(0)
     assert len(entries) == 4 * 200
     assert [entry.number for entry in entries] == list(range(3201, 4001))
-    assert len(kept.after(0, most=50)) == 4 * 50
+    assert len(kept.after(None)) == 4 * 50
+    assert [entry.number for entry in kept.after(3996, "gate")] == [3997, 3998]
     assert [entry.number for entry in kept.after(3998)] == [3999, 4000]
 
 
@@ -584,6 +666,26 @@ def test_a_change_that_cannot_be_applied_yet_waits_and_others_do_not_wait_for_it
             ready.set()
             wait_until(lambda: camera.state()["settings"]["samples"] == 4)
         assert [(change.samples, change.threshold) for change in applied] == [(None, 7.0), (4, None)]
+
+
+def test_a_change_that_is_refused_after_its_client_has_stopped_waiting_is_an_entry(monkeypatch, logged):
+    monkeypatch.setattr(routes, "_APPLY_S", 0.02)
+
+    def refuse(change: Change) -> None:
+        raise BackendError("no memory\n  fewer samples")
+
+    with served_page() as (page, address), client(address) as known:
+        camera = page.cameras["wall"]
+        names = [known.post("/cameras/wall/controls", json={"samples": samples}).json()["change"] for samples in (7, 8)]
+        camera.apply_changes(refuse)
+        read = events_of(address, until="no memory")
+        entries = [json.loads(data) for data in re.findall(r"event: change\ndata: (.*)", read)]
+        gc.collect()  # of an error that nobody has asked for, asyncio would say so now
+        assert [(entry["change"], entry["asked"], entry["refused"]) for entry in entries] == [
+            (names[0], {"samples": 7}, "a newer change has replaced this one"),
+            (names[1], {"samples": 8}, "no memory; fewer samples"),
+        ]
+    assert [record.getMessage() for record in logged.records if record.name == "asyncio"] == []
 
 
 def test_counts_that_one_camera_was_asked_for_are_noted_for_all():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -311,6 +312,47 @@ def test_a_change_that_had_to_wait_is_said_to_be_made_when_it_is(browser, page):
         seen.until(lambda: seen.tab.inner_text("#answer").endswith("not applied yet"))
         page.cameras["wall"].note_counts(2, 3)  # for somebody else
         seen.until(lambda: seen.tab.inner_text("#answer").endswith("A newer change has replaced this one."))
+        reply = {"error": "not applied yet", "change": "a name"}
+        seen.tab.unroute("**/controls")
+        seen.tab.route("**/controls", lambda route: route.fulfill(status=202, json=reply))
+        seen.tab.fill("#samples", "9")
+        seen.tab.press("#samples", "Enter")
+        seen.until(lambda: seen.tab.inner_text("#answer").endswith("not applied yet"))
+        page.cameras["wall"].note_refused(Change(samples=9), "a name", "no memory")
+        seen.until(lambda: seen.tab.inner_text("#answer").endswith("no memory"))
+        assert seen.tab.inner_text("#events li >> nth=0").endswith("samples 9: not applied: no memory")
+
+
+def test_a_control_says_what_is_in_force_unless_it_is_being_edited(browser, page):
+    """Also while it has the focus: others change it, too, and it would not be asked for what it says already."""
+    camera = page.cameras["wall"]
+
+    def type_samples(count: int) -> None:
+        seen.tab.fill("#samples", str(count))
+        seen.tab.press("#samples", "Enter")
+        wait_until(lambda: camera.state()["settings"]["samples"] == count)
+
+    with Seen(browser, page) as seen:
+        seen.wait_for("document.getElementById('counts').children.length")
+        for _ in range(2):
+            type_samples(5)
+            camera.ask(Change(samples=2))
+            seen.until(lambda: seen.tab.input_value("#samples") == "2")
+        seen.tab.fill("#samples", "3")
+        seen.tab.fill("#samples", "2")
+        seen.tab.focus("#overlay")  # nothing is asked for
+        camera.ask(Change(samples=4, overlay="ghost"))
+        seen.until(lambda: (seen.tab.input_value("#samples"), seen.tab.input_value("#overlay")) == ("4", "ghost"))
+        seen.tab.fill("#samples", "1")
+        camera.ask(Change(overlay="live"))
+        seen.until(lambda: seen.tab.input_value("#overlay") == "live")
+        assert seen.tab.input_value("#samples") == "1"
+        seen.tab.press("#samples", "Enter")
+        seen.until(lambda: seen.tab.inner_text("#answer") == "Done.")
+        seen.tab.fill("#samples", "65")
+        seen.tab.press("#samples", "Enter")
+        seen.until(lambda: "samples" in seen.tab.inner_text("#answer"))
+        assert seen.tab.input_value("#samples") == "1"
 
 
 def test_what_came_last_is_on_top_of_the_events_also_after_the_clock_was_set_back(browser, page, monkeypatch):
@@ -397,8 +439,13 @@ def test_the_signal_of_a_camera_that_is_lost_is_of_the_past(browser):
                 camera.publish(make_view())
                 seen.tab.wait_for_timeout(60)
             seen.wait_for(f"{heading} === '1.0'")
+            seen.tab.route("**/controls", lambda route: route.fulfill(status=202, json={"error": "not applied yet"}))
+            seen.tab.fill("#samples", "7")
+            seen.tab.press("#samples", "Enter")
+            seen.until(lambda: seen.tab.inner_text("#answer").endswith("not applied yet"))
             camera.end("ended: lost source")
             seen.wait_for(f"{heading} === 'no signal'")
+            seen.until(lambda: seen.tab.inner_text("#answer").endswith("ended: lost source"))
             assert all(seen.tab.is_disabled(f"#{name}") for name in ("samples", "threshold", "roi", "draw", "whole", "reset"))
             assert seen.tab.get_attribute("#samples", "title") == "This camera has ended"
             assert seen.tab.is_enabled("#overlay")
@@ -420,10 +467,11 @@ def test_points_as_far_apart_as_they_usually_are_make_a_line(browser, monkeypatc
     camera = add_camera(served)
     camera.stats.interval_s = interval_s
     start_s = time.monotonic() - 30
-    seconds = iter(start_s + second for second in at_s)
-    monkeypatch.setattr(history, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
-    for _ in at_s:
-        camera.publish(make_view())
+    for second in at_s:
+        with monkeypatch.context() as earlier:
+            at = SimpleNamespace(monotonic=lambda taken_s=start_s + second: taken_s)
+            earlier.setattr(history, "time", at)
+            camera.publish(make_view())
     served.start()
     drawn = """(() => { const canvas = document.getElementById('chart'), numbers = [];
       const accent = getComputedStyle(document.documentElement).getPropertyValue('--accent').trim();
@@ -743,12 +791,17 @@ def test_a_page_that_hears_nothing_any_more_says_so(browser, page, monkeypatch):
     status = "document.getElementById('status')"
     with Seen(browser, page) as seen:
         seen.wait_for(f"{status}.textContent.includes('fps')")
+        page.cameras["wall"].stats.events.add("test", "it listens")
+        seen.wait_for("document.getElementById('events').children.length")
+        asked: list[str] = []
+        seen.tab.on("request", lambda request: "/events" in request.url and asked.append(urlsplit(request.url).query))
         with monkeypatch.context() as silent:
             silent.setattr(Routes, "_live_messages", lambda *arguments, **named: [])
             seen.wait_for(f"{status}.textContent === 'no connection' && {status}.classList.contains('bad')")
             assert seen.tab.inner_text("#now") == "no signal"
         seen.wait_for(f"{status}.textContent.includes('fps') && !{status}.classList.contains('bad')")
         seen.wait_for("document.getElementById('live').naturalWidth")
+        assert re.fullmatch(r"live=1&camera=wall&last=\w+-\d+&since=[\d.]+", asked[0])  # what it has is not sent again
 
 
 def test_a_start_without_an_answer_is_tried_again(browser, page):

@@ -52,6 +52,8 @@ let live = new AbortController(); // ends the stream of live pictures
 let corner = null; // of the region that is being drawn, the first one
 let requests = 0; // changes asked for so far
 let awaited = null; // a change that is not in force yet
+const refused = new Map(); // why changes that had to wait were refused, by their names
+const edited = new Map(); // controls that stay as they are, and the request for what they say; 0: that is still being edited
 const pending = new Set(); // what ends a request
 
 // 1) start
@@ -137,33 +139,36 @@ function lose(reason, bad = true) {
 function listen() {
   heard = performance.now();
   source?.close();
-  source = new EventSource(root(`events?live=1&last=${encodeURIComponent(newest)}`));
-  source.addEventListener("error", () => {
-    if (source?.readyState !== EventSource.CLOSED) { // the browser tries again by itself
-      lose("no connection");
-      return;
-    }
-    explain();
-    setTimeout(() => document.hidden || listen(), RETRY_MS);
+  const opened = new EventSource(root(`events?${wanted()}`));
+  source = opened;
+  opened.addEventListener("error", () => {
+    if (opened !== source) return;
+    if (opened.readyState === EventSource.CLOSED) explain();
+    else lose("no connection");
+    opened.close(); // the browser would ask again for what it has got since then
+    setTimeout(() => opened === source && listen(), RETRY_MS);
   });
-  source.addEventListener("cameras", (message) => {
+  const follow = (kind, show) => opened.addEventListener(kind, (message) => {
     heard = performance.now();
-    followCameras(JSON.parse(message.data).cameras);
+    show(JSON.parse(message.data), message.lastEventId);
   });
-  source.addEventListener("state", (message) => {
-    heard = performance.now();
-    showState(JSON.parse(message.data));
-  });
-  source.addEventListener("signals", (message) => {
-    const { camera, points } = JSON.parse(message.data);
-    if (camera === shown) showSignals(points);
-  });
+  follow("cameras", ({ cameras }) => followCameras(cameras));
+  follow("state", showState);
+  follow("signals", ({ points }) => showSignals(points));
   for (const kind of Object.keys(SYMBOLS)) {
-    source.addEventListener(kind, (message) => {
-      newest = message.lastEventId;
-      showEntry(kind, JSON.parse(message.data), message.lastEventId);
+    follow(kind, (data, id) => {
+      newest = id;
+      if (data.refused) refused.set(data.change, data.refused);
+      showEntry(kind, data, id);
     });
   }
+}
+
+// Of one camera all that the page has not got yet, of several their numbers alone: a slow link takes no more.
+function wanted() {
+  if (!shown) return "live=numbers";
+  const last = chart.points.at(-1);
+  return new URLSearchParams({ live: 1, camera: shown, last: newest, ...(last && { since: last[1] }) });
 }
 
 // The run may have been started again with other cameras. A page of one camera stays as it is as long as there is that one, so
@@ -482,7 +487,12 @@ function describe(kind, data) {
     const value = peak === null || peak === undefined ? "" : `, ${data.signal.replace("_", " ")} ${peak.toFixed(1)}`;
     return data.phase === "started" ? `alarm ${data.sequence}${value}` : `alarm ${data.sequence} over after ${data.duration_s} s${value}`;
   }
+  if (data.refused) return `${describeChanges(data.asked)}: not applied: ${data.refused}`;
   const { time, camera, ...changes } = data;
+  return describeChanges(changes);
+}
+
+function describeChanges(changes) {
   return Object.entries(changes).map(([name, value]) => {
     if (name === "reset") return "started anew";
     if (name === "horizon") return `steps ${value}`;
@@ -544,10 +554,14 @@ function element(name, text) {
 function startControls() {
   $("controls").addEventListener("submit", (event) => event.preventDefault());
   $("overlay").addEventListener("change", () => change({ overlay: $("overlay").value }));
+  for (const name of ["samples", "horizon", "threshold", "roi"]) {
+    $(name).addEventListener("input", () => edited.set(name, 0));
+    $(name).addEventListener("blur", () => release(0));
+  }
   for (const name of ["samples", "horizon", "threshold"]) {
     $(name).addEventListener("change", () => {
       if ($(name).value) change({ [name]: Number($(name).value) });
-      else $(name).value = states.get(shown).settings[name]; // cleared, or no number: what is in force stays
+      else release(0); // cleared, or no number: what is in force stays
     });
   }
   $("roi").addEventListener("change", () => change({ roi: $("roi").value.trim() || null }));
@@ -563,11 +577,11 @@ function startControls() {
   startDrawing();
 }
 
-// What is being edited stays as it is.
+// What is being edited or asked for stays as it is.
 function showSettings(state) {
   const { settings, fixed } = state;
   for (const name of ["samples", "horizon", "threshold", "overlay", "roi"]) {
-    if (document.activeElement !== $(name)) $(name).value = settings[name] ?? "";
+    if (!edited.has(name)) $(name).value = settings[name] ?? "";
   }
   const ended = state.ended && "This camera has ended";
   const reasons = {
@@ -587,9 +601,18 @@ function showSettings(state) {
   $("threshold").placeholder = settings.threshold === null ? "no alarms" : "";
 }
 
+// A request is answered, or the user has left what was not asked for: controls say again what is in force.
+function release(number) {
+  for (const [name, asked] of edited) {
+    if (asked === number) edited.delete(name);
+  }
+  showSettings(states.get(shown));
+}
+
 // The answers may come in another order than the requests, and only that to the newest one counts.
 async function change(values) {
   const number = ++requests;
+  for (const name of Object.keys(values)) edited.set(name, number);
   awaited = null;
   say("…", false);
   try {
@@ -605,23 +628,27 @@ async function change(values) {
       say("Done.", false);
       return;
     }
-    let reason = text.trim();
-    try { reason = JSON.parse(text).error; } catch { /* plain text */ }
-    say(reason, true);
-    if (answer.status === 202) awaited = { values, before: states.get(shown) };
+    let reply = { error: text.trim() };
+    try { reply = JSON.parse(text); } catch { /* plain text */ }
+    say(reply.error, true);
+    if (answer.status === 202) awaited = { values, before: states.get(shown), name: reply.change };
   } catch {
     if (number === requests) say("no connection", true);
+  } finally {
+    release(number);
   }
 }
 
-function showWhetherApplied({ settings, resets }) {
+function showWhetherApplied({ settings, resets, ended, problem }) {
   if (!awaited) return;
-  const { values, before } = awaited;
+  const { values, before, name } = awaited;
   const isApplied = ([name, value]) => (name === "reset" ? resets > before.resets : settings[name] === value);
   const isDone = Object.entries(values).every(isApplied);
-  if (!isDone && !Object.keys(values).some((name) => settings[name] !== before.settings[name])) return;
+  const isOther = Object.keys(values).some((name) => settings[name] !== before.settings[name]);
+  const reason = refused.get(name) || (ended && problem) || (isOther && "A newer change has replaced this one.");
+  if (!isDone && !reason) return;
   awaited = null;
-  say(isDone ? "Done." : "A newer change has replaced this one.", !isDone);
+  say(isDone ? "Done." : reason, !isDone);
 }
 
 function say(text, bad) {
