@@ -74,8 +74,9 @@ def make_clip(path: Path) -> Path:
 def write_strip(path: Path, rows: list[np.ndarray]) -> None:
     """One row per sequence (T, H, W, C) of frames in [0, 1], one column per frame."""
     strip = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
-    if not cv2.imwrite(str(path), (strip[..., ::-1] * 255).astype(np.uint8)):  # OpenCV writes BGR
-        raise SystemExit(f"cannot write {path}")
+    bgr = (strip[..., ::-1] * 255).astype(np.uint8)  # as OpenCV writes it
+    if not (cv2.haveImageWriter(str(path)) and cv2.imwrite(str(path), bgr)):
+        raise SystemExit(f"cannot write {path}\n  expected a folder that can be written, and a name such as forecast.png")
 
 
 if __name__ == "__main__":

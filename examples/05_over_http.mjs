@@ -5,6 +5,15 @@
 //
 // A square moves to the right. SVG_EDGE_TOKEN is sent where the server asks for a token.
 const [server = "http://127.0.0.1:8008"] = process.argv.slice(2);
+if (!/^https?:\/\/[^/]/.test(server) || !URL.canParse(server)) {
+  console.error(`cannot ask '${server}': expected http:// or https://, and a host\n  give an address such as http://127.0.0.1:8008`);
+  process.exit(1);
+}
+// What goes wrong ends the program with its message.
+process.on("uncaughtException", (error) => {
+  console.error(error.message);
+  process.exit(1);
+});
 const [side, step, width] = [160, 5, 24]; // pixels of the picture, of a movement, and of the square
 
 // An answer, or the server's own words of what is wrong.
@@ -12,7 +21,9 @@ async function ask(method, path, body) {
   const headers = process.env.SVG_EDGE_TOKEN ? { authorization: `Bearer ${process.env.SVG_EDGE_TOKEN}` } : {};
   if (body) headers["content-type"] = body instanceof Uint8Array ? "application/octet-stream" : "application/json";
   const content = body && !(body instanceof Uint8Array) ? JSON.stringify(body) : body;
-  const answer = await fetch(new URL(path, server), { method, headers, body: content });
+  const answer = await fetch(new URL(path, server), { method, headers, body: content }).catch((error) => {
+    throw new Error(`no answer from ${server}: ${error.cause?.message ?? error.message}\n  start the server with: svg-serve`);
+  });
   if (!answer.ok) throw new Error(`${method} ${path}: ${answer.status} ${await answer.text()}`);
   return answer;
 }

@@ -19,9 +19,7 @@ SIDE, STEP, WIDTH = 160, 5, 24  # pixels of the picture, of a movement, and of t
 
 
 def main() -> None:
-    address = urlsplit(sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8008")
-    connection = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
-    server = connection(address.netloc, timeout=60)
+    server = connect(sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8008")
     session = json.loads(ask(server, "POST", "/v1/sessions", {"model": "camera", "samples": 4, "horizon": 10})[0])
     place = f"/v1/sessions/{session['id']}"
     try:
@@ -41,6 +39,18 @@ def main() -> None:
         print("spread per step:", " ".join(f"{value:.4f}" for value in summary["spread"]))
     finally:
         ask(server, "DELETE", place)
+
+
+def connect(address: str) -> http.client.HTTPConnection:
+    """Without TLS to http://HOST:PORT, with it to https://HOST:PORT."""
+    try:
+        parts = urlsplit(address)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("expected http:// or https://, and a host")
+        connection = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        return connection(parts.netloc, timeout=60)
+    except (ValueError, http.client.InvalidURL) as error:
+        raise SystemExit(f"cannot ask '{address}': {error}\n  give an address such as http://127.0.0.1:8008") from None
 
 
 def picture(index: int) -> bytes:

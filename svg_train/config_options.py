@@ -56,12 +56,15 @@ def flag(table: str, name: str) -> str:
     return f"--{_parameter_name(table, name).replace('_', '-')}"
 
 
-def check_data_options(name: str, given: Mapping[str, Any]) -> None:
+def check_data_options(
+    name: str, given: Mapping[str, Any], remedy: str = "remove it, or choose one of these with --data"
+) -> None:
     """Refuse options of a command line that do not apply to the data set, by the names that they have there.
 
     Args:
         name: of the data set.
         given: fields of data and their values; one that has its default changes nothing.
+        remedy: what to do about an option that does not apply.
 
     Raises:
         UsageError: one does not apply.
@@ -70,8 +73,7 @@ def check_data_options(name: str, given: Mapping[str, Any]) -> None:
         names = DATA_OF_OPTION.get(option, (name,))
         if name not in names and value != fields("data")[option].default:
             raise UsageError(
-                f"{flag('data', option)} does not apply to the data '{name}', only to {', '.join(names)}\n"
-                "  remove it, or choose one of these with --data"
+                f"{flag('data', option)} does not apply to the data '{name}', only to {', '.join(names)}\n  {remedy}"
             )
 
 

@@ -3,21 +3,48 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
 from svg_common.path_advice import shell_argument
+from svg_common.video.sampling import SAME_RATE
 from svg_train.checkpoint import CheckpointError
+from svg_train.config import DataConfig
 from svg_train.config_options import arguments
 from svg_train.data.notes import log_once
 from svg_train.families.base import FamilyConfig
 from svg_train.reference.checkpoint import load_any_checkpoint
 
 
-def initial_weights(
-    init: Path, model: FamilyConfig, model_config: Path | None = None, quiet: bool = False
-) -> dict[str, Tensor]:
+@dataclass(frozen=True)
+class InitialWeights:
+    """Weights of another run, and how long its steps last."""
+
+    init: Path
+    weights: dict[str, Tensor]
+    frame_interval_s: float | None  # None: not known
+
+    def note_other_interval(self, interval_s: float | None, data: DataConfig) -> None:
+        """Log if steps last longer or shorter in the new run, which may be meant, and the option that avoids it.
+
+        Args:
+            interval_s: seconds per step of the new run, as its data has turned out; None: not known.
+            data: its settings.
+        """
+        start_s = self.frame_interval_s
+        if start_s is None or interval_s is None or abs(interval_s - start_s) <= SAME_RATE * start_s:
+            return
+        replaced = " in place of --frame-step" if data.frame_step != 1 else ""
+        log_once(
+            logging.INFO,
+            f"note: this run has other steps than the model in '{self.init}': {start_s:.4g} s there, {interval_s:.4g} s here\n"
+            f"  keep them with: --frame-interval-s {start_s:.6g}{replaced}",
+        )
+
+
+def initial_weights(init: Path, model: FamilyConfig, model_config: Path | None = None, quiet: bool = False) -> InitialWeights:
     """The weights of a checkpoint, whose model must have the shape of this run's. Another generation rule is noted.
 
     Args:
@@ -33,7 +60,7 @@ def initial_weights(
     require_same_shape(checkpoint.config.model, model, init, model_config)
     if not quiet:
         _note_other_rule(checkpoint.config.model, model, init)
-    return checkpoint.weights
+    return InitialWeights(init, checkpoint.weights, checkpoint.frame_interval_s)
 
 
 def require_same_shape(start: FamilyConfig, model: FamilyConfig, init: Path | str, model_config: Path | None = None) -> None:

@@ -72,8 +72,8 @@ def refuse_other_data(out: Path, saved: Checkpoint, found: TrainingData, files: 
         return
     raise UsageError(
         f"the run in '{out}' {what}\n"
-        "  continue it with the same files as before, or start another --out from its weights, "
-        f"with: --init {shell_argument(out / BEST)}"
+        "  continue it with the same files as before, or start another run from its weights, "
+        f"with the options of this one, another --out, and: --init {shell_argument(out / BEST)}"
     )
 
 

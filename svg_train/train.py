@@ -196,6 +196,8 @@ class Trainer:
         self._data = open_data(self._config, "train", self._config.sequence_length, trained_s)
         if self._fabric.global_rank:
             return
+        if self._init is not None:
+            self._init.note_other_interval(self._data.frame_interval_s, self._config.data)
         train = self._config.train
         test = open_data(self._config, "test", self._config.model.n_past + train.eval_horizon, trained_s)
         refuse_too_large(self._config, min(train.eval_sequences, len(test)), self._fabric.device)
@@ -301,7 +303,7 @@ class Trainer:
         """A new model, or one that starts from the weights of another run."""
         if self._init is None:
             return FAMILIES[self._config.model.family].build(self._config.model)
-        return Checkpoint(self._config, self._init).build()
+        return Checkpoint(self._config, self._init.weights).build()
 
     def _train_step(self, frames: Tensor) -> None:
         # 1) forward pass, with noise that depends on the step alone: that of this process's share of the batch

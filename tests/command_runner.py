@@ -18,6 +18,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+from tests.file_size import limit_file_size
+
 _MAINS = {
     "svg-train": "svg_adapt.cli",
     "svg-export": "svg_export.cli",
@@ -130,7 +132,10 @@ def _main(
     main = import_module(_MAINS[command[0]]).main
     sys.argv = command
     for kind, limit in limits.items():
-        resource.setrlimit(kind, (limit, resource.getrlimit(kind)[1]))
+        if kind == resource.RLIMIT_FSIZE:
+            limit_file_size(limit)
+        else:
+            resource.setrlimit(kind, (limit, resource.getrlimit(kind)[1]))
     if before is not None:
         before()
     main()

@@ -5,6 +5,7 @@ SVG_EDGE_TEST_KILLS sets how often each command is killed.
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import os
@@ -12,6 +13,7 @@ import random
 import resource
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from svg_runtime.forecast.forecaster import Forecaster
 from svg_runtime.live.sources.files import find_clips
 from svg_train.checkpoint import load_checkpoint
 from tests.command_runner import start, wait_until
+from tests.file_size import file_size_limit
 from tests.svg_runtime.live.live_helpers import write_video
 
 KILLS = int(os.environ.get("SVG_EDGE_TEST_KILLS", "1"))
@@ -100,6 +103,15 @@ class TestFullDisk:
         assert f"error: File too large: {named}" in run.output
         assert not list(tmp_path.rglob(".*"))
         assert_whole(tmp_path)
+
+    def test_bytecode_that_would_be_cut_off_is_not_written(self, tmp_path, monkeypatch):
+        """It would fail each later import."""
+        monkeypatch.setattr(sys, "dont_write_bytecode", False)
+        (tmp_path / "of_a_full_disk.py").touch()
+        monkeypatch.syspath_prepend(tmp_path)
+        with file_size_limit(50):
+            importlib.import_module("of_a_full_disk")
+        assert [path.name for path in tmp_path.iterdir()] == ["of_a_full_disk.py"]
 
     @pytest.mark.parametrize("output", ["--output", "--json"])
     def test_live(self, tiny_bundle, tmp_path, output):

@@ -8,7 +8,7 @@ The page's own files lie here. Into FOLDER come beside them:
     models/        the bundles that ship with the package
     *.mjs          the forecast loop, from examples/03_javascript
     page.css, ...  style and chart of the page of svg-live
-    shared.json    strokes of the synthetic digits, and colors of heat maps
+    shared.json    strokes of the synthetic digits, colors of heat maps, and what the camera model was trained on
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import numpy as np
 
 from svg_common.digits import DIGIT_SIZE, glyphs, motion
 from svg_common.files import atomic_directory
+from svg_runtime.bundle.reader import EMBEDDED_FOLDER, Bundle
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -111,7 +112,9 @@ def installed_packages() -> Path:
 
 
 def shared_tables() -> dict[str, object]:
-    """What Python and JavaScript both draw with."""
+    """What Python and JavaScript both draw with, and what the page says of its models."""
+    trained = Bundle.open(EMBEDDED_FOLDER / "camera.svgb").manifest.training_data
+    assert trained is not None
     levels = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_INFERNO)
     return {
         "strokes": [glyphs.STROKES[digit] for digit in range(10)],
@@ -121,6 +124,7 @@ def shared_tables() -> dict[str, object]:
         "digitSize": DIGIT_SIZE,
         "maxSpeed": motion.MAX_SPEED,
         "inferno": cv2.cvtColor(levels, cv2.COLOR_BGR2RGB).reshape(256, 3).tolist(),
+        "cameraTraining": trained.description.partition(";")[0],  # numbers of files and sequences follow
     }
 
 

@@ -11,16 +11,16 @@ const MOST_WAITING = 2; // pictures that the model has not seen yet
 const RATE_S = 5; // of which the rate is the mean
 const SLOW = 5; // pictures left out in that time
 const SUITABLE = { synthetic: "digits", webcam: "camera", file: "camera" };
-const NOTES = {
-  digits: "The model of digits knows white digits on black, as the synthetic camera shows them, and nothing else.",
-  camera: "The camera model was trained on fixed cameras outdoors and indoors, 64 x 64 pixels, 10 pictures per second.",
-};
 const UNITS = {
   nats: "KL divergence of posterior and prior in nats: how far the last picture was from what the model expected.",
   relative: "Error of the model's prediction of the last picture, relative to those before: 1 is as usual.",
 };
 
 const tables = await fetch(new URL("./shared.json", import.meta.url)).then((answer) => answer.json());
+const NOTES = {
+  digits: "The model of digits knows white digits on black, as the synthetic camera shows them, and nothing else.",
+  camera: `The camera model was trained on ${tables.cameraTraining}; 64 x 64 pixels, 10 pictures per second.`,
+};
 const chart = new Chart($("chart"));
 chart.signal = "raw";
 

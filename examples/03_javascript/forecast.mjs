@@ -17,6 +17,12 @@ import { part } from "./graphs.mjs";
 process.env.ORT_DISABLE_TELEMETRY = "1"; // read at the import: otherwise it may report to Microsoft
 const ort = await import("onnxruntime-node");
 
+// What goes wrong, as with a file that is missing or a bundle that contradicts itself, ends the program with its message.
+process.on("uncaughtException", (error) => {
+  console.error(`error: ${error.message}`);
+  process.exit(1);
+});
+
 const EMBEDDED = fileURLToPath(new URL("../../runtime/svg_runtime/embedded/digits.svgb", import.meta.url));
 
 // A square that moves to the right, for which the noise is drawn from a seed.
@@ -41,9 +47,17 @@ async function load({ file, sha256 }) {
   return bytes;
 }
 
+async function readJson(file, expected) {
+  try {
+    return JSON.parse(await readFile(file, "utf8"));
+  } catch (error) {
+    throw new Error(`cannot read ${file}: ${error.message}\n  expected ${expected}`);
+  }
+}
+
 const [bundle = EMBEDDED, input, output] = process.argv.slice(2);
-const manifest = JSON.parse(await readFile(join(bundle, "manifest.json"), "utf8"));
-const { frames, surpriseNoise, ...options } = input ? JSON.parse(await readFile(input, "utf8")) : makeInput(manifest);
+const manifest = await readJson(join(bundle, "manifest.json"), "a *.svgb folder");
+const { frames, surpriseNoise, ...options } = input ? await readJson(input, "INPUT.json as above") : makeInput(manifest);
 const forecaster = await Forecaster.open({ ort, manifest, load, surpriseNoise });
 
 const { channels, height, width } = manifest.frame;

@@ -161,6 +161,7 @@ def train(
     start = find_checkpoint(init) if init is not None else None
     require_modules("svg-train", "train", "torch", "lightning_fabric", "tensorboard", "PIL")
     with defer_interrupts():  # heavy: torch
+        from svg_train.reference.checkpoint import check_format
         from svg_train.run_folder import BEST, LAST, METRICS, STRIPS
         from svg_train.train import Trainer
 
@@ -180,7 +181,9 @@ def train(
         places = overrides.pop("data") if resume else None
         recipe = load_recipe(config) if config else {}
         if not resume:
-            _check_data_options(recipe, overrides["data"])
+            if start is not None:
+                check_format(start)  # before what it is to be trained on
+            _check_data_options(config, recipe, overrides["data"], start is not None)
             _check_family(config, recipe, overrides["model"].get("family"))
         built = build_config(recipe, overrides)
         evaluation = Trainer(
@@ -244,11 +247,17 @@ def _check_resume(out: Path, has_settings: bool) -> None:
         raise UsageError(f"the run in '{out}' is an adaptation\n  continue it with the command that started it and --resume")
 
 
-def _check_data_options(recipe: dict[str, Any], data: dict[str, Any]) -> None:
+def _check_data_options(config: str | None, recipe: dict[str, Any], data: dict[str, Any], has_init: bool) -> None:
     """Refuse options that do not apply to the data set by the names that they have here, not by keys of a recipe."""
     table = recipe.get("data")
-    named = table.get("name") if isinstance(table, dict) else None
-    check_data_options(data.get("name") or str(named or fields("data")["name"].default), data)
+    named = data.get("name") or (table.get("name") if isinstance(table, dict) else None)
+    name = str(named or fields("data")["name"].default)
+    if config is None and named is None:  # the user did not choose them
+        of_clips = "adapt" if has_init else "video"
+        remedy = f"{name} are the default; for clips of your own add --config {of_clips}, for another data set --data"
+        check_data_options(name, data, remedy)
+    else:
+        check_data_options(name, data)
 
 
 def _check_family(name: str | None, recipe: dict[str, Any], family: str | None) -> None:

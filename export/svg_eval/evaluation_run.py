@@ -16,6 +16,7 @@ from svg_common.errors import UsageError
 from svg_common.printable import one_line
 from svg_common.progress import ProgressListener
 from svg_common.quantities import count_text
+from svg_common.video.sampling import SAME_RATE
 from svg_eval.baselines import simple_baselines
 from svg_eval.clips import clip_names, without_history
 from svg_eval.data import check_unseen, open_held_out
@@ -95,7 +96,9 @@ def run(request: Request, progress: ProgressListener) -> Evaluation:
                 "--post-process learns from what came before a sequence, which only --data video gives\n"
                 "  expected --data video with --data-root; or remove --post-process"
             )
-        _log_differences(model.info, data, settings)
+        _log_fewer(data, settings)
+        for each in (model, *baselines):
+            _note_other_interval(each, data)
         if is_digits_model(request.model, _is_real(request)) and not _is_digits(request, model.info, protocol):
             _LOG.info("note: %s", KNOWS_DIGITS_ONLY)
         data = spread_over_clips(data, settings.sequences, after_others=request.post_process)
@@ -203,11 +206,16 @@ def _is_digits(request: Request, info: ModelInfo, protocol: Protocol | None) -> 
     return name in _DIGITS
 
 
-def _log_differences(info: ModelInfo, data: SequenceDataset, settings: Settings) -> None:
-    """Log what may surprise: fewer sequences than requested, or another frame interval than in training."""
+def _log_fewer(data: SequenceDataset, settings: Settings) -> None:
     if len(data) < settings.sequences:
         requested = settings.sequences
         _LOG.info("note: the data has %d held-out sequences, fewer than the requested %d", len(data), requested)
-    given, trained = data.frame_interval_s, info.frame_interval_s
-    if given and trained and abs(given - trained) > 0.01 * trained:
-        _LOG.info("note: the data has %g s between frames; the model was trained at %g s", given, trained)
+
+
+def _note_other_interval(model: CheckpointModel | BundleModel, data: SequenceDataset) -> None:
+    """Log that a model is not measured at the time per step of its training, and add that to its description."""
+    given, trained = data.frame_interval_s, model.info.frame_interval_s
+    if given and trained and abs(given - trained) > SAME_RATE * trained:
+        note = f"trained at {trained:.4g} s per step, measured at {given:.4g} s"
+        _LOG.info("note: %s: %s", model.info.label, note)
+        model.info = replace(model.info, description=f"{model.info.description}; {note}")

@@ -70,11 +70,14 @@ def requested_calibration(calibrate: Literal["full", "again"] | None, no_calibra
     """Return what `auto` is to measure; None leaves it to the environment.
 
     Raises:
-        UsageError: both were given, or without `auto`.
+        UsageError: both were given, or without `auto`, or there is no such backend.
     """
     if calibrate is not None and no_calibrate:
         raise UsageError("both --calibrate and --no-calibrate were given\n  expected one of them")
     if backend != "auto" and (calibrate is not None or no_calibrate):
+        from svg_runtime.backends import check_backend  # only for an error
+
+        check_backend(backend)
         given = "--no-calibrate" if no_calibrate else "--calibrate"
         raise UsageError(f"{given} has no effect with --backend {backend}, which is used as it is\n  remove one of them")
     return "no" if no_calibrate else calibrate

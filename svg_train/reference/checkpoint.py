@@ -27,7 +27,7 @@ from svg_train.families import FAMILIES
 from svg_train.families.svg import SvgConfig
 from svg_train.reference.archives import describe_archive
 from svg_train.reference.comparison import compare_tensors, read_parameter
-from svg_train.reference.file import OtherKindError, TorchFile, open_torch_file, sniff_format
+from svg_train.reference.file import Format, OtherKindError, TorchFile, open_torch_file, sniff_format
 from svg_train.reference.foreign_files import HEAD_BYTES, describe_foreign
 from svg_train.reference.inert_pickle import PickleFormatError
 from svg_train.reference.layouts import PARTS, Layout, given_settings, recognize
@@ -60,20 +60,7 @@ def load_any_checkpoint(path: str | Path, model_config: Path | None = None) -> C
         CheckpointError: the file is missing, truncated or of no known program, or parts are missing or contradictory.
         UsageError: it is a pipe, or `model_config` has no effect.
     """
-    head = _read_head(path)
-    kind = sniff_format(head)
-    if kind in ("tar", "other"):
-        _refuse_archive(path)
-    if kind == "tar":
-        raise ReferenceCheckpointError(
-            f"'{path}' is in the format of PyTorch before 0.1.10 (a tar archive)\n"
-            "  load it in that PyTorch, save it again in a later one, and use the new file"
-        )
-    if kind == "other":
-        what = describe_foreign(head)
-        raise ReferenceCheckpointError(
-            f"'{path}' is not an svg-edge checkpoint, nor any other file of torch.save{f': {what}' if what else ''}\n{EXPECTED}"
-        )
+    kind = check_format(path)
     try:
         with open_torch_file(path) as file:
             importers = [family.importer(file.content) for family in FAMILIES.values()]
@@ -92,6 +79,29 @@ def load_any_checkpoint(path: str | Path, model_config: Path | None = None) -> C
         ) from fault
     _refuse_needless(model_config, path)
     return load_checkpoint(path)
+
+
+def check_format(path: str | Path) -> Format:
+    """Refuse what is no checkpoint, such as a bundle, by its first bytes. Returns the format that they are of.
+
+    Raises:
+        CheckpointError, UsageError: see `load_any_checkpoint`.
+    """
+    head = _read_head(path)
+    kind = sniff_format(head)
+    if kind in ("tar", "other"):
+        _refuse_archive(path)
+    if kind == "tar":
+        raise ReferenceCheckpointError(
+            f"'{path}' is in the format of PyTorch before 0.1.10 (a tar archive)\n"
+            "  load it in that PyTorch, save it again in a later one, and use the new file"
+        )
+    if kind == "other":
+        what = describe_foreign(head)
+        raise ReferenceCheckpointError(
+            f"'{path}' is not an svg-edge checkpoint, nor any other file of torch.save{f': {what}' if what else ''}\n{EXPECTED}"
+        )
+    return kind
 
 
 def load_with_sha256(path: str | Path, model_config: Path | None = None) -> tuple[Checkpoint, str]:

@@ -147,6 +147,7 @@ def test_the_webcam_runs_with_the_camera_model(browser, address):
     with Seen(browser, address).open() as seen:
         seen.tab.select_option("#source", "webcam")
         assert seen.tab.input_value("#model") == "camera"
+        assert "was trained on mostly static cameras: roads" in seen.tab.inner_text("#model-note")
         sync_api.expect(seen.tab.locator("#chart-note")).to_contain_text("1 is as usual", timeout=PATIENCE_MS)
         for name in ("live", "futures"):
             seen.wait_for_change(name, seen.picture(name))

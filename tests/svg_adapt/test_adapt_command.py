@@ -424,12 +424,22 @@ def test_the_report_does_not_replace_what_the_adaptation_goes_on_from(start_mode
         assert f"--json would overwrite 'run/{name}'" in str(error)
 
 
-@pytest.mark.parametrize("more", [[], ["--config", "adapt", "--data", "video"]])
-def test_data_options_that_do_not_fit_are_named_as_they_were_given(more, start_model, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("", r"--data-root does not apply to the data 'digits', .*\n  digits are the default; .* add --config video,"),
+        ("--init START", r"--data-root does not apply to the data 'digits', .*\n.*; for clips of your own add --config adapt,"),
+        ("--data digits", r"--data-root does not apply to the data 'digits', .*\n  remove it, or choose one of these with"),
+        ("--init a.svgb", r"'a\.svgb' is a bundle: graphs, not a checkpoint\n"),
+        ("--init START --config adapt --data video --num-digits 3", "--num-digits does not apply to the data 'video'"),
+    ],
+)
+def test_data_options_that_do_not_fit_are_named_as_they_were_given(options, message, start_model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    given = ["--num-digits", "3", "--init", start_model, "--data-root", "clips"] if more else ["--data-root", "clips"]
-    named = "--num-digits does not apply to the data 'video'" if more else "--data-root does not apply to the data 'digits'"
-    assert named in str(invoke(*given, *more))
+    Path("a.svgb").mkdir()
+    Path("a.svgb/manifest.json").touch()
+    given = [str(start_model) if option == "START" else option for option in options.split()]
+    assert re.match(message, str(invoke("--data-root", "clips", *given)))
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import shutil
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,6 +26,7 @@ from svg_eval.cli import app
 from svg_eval.measure import Settings
 from svg_eval.protocols import PROTOCOLS
 from svg_train import evaluation_size
+from svg_train.checkpoint import load_checkpoint, save_checkpoint
 from svg_train.data.mnist_files import TEST_IMAGES
 from tests.conftest import random_model, save_model
 from tests.svg_eval.test_anomaly_labels import write_masks
@@ -101,14 +103,20 @@ def test_metrics_fit_together(tiny_checkpoint, tmp_path):
 
 
 def test_deterministic_baseline_stands_in_the_same_run(tiny_checkpoint, deterministic, tmp_path, capsys):
-    values = metrics(tmp_path, tiny_checkpoint, *SMALL, "--baseline", deterministic, "--baseline", tiny_checkpoint)
+    other = tmp_path / "other.pt"
+    save_checkpoint(other, replace(load_checkpoint(tiny_checkpoint), frame_interval_s=0.3))
+    values = metrics(tmp_path, tiny_checkpoint, *SMALL, "--baseline", deterministic, "--baseline", other)
     alone = metrics(tmp_path, deterministic, *SMALL)
     first, second = values["baselines"]
     assert first["name"] == "det.pt"
     assert first["samples"] == alone["samples"] == 1
     assert first["best"] == alone["best"]
     assert second["best"] == values["best"]  # the same model with the same noise
-    assert "det.pt" in capsys.readouterr().out
+    assert second["description"].endswith("; trained at 0.3 s per step, measured at 0.1 s")
+    assert not any("trained at" in entry["description"] for entry in (values["model"], first))
+    printed = capsys.readouterr().out
+    assert "det.pt" in printed
+    assert f"baseline 2 other.pt: {second['description']}" in printed
 
 
 def test_plot_and_strips_show_all_models(tiny_checkpoint, deterministic, tmp_path):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import resource
-from contextlib import contextmanager
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from svg_train import journal as journal_module
 from svg_train.journal import Journal, _continue_at, foreign_line
+from tests.file_size import file_size_limit
 
 KEPT = ['{"kind": "train", "step": 1, "loss": 0.5}', '{"kind": "eval", "step": 3, "psnr_best": 20.5}']
 
@@ -32,22 +31,11 @@ def test_a_resumed_run_drops_damaged_lines_and_those_of_later_steps(tmp_path, da
     assert [json.loads(line)["step"] for line in lines] == [1, 3, 5]
 
 
-@contextmanager
-def full_disk():
-    """No file may have a byte more."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def test_a_full_disk_costs_a_resumed_run_none_of_its_record(tmp_path):
     file = tmp_path / "metrics.jsonl"
     later = '{"kind": "train", "step": 4, "loss": 0.4}'
     file.write_text("".join(f"{line}\n" for line in [*KEPT, later]))
-    with full_disk(), pytest.raises(OSError, match=r"metrics\.jsonl"):
+    with file_size_limit(0), pytest.raises(OSError, match=r"metrics\.jsonl"):
         Journal(tmp_path, total_steps=10, start_step=3)
     assert file.read_text().splitlines() == [*KEPT, later]
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]

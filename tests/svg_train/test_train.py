@@ -26,11 +26,12 @@ from svg_common.signals import stop_signals
 from svg_train import loss_scaling, machine
 from svg_train import train as train_module
 from svg_train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from svg_train.config import build_config
+from svg_train.config import DataConfig, build_config
 from svg_train.data import open_data
 from svg_train.data.loading import StepSampler, training_loader
 from svg_train.evaluation import held_out
 from svg_train.families.svg.model import SVG
+from svg_train.initial_weights import InitialWeights
 from svg_train.machine import Machine
 from svg_train.processes import LostLoaderError
 from svg_train.train import DivergedError, FullDiskError, StoppedError, Trainer
@@ -419,6 +420,21 @@ def test_init_notes_another_rule_in_the_first_process_alone(tmp_path, finished, 
     monkeypatch.setenv("LOCAL_RANK", "0")
     Trainer(other, tmp_path / "run", CPU, resume=False, init=init)
     assert f"note: this run forecasts by another rule than the model in '{init}':\n  skip_lag: 0 there, 1 here" in logged.text
+
+
+def test_init_notes_another_time_per_step(tmp_path, finished, logged):
+    init, ours = tmp_path / "start.pt", {"data": {"name": "digits", "frame_interval_s": 0.102}}
+    for trained_s, noted in ((0.2, True), (0.1, False), (None, False)):
+        logged.clear()
+        save_checkpoint(init, replace(load_checkpoint(finished / "ckpt.pt"), frame_interval_s=trained_s))
+        run = Trainer(build_config(SETTINGS, ours), tmp_path / "run", CPU, resume=False, init=init)
+        run._open()
+        run._lock.release()
+        note = f"note: this run has other steps than the model in '{init}': 0.2 s there, 0.102 s here\n"
+        assert (f"{note}  keep them with: --frame-interval-s 0.2" in logged.messages) == noted
+        assert ("other steps" in logged.text) == noted
+    InitialWeights(init, {}, 0.2).note_other_interval(0.1, DataConfig(name="video", frame_step=3))
+    assert logged.messages[-1].endswith("keep them with: --frame-interval-s 0.2 in place of --frame-step")
 
 
 def test_init_from_another_shape_is_refused(tmp_path, finished):

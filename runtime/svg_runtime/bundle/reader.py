@@ -50,6 +50,7 @@ _MAX_TOLERANCE = 0.01  # a hundred times that of export
 MAX_ROUNDING = 1.0  # as large as the values themselves: float32 says nothing about them
 GRAPH_LIMIT = 2 << 30  # bytes; also the limit of an ONNX file
 
+_OF_CHECKPOINTS = ("", ".pt", ".pth", ".ckpt", ".tar", ".safetensors", ".bin", ".model")  # of any program
 _PACKED = re.compile(r".+\.svgb\.(tar(\.\w+)?|tgz)")
 
 _Graph = TypeVar("_Graph")
@@ -307,7 +308,18 @@ def _folder_of(file: Path) -> str:
         return f"give the one that has this graph and a {FILE_NAME}"
     if _is_packed(file):
         return f"unpack it with: tar -xf {shell_argument(file)}, and give the folder"
-    return f"convert a checkpoint with: svg-export {shell_argument(file)}"
+    if _shows_pictures(file):
+        return f"watch a video or a picture with: svg-live --source {shell_argument(file)}"
+    if file.suffix.lower() in _OF_CHECKPOINTS:
+        return f"convert a checkpoint with: svg-export {shell_argument(file)}"
+    return "make one with: svg-export ckpt.pt"
+
+
+def _shows_pictures(file: Path) -> bool:
+    from svg_common.video.clips import IMAGE_SUFFIXES  # only for an error
+    from svg_common.video.reader import VIDEO_SUFFIXES
+
+    return file.suffix.lower() in {*VIDEO_SUFFIXES, *IMAGE_SUFFIXES}
 
 
 def _is_packed(file: Path) -> bool:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+from pathlib import Path
 
 import pytest
 
@@ -320,6 +321,23 @@ def test_real_video_takes_the_embedded_camera_model_where_the_package_has_it(tin
 def test_a_checkpoint_is_refused_with_the_export_command(tiny_checkpoint):
     with pytest.raises(BundleError, match=r"is a file\n.*svg-export .*tiny.pt"):
         Bundle.open(tiny_checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("clip.flv", "watch a video or a picture with: svg-live --source clip.flv"),
+        ("frame.JPG", "watch a video or a picture with: svg-live --source frame.JPG"),
+        ("weights", "convert a checkpoint with: svg-export weights"),
+        ("notes.txt", "make one with: svg-export ckpt.pt"),
+    ],
+)
+def test_another_file_is_refused_with_what_it_may_be_for(tmp_path, monkeypatch, name, advice):
+    monkeypatch.chdir(tmp_path)
+    Path(name).touch()
+    with pytest.raises(BundleError) as refused:
+        Bundle.open(name)
+    assert str(refused.value) == f"'{name}' is a file\n  expected a *.svgb folder; {advice}"
 
 
 def test_a_part_of_a_bundle_is_refused_with_its_folder(tiny_bundle):

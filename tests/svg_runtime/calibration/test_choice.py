@@ -164,8 +164,9 @@ def test_it_can_be_measured_again_or_not_at_all(fused_bundle, asked, monkeypatch
 
 def test_with_a_named_backend_nothing_is_measured(fused_bundle, measured):
     assert "chosen" not in opened(fused_bundle, backend="cpu")
-    with pytest.raises(UsageError, match="calibrate has no effect with the cpu backend"):
-        opened(fused_bundle, backend="cpu", calibrate="again")
+    for backend, message in (("cpu", "calibrate has no effect with the cpu backend"), ("cpo", "unknown backend 'cpo'")):
+        with pytest.raises(UsageError, match=message):
+            opened(fused_bundle, backend=backend, calibrate="again")
     assert measured == []
 
 
@@ -198,6 +199,7 @@ def test_a_decision_that_does_not_open_any_more_is_forgotten(fused_bundle, cache
         (["--calibrate", "again", "--no-calibrate"], "both --calibrate and --no-calibrate were given"),
         (["--calibrate", "full", "--backend", "cpu"], "--calibrate has no effect with --backend cpu"),
         (["--no-calibrate", "--backend", "cpu"], "--no-calibrate has no effect with --backend cpu"),
+        (["--no-calibrate", "--backend", "cpo"], "unknown backend 'cpo'\n  expected auto or one of: cpu, openvino, "),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(options, message):

@@ -255,7 +255,7 @@ def test_ctrl_c_while_python_ends_ends_it_at_once_and_quietly(tiny_bundle, tmp_p
 
 
 def test_a_full_disk_is_one_message_and_leaves_no_file(tiny_bundle, tmp_path):
-    limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)); {MAIN}"
+    limited = f"from tests.file_size import limit_file_size; limit_file_size(60_000); {MAIN}"
     arguments = ["--model", str(tiny_bundle), "--headless", "--output", "out.mp4", "--max-frames", "400"]
     run = subprocess.run(
         [sys.executable, "-c", limited, *arguments],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import shutil
 import signal
 import subprocess
@@ -17,6 +16,7 @@ from svg_common.errors import OutputError, UsageError
 from svg_runtime.live.outputs import check_output_name, open_outputs
 from svg_runtime.live.outputs.mp4 import Mp4Writer
 from svg_runtime.live.stop import StopRequest
+from tests.file_size import limit_file_size
 from tests.svg_runtime.live.live_helpers import fail_in_ffmpeg, read_pictures, read_times
 
 SIZE = (320, 180)
@@ -135,7 +135,7 @@ def test_an_unwritable_path_is_refused_before_the_start():
 def _write_until_full(path: str, limit: str, fast: str) -> None:
     """Runs in a process of its own: the kernel refuses to let a file grow over the limit, as a full disk does."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
+    limit_file_size(int(limit))
     writer = Mp4Writer(Path(path), SIZE, 0.1, fast == "fast")
     try:
         for tick in range(60):

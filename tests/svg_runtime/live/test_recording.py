@@ -32,6 +32,7 @@ from svg_runtime.live.outputs.retrying import Retrying
 from svg_runtime.live.outputs.segments import SegmentRecorder
 from svg_runtime.live.overlay import View
 from tests.command_runner import HANG_S
+from tests.file_size import limit_file_size
 from tests.svg_runtime.live.live_helpers import fail_in_ffmpeg, frame_numbers, read_pictures, read_times, write_video
 
 NOON = datetime(2026, 10, 25, 12, tzinfo=timezone.utc)
@@ -294,7 +295,7 @@ def test_pictures_of_a_segment_that_was_removed_are_lost(tmp_path, monkeypatch, 
 
 def test_a_full_disk_ends_no_run_and_what_was_written_can_be_read(tiny_bundle, tmp_path):
     """The kernel refuses to let a file grow over the limit, as a full disk does."""
-    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000)); "
+    limited = "from tests.file_size import limit_file_size; limit_file_size(5_000); "
     arguments = ["--model", str(tiny_bundle), "--headless", "--max-frames", "90", "--record", "rec", "--record-what", "camera"]
     run = subprocess.run(
         [sys.executable, "-c", f"{limited}from svg_runtime.live.cli import main; main()", *arguments],
@@ -382,10 +383,10 @@ def _record_until_the_disk_is_full(folder: str, limits: str) -> None:
         for tick in range(20):
             if tick == 10:
                 size = next((Path(folder) / str(more)).iterdir()).stat().st_size
-                resource.setrlimit(resource.RLIMIT_FSIZE, (size + more, resource.RLIM_INFINITY))
+                limit_file_size(size + more)
             recorder.record(view_at(tick), None)
         recorder.close()
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        limit_file_size(resource.RLIM_INFINITY)
         print(more, recorder.summary()["pictures"], recorder.summary()["lost"])
 
 
@@ -426,7 +427,7 @@ def test_what_a_full_disk_leaves_without_an_error_is_cut_and_counted(tmp_path, m
 def _record_on_a_full_disk(folder: str, limit: str) -> None:
     """Runs in a process of its own: no file may grow over the limit."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
+    limit_file_size(int(limit))
     recorder, failures = segments(Path(folder)), 0
     for tick in range(10):
         try:
@@ -445,7 +446,7 @@ def _record_until_there_is_room(folder: str) -> None:
     events = EventLog()
     recorder = Retrying(segments(Path(folder), segment_s=60), "--record", events)
     for limit in (2_000, resource.RLIM_INFINITY):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        limit_file_size(limit)
         for tick in range(20):
             recorder.record(view_at(tick), None)
         print(events.counts["record_failed"] > 1, events.counts["record_again"])

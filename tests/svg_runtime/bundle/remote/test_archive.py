@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import resource
 import shutil
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from svg_runtime.bundle.reader import Bundle, find_model
 from svg_runtime.bundle.remote import archive
 from svg_runtime.bundle.remote.fetch import fetch_model
 from svg_runtime.errors import BundleError, SvgError
+from tests.file_size import file_size_limit
 from tests.hub_server import serving
 from tests.svg_runtime.bundle.remote.conftest import files_below
 
@@ -162,14 +162,9 @@ def test_another_hash_is_refused_and_nothing_is_kept(cache, server):
 
 
 def test_a_full_disk_is_an_output_error_and_leaves_nothing(cache, server):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
     address = server.address()
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    try:
-        with pytest.raises(OutputError, match="cannot write"):
-            find_model(address)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with file_size_limit(1000), pytest.raises(OutputError, match="cannot write"):
+        find_model(address)
     assert files_below(cache) == set()
 
 

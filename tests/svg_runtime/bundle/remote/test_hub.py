@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from svg_runtime.bundle.reader import EMBEDDED_FOLDER, Bundle, find_model
 from svg_runtime.bundle.remote import fetch, published
 from svg_runtime.bundle.remote import hub as hub_files
 from svg_runtime.errors import BundleError, MissingExtraError, SvgError, UsageError
+from tests.file_size import file_size_limit
 from tests.hub_server import TOKEN, HubServer, hub_server, use_hub
 from tests.svg_runtime.bundle.remote.conftest import files_below
 
@@ -504,13 +504,9 @@ def test_a_full_disk_names_the_cache_that_is_on_it(hub, cache, tmp_path, monkeyp
         huggingface_hub.snapshot_download("ada/cam")
         monkeypatch.setattr(hub_files.os, "link", other_disk)
     variable, place = ("SVG_EDGE_CACHE", cache) if full == "ours" else ("HF_HOME", tmp_path / "hub")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
-    try:
-        with pytest.raises(OutputError, match=rf"cannot write '{place}': File too large\n.*set {variable} to a writable"):
-            fetched("hf://ada/cam")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    message = rf"cannot write '{place}': File too large\n.*set {variable} to a writable"
+    with file_size_limit(1 << 20), pytest.raises(OutputError, match=message):
+        fetched("hf://ada/cam")
 
 
 def test_a_file_in_the_cache_of_the_hub_that_cannot_be_read_names_that_cache(hub, cache, tmp_path, monkeypatch):
