@@ -9,6 +9,7 @@ from typing import Any
 import keepachangelog
 from packaging.version import Version
 
+from release.readme import GITHUB
 from svg_common.errors import SvgError, UsageError
 
 CHANGELOG = "CHANGELOG.md"
@@ -18,6 +19,7 @@ STATED = {
     "integrations/ros2/svg_edge_ros/package.xml": (r"^  <version>", r"</version>$"),
 }
 _UNRELEASED = "unreleased"
+_NOTES_LIMIT = 120_000  # characters; GitHub refuses a release whose text has more than 125,000
 _HEADINGS = {"added", "changed", "deprecated", "removed", "fixed", "security"}  # of Keep a Changelog
 _VERSION = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
@@ -29,6 +31,8 @@ class ReleaseError(SvgError):
 
 def notes(root: Path, tag: str) -> str:
     """The section of `tag` in the changelog, in Markdown, without its heading.
+
+    Of a section that GitHub would refuse for its length: its first entries, and a link to all of them.
 
     Raises:
         UsageError: the tag has another form than v0.2.0.
@@ -42,7 +46,8 @@ def notes(root: Path, tag: str) -> str:
             f"  make it before the tag, with: python -m release prepare {version}"
         )
     text: str = sections[version].get("raw", "")
-    return re.sub(r"\n(?=### )", "\n\n", text.strip()) + "\n"
+    text = re.sub(r"\n(?=### )", "\n\n", text.strip()) + "\n"
+    return text if len(text) <= _NOTES_LIMIT else _first_entries(text, tag)
 
 
 def check(root: Path, tag: str) -> None:
@@ -110,6 +115,13 @@ def version_of(tag: str) -> str:
     if version == tag or not _VERSION.fullmatch(version):
         raise UsageError(f"'{tag}' is not the tag of a release\n  expected one such as v0.2.0")
     return version
+
+
+def _first_entries(text: str, tag: str) -> str:
+    """Whole entries from the beginning of a section, as many as GitHub accepts, and where all of them stand."""
+    link = f"\n\nShortened; all entries: [{CHANGELOG}]({GITHUB}/{tag}/{CHANGELOG}).\n"
+    entries = text[: text.rfind("\n- ", 0, _NOTES_LIMIT - len(link))]
+    return re.sub(r"\s*### .*\Z", "", entries) + link  # a heading whose entries are all left out
 
 
 def _sections(root: Path) -> dict[str, dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-_GITHUB = "https://github.com/svg-edge/svg-edge/blob"
+GITHUB = "https://github.com/svg-edge/svg-edge/blob"  # followed by a tag and a file
 _PICTURES = "https://raw.githubusercontent.com/svg-edge/svg-edge"
 _ABSOLUTE = r"(?:https?:|mailto:|#)"
 _MARKDOWN = re.compile(rf"(?P<picture>!?)(?P<text>\[[^\[\]]*\])\((?!{_ABSOLUTE})(?P<target>[^)\s]+)\)")
@@ -17,7 +17,7 @@ def link_to_github(tree: Path, version: str) -> None:
     """Let the relative links of `tree`/README.md lead to the files of a version on GitHub."""
 
     def absolute(link: re.Match[str]) -> str:
-        folder = _PICTURES if link["picture"] else _GITHUB
+        folder = _PICTURES if link["picture"] else GITHUB
         return f"{link['picture']}{link['text']}({folder}/v{version}/{link['target']})"
 
     readme = tree / "README.md"

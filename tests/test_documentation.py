@@ -303,6 +303,8 @@ def test_strict_build_passes_and_has_the_reference(site):
     reference = (site / "api.html").read_text(encoding="utf-8")
     for name in ("forecast.forecaster.Forecaster.observe", "bundle.reader.Bundle.open", "backends.base.Backend.bind"):
         assert f'id="svg_runtime.{name}"' in reference
+    for name in ("Forecaster.on", "Observation.of"):  # of types that are not public
+        assert f'id="svg_runtime.forecast.forecaster.{name}"' not in reference
 
 
 def test_the_reference_explains_every_field():

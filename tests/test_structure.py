@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 from benchmarks import structure
 
@@ -85,6 +86,23 @@ def test_extras_of_the_development_environment_are_pinned():
     names = {re.split(r"[\[>=<; ]", requirement)[0] for requirement in extras["dev"]} - {"svg-edge"}
     pinned = {line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
     assert names <= pinned
+
+
+@pytest.mark.parametrize("python", ["3.10", "3.11", "3.12"])
+def test_one_version_of_each_library_is_pinned_for_each_python(python):
+    """The first releases of NumPy and ONNX Runtime without Python 3.10 are 2.3 and 1.24."""
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
+    here = [pin for pin in map(Requirement, lines) if pin.marker is None or pin.marker.evaluate({"python_version": python})]
+    pinned = {pin.name: str(pin.specifier).removeprefix("==") for pin in here}
+    assert len(pinned) == len(here)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    installed = ("cpu", "openvino", "hub", "serve", "forecast", "mqtt", "train", "export", "eval", "tensorrt-rtx")
+    needed = [*project["dependencies"], *(line for name in installed for line in extras[name])]
+    asked = [each for each in map(Requirement, needed) if each.marker is None]
+    assert [str(each) for each in asked if not each.specifier.contains(pinned.get(each.name, "0"))] == []
+    assert (Version(pinned["numpy"]) < Version("2.3")) == (python == "3.10")
+    assert (Version(pinned["onnxruntime"]) < Version("1.24")) == (python == "3.10")
 
 
 def test_every_extra_asks_for_a_torch_with_what_the_models_call():

@@ -58,6 +58,22 @@ def test_the_notes_are_the_section_of_the_tag(tree):
     assert notes(tree, "v0.2.0") == "### Added\n- A wheel, in two\n  lines.\n\n### Fixed\n- A wheel.\n"
 
 
+@pytest.mark.parametrize("fixed", [1, 2000], ids=["all-of-a-heading", "some-entries"])
+def test_notes_that_github_would_refuse_are_whole_entries_and_a_link(tree, fixed):
+    """It accepts 125,000 characters. A heading without entries is left out."""
+    entry = f"- A {'long ' * 20}entry, in two\n  lines.\n"
+    added = 122_000 // len(entry) if fixed == 1 else 10
+    text = TEXT.replace("- A wheel, in two\n  lines.\n", entry * added).replace("- A wheel.\n", entry * fixed)
+    (tree / CHANGELOG).write_text(text)
+    prepare(tree, "0.2.0")
+    body, _, link = notes(tree, "v0.2.0").rpartition("\n\n")
+    assert 119_000 < len(body) + len(link) < 125_000
+    assert link == "Shortened; all entries: [CHANGELOG.md](https://github.com/svg-edge/svg-edge/blob/v0.2.0/CHANGELOG.md).\n"
+    assert body.startswith("### Added\n- A long")
+    assert body.endswith(entry.rstrip("\n"))
+    assert ("### Fixed" in body) == (fixed > 1)
+
+
 def test_a_prepared_tree_passes_the_check_and_others_do_not(tree):
     check(tree, "v0.1.0")
     with pytest.raises(ReleaseError, match=r"no section for v0\.2\.0, only for: 0\.1\.0\n.*python -m release prepare 0\.2\.0"):
@@ -118,4 +134,6 @@ def test_the_changelog_of_this_tree_can_be_released(tmp_path):
     if not released_versions(tmp_path) or "### " in entries.split("## [")[1]:
         prepare(tmp_path, "1000.0.0")
         check(tmp_path, "v1000.0.0")
-        assert notes(tmp_path, "v1000.0.0").startswith("### ")
+        text = notes(tmp_path, "v1000.0.0")
+        assert text.startswith("### ")
+        assert len(text) < 125_000

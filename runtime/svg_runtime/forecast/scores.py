@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from svg_common.metrics import mean_squared_error, psnr
 from svg_runtime.forecast.noise import FloatArray
 
@@ -25,6 +27,16 @@ class Moments:
 
     mean: FloatArray
     variance: FloatArray
+
+
+def variance_of_error(variance: FloatArray, samples: int) -> FloatArray:
+    """Squared error that the mean of samples is expected to have, if the truth is like one more of them.
+
+    Args:
+        variance: over the samples, divided by their number; 0 of one sample, which says nothing of a spread: it stays 0.
+        samples: how many there are. Of fewer, the variance is smaller, and the error of their mean larger.
+    """
+    return variance if samples == 1 else variance * np.float32((samples + 1) / (samples - 1))
 
 
 @dataclass(frozen=True)
@@ -54,6 +66,11 @@ class ForecastScore:
     def psnr_mean(self) -> float:
         """PSNR in dB of the mean over samples, at most 120."""
         return psnr(self.mse_mean)
+
+    @property
+    def psnr_model(self) -> float:
+        """PSNR in dB of the mean over samples before post-processing, at most 120."""
+        return psnr(self.mse_model)
 
     @property
     def psnr_repeat(self) -> float:

@@ -234,7 +234,8 @@ def live(
     """Watch a camera or a video and forecast its next frames, live: sampled futures, their mean and spread, and surprise.
 
     Stop it with q or Esc in the window, Ctrl-C, SIGTERM, or by closing the terminal; the video is then complete and playable.
-    Before the first frame nothing is written, and these signals exit with 130.
+    Ctrl-C always exits with 130; SIGTERM and a closed terminal exit with 0 once there was a frame.
+    Before the first frame nothing is written, and they exit with 130, too.
 
     Exit codes: 0 ok, 1 error, 2 usage, 4 backend, device or an extra missing, 5 source lost, 130 Ctrl-C.
     """

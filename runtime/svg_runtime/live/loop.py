@@ -122,8 +122,7 @@ def run_cameras(cameras: Sequence[LiveOptions], console: Console) -> list[LiveSt
             events=events, resources=resources,
         )  # fmt: skip
         opened = _open_cameras(setup, own)
-        if model == EMBEDDED_MODEL and real_video:
-            events.once("digits_only", KNOWS_DIGITS_ONLY)
+        _warn_of_the_model(setup, real_video=real_video)
         run = RunStats(_about(setup, own), [camera.stats for camera in opened], events)
         if options.adaptive:
             run.adaptive = AdaptiveCounts(_adaptive_levels(options, forecasts), events)
@@ -184,6 +183,20 @@ def _open_forecasts(
         if len(post_process) == 1:
             return OneCamera(resources.enter_context(Forecaster.open(model, **chosen, post_process=post_process[0])))
         return resources.enter_context(BatchForecaster.open(model, len(post_process), **chosen, post_process=post_process))
+
+
+def _warn_of_the_model(setup: _Setup, real_video: bool) -> None:
+    """Say what a model was not made for."""
+    if setup.model == EMBEDDED_MODEL and real_video:
+        setup.events.once("digits_only", KNOWS_DIGITS_ONLY)
+    asked, trained = setup.options.horizon, setup.forecasts.manifest.generation.training_horizon
+    if asked > trained:
+        clips = " --data video --data-root CLIPS --test-fraction 1" if real_video else ""
+        setup.events.once(
+            "long_horizon",
+            f"--horizon is {asked}, but the model was trained on {trained} steps: how good it is beyond them is not known\n"
+            f"  measure it with: svg-eval MODEL --horizon {asked}{clips}",
+        )
 
 
 def _open_cameras(setup: _Setup, cameras: Sequence[LiveOptions]) -> list[CameraRun]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -56,6 +57,16 @@ def test_the_page_has_all_keys_of_the_manifest():
     rows = re.findall(r"^\| ([\w ]+) \|([^|]*)\|([^|]*)\|$", FORMAT.partition("\n| object | ")[2], re.M)
     listed = {name: [set(re.findall(r"`(\w+)`", cell)) for cell in cells] for name, *cells in rows}
     assert listed == {name: [_keys(part, required=True), _keys(part, required=False)] for name, part in OBJECTS.items()}
+
+
+@pytest.mark.parametrize("name", ["digits", "camera"])
+def test_the_page_has_all_keys_of_the_embedded_bundles(name):
+    """That of the digits is of an older form."""
+    manifest = json.loads((reader.EMBEDDED_FOLDER / f"{name}.svgb" / "manifest.json").read_text(encoding="utf-8"))
+    variant = manifest["variants"]["fp32"]
+    inner = [manifest[part] for part in ("model", "frame", "generation", "provenance")]
+    objects = [manifest, *inner, variant, variant["parity"], *variant["graphs"].values()]
+    assert {key for each in objects for key in each} - set(re.findall(r"`(\w+)`", FORMAT)) == set()
 
 
 def _keys(part: type[BaseModel], required: bool) -> set[str]:

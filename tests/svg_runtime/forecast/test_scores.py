@@ -20,7 +20,7 @@ def check(score, made_at: int, now: int, futures, frames) -> None:
     assert score.psnr_best == pytest.approx(max(psnr(sample, truth) for sample in given), abs=1e-3)
     assert score.psnr_mean == pytest.approx(psnr(given.mean(0), truth), abs=1e-3)
     assert score.psnr_repeat == pytest.approx(psnr(frames[made_at], truth), abs=1e-3)
-    for name in ("best", "mean", "repeat"):
+    for name in ("best", "mean", "model", "repeat"):
         assert 10 ** (-getattr(score, f"psnr_{name}") / 10) == pytest.approx(getattr(score, f"mse_{name}"))
 
 
@@ -76,7 +76,7 @@ def test_a_perfect_forecast_is_120_db():
     memory.remember(0, frame, np.broadcast_to(frame, (2, 1, 2, 2, 1)))
     (score,) = memory.score(1, frame)
     assert (score.mse_best, score.mse_mean, score.mse_repeat) == (0, 0, 0)
-    assert (score.psnr_best, score.psnr_mean, score.psnr_repeat) == (120, 120, 120)
+    assert (score.psnr_best, score.psnr_mean, score.psnr_model, score.psnr_repeat) == (120, 120, 120, 120)
 
 
 def test_the_oldest_forecasts_are_forgotten_when_memory_runs_short(monkeypatch):

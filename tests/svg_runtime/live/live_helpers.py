@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Collection, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +14,13 @@ import numpy as np
 import pytest
 
 from svg_common.digits import digit_stream
+
+
+def documented_keys() -> set[str]:
+    """What the page of svg-live calls by name below Statistics."""
+    page = (Path(__file__).parents[3] / "docs" / "live.md").read_text(encoding="utf-8")
+    _, _, section = page.partition("\n## Statistics\n")
+    return set(re.findall(r"`(?:\w+\.)?(\w+)`", section.partition("\n## ")[0]))
 
 
 def write_video(

@@ -27,7 +27,7 @@ from svg_runtime.live.sources.pacing import Ticker
 from svg_runtime.live.stats import ScoreTable
 from svg_runtime.live.timing import RecentValues, StageTimer
 from svg_runtime.machine.memory import peak_rss_mib
-from tests.svg_runtime.live.live_helpers import read_times, write_video
+from tests.svg_runtime.live.live_helpers import documented_keys, read_times, write_video
 from tests.svg_runtime.live.page.page_helpers import make_stats
 
 
@@ -55,9 +55,22 @@ def test_synthetic_camera_to_video_and_statistics(svg_live):
     assert [row["lead"] for row in stats["score"]] == [1, 2, 3, 4]
     assert [row["frames"] for row in stats["score"]] == [9, 8, 7, 6]
     assert (stats["samples"], stats["horizon"], stats["stopped_by"]) == (3, 4, "--max-frames")
+    assert stats["events"]["counts"] == {}
     assert stats["peak_rss_mib"] > 20
+    assert documented_keys() >= {*stats, *stats["score"][0], *stats["fit"], *stats["alarms"], *stats["frames"]}
     assert "12 seen" in stderr
     assert "out.mp4" in stderr
+
+
+def test_more_steps_than_in_training_are_said_once(svg_live, tmp_path):
+    """Nobody has measured them. How to do so: of real video, on clips of it."""
+    write_video(tmp_path / "a.mp4", frames=7)
+    chosen = ("--headless", "--json", "stats.json", "--max-frames", "5", "--samples", "2", "--horizon", "11")
+    for source, clips in (((), ""), (("--source", "a.mp4"), " --data video --data-root CLIPS --test-fraction 1")):
+        _, stderr, stats = svg_live(*chosen, *source)
+        assert stderr.count("--horizon is 11, but the model was trained on 10 steps") == 1
+        assert f"  measure it with: svg-eval MODEL --horizon 11{clips}\n" in stderr
+        assert stats["events"]["counts"] == {"long_horizon": 1}
 
 
 def test_a_video_slower_than_the_model_makes_longer_steps(svg_live, tmp_path):

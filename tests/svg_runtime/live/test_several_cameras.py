@@ -23,7 +23,7 @@ from svg_runtime.live.sources import SourceFrame, SourceOptions, camera_help
 from svg_runtime.live.sources.pacing import Ticker
 from svg_runtime.live.sources.synthetic import SyntheticSource
 from svg_runtime.live.stop import StopRequest
-from tests.svg_runtime.live.live_helpers import read_times, write_video
+from tests.svg_runtime.live.live_helpers import documented_keys, read_times, write_video
 
 DEADLINE_S = 60.0
 SMALL = ("--headless", "--json", "stats.json", "--samples", "2", "--horizon", "3")
@@ -94,6 +94,7 @@ def test_each_camera_gets_what_it_gets_alone(svg_live):
         np.testing.assert_allclose(np.array(ours), np.array(theirs), atol=2e-3)
     assert together["frames"]["seen"] == 30
     assert sum(int(size) * count for size, count in together["batches"].items()) == 30
+    assert documented_keys() >= together.keys()
     assert together["frames"]["forecast"] == sum(one["frames"]["forecast"] for one in together["cameras"].values())
 
 
