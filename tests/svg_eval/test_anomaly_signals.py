@@ -85,6 +85,20 @@ def test_black_pictures_a_short_gap_and_a_pause_are_seen_as_by_the_other_command
     assert 0 not in {by_number[number] for number in range(70, 100)}
 
 
+def test_a_picture_held_over_a_missing_one_of_a_time_lapse_is_not_frozen(signals_of, tmp_path):
+    (tmp_path / "clips").mkdir()
+    times_s = [10.0 * (number + (number >= 15)) for number in range(30)]
+    clip = write_video(tmp_path / "clips" / "a.mp4", 30, seed=3, times_s=times_s)
+    signals, scores = evaluate(signals_of, tmp_path / "clips", [[21, 25]])
+    data = json.loads(Path("eval.json").read_text())["data"]
+    assert data.endswith("/clips, a picture every 0.1 s, or every picture of slower clips")
+    assert len(signals) == 31
+    assert scores["empty"] == []
+    assert scores["numbers"] == list(range(scores["numbers"][0], 30))
+    assert_same(signals, signals_of(live.main, "--source", clip, "--headless", *OPTIONS))
+    assert_same(signals, signals_of(offline.main, clip, "--out", "out", *OPTIONS))
+
+
 @pytest.mark.parametrize(
     "missing", [pytest.param(0, id="at once"), pytest.param(100, id="after a pause", marks=pytest.mark.slow)]
 )

@@ -132,7 +132,7 @@ class _Watch:
     def add(self, picture: SeenPicture) -> _Seen:
         """Observe a picture, and forecast from it."""
         self._begin_anew_at_a_cut(picture)
-        empty = self._check.add(picture.image)
+        empty = self._check.add(picture.image, held=picture.held)
         frame = self._preprocessor.fit(picture.image)
         observation = self._forecaster.observe(frame)
         values = self._signals.add(frame, observation, empty)

@@ -98,7 +98,9 @@ def _timing_of(asked: ClipTiming, interval_s: float | None) -> ClipTiming:
 def _interval(timing: ClipTiming) -> str:
     if timing.frame_step == 1:
         return "every picture"
-    return f"a picture every {f'{timing.frame_step} pictures' if timing.frame_step else f'{timing.interval_s:g} s'}"
+    if timing.frame_step:
+        return f"a picture every {timing.frame_step} pictures"
+    return f"a picture every {timing.interval_s:g} s, or every picture of slower clips"
 
 
 def _clips_asked_for(data: Mapping[str, Any]) -> tuple[Path, ClipTiming]:

@@ -32,13 +32,13 @@ from svg_runtime.forecast.noise import FloatArray
 from svg_runtime.forecast.optical_flow import CarriedOn
 from svg_runtime.forecast.planes import mean_around, mean_of_channels, to_channels
 from svg_runtime.forecast.random_coefficients import RandomCoefficients, draws
-from svg_runtime.forecast.scores import Moments, drop_oldest
+from svg_runtime.forecast.scores import Moments, drop_oldest, variance_of_error
 
 _NEAR = 3  # pixels, over which variance is compared
 _TINY = np.float32(1e-7)  # variance; what is smaller counts as none
 
-# A cut: so much of the frame is so much farther from the last one than it usually is. Real video without cuts, also of cameras
-# that move, stays below 0.4 of the frame; where one clip follows another, 96 % are found.
+# A cut: so much of the frame changes by more than so many times what is usual there, and so much beyond. Real video without
+# cuts, also of cameras that move, stays below 0.4 of the frame; where one clip follows another, 96 % are found.
 _CUT_SHARE, _CUT_TIMES, _CUT_LEAST = 0.5, 3, 0.06
 _CUT_STEPS = 50  # frames in what is usual
 
@@ -217,7 +217,7 @@ class PostProcessor:
             usual=self._usual.mean - last,
             background=self._background.mean - last,
             flow=CarriedOn(last, last if self._before is None else self._before, self._settings.flow_kept),
-            variance=None if samples == 1 else variance * np.float32((samples + 1) / (samples - 1)),
+            variance=None if samples == 1 else variance_of_error(variance, samples),
         )
         # 2) correct the mean by what was learned so far
         weights, b = self._coefficients(horizon, height, width)

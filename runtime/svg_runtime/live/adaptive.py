@@ -15,8 +15,8 @@ _FEWEST_SAMPLES = 2  # one alone has no spread
 _FULL = 0.9  # busy share of the interval above which the rate is in danger: what is left is for capture and output
 _FREE = 0.7  # busy share that a richer forecast may be expected to take
 _JUDGED_S = 1.0  # before fewer
-_CALM_S = 5.0  # before more; doubled whenever more turned out to be too much
-_LONGEST_CALM_S = 60.0
+_CALM_S = 5.0  # before more; doubled whenever more turned out to be too much, until more has lasted
+_LONGEST_CALM_S = 60.0  # and what lasts as long was not too much: what is too much later has another cause
 _FEWEST_JUDGED = 3  # pictures, however far apart they are
 _MOST_KEPT = 10_000  # pictures; bounded, because a camera may run for weeks
 _ROUNDING_S = 1e-6  # of sums of intervals
@@ -88,6 +88,9 @@ class AdaptiveCounts:
         judged_s = min(passed_s, longest_hold_s(1 / interval_s))  # a pause is no time in which the loop was calm
         self._shares.append((judged_s, busy_ms / 1e3 / interval_s))
         self._since_change_s += judged_s
+        if self._raised and self._lasts(_LONGEST_CALM_S):
+            self._raised = False
+            self._calm_s = _CALM_S
         if self._lasts(_JUDGED_S) and self._share(_JUDGED_S) > _FULL:
             self._lower()
         elif self._level > 0 and self._lasts(self._calm_s):

@@ -83,7 +83,6 @@ class CameraRun:
         self._clip: int | None = None
         self._tick = 0  # of the present picture
         self._steps = 1  # from the picture before it
-        self._unchecked_steps = 0  # from the last picture that was not a held one
         self._in_clip = 0  # pictures since it began
         self._longest_clip = 0
         self._observed = 0  # frames since the context last started
@@ -146,15 +145,16 @@ class CameraRun:
         resized = self._note_size(source_frame.image)
         if cut or resized:
             same_camera = source_frame.pause_s > 0 or source_frame.reconnected
-            self._reset_context(new_scene=resized or not same_camera)
             self._picture_check.cut()
-            self._unchecked_steps = 0
+            if resized or not (same_camera or source_frame.again):  # one round of a looped file may be too short to judge it
+                self.stats.fit.reset()
+            self._reset_context(new_scene=resized or not same_camera)
         part = self._part(source_frame.image, changed=cut or resized)
         if part is None:
             self.view.frame = None
             self.stats.alarms.skip(source_frame)
             return None
-        self._empty = self.stats.count_empty(self._check(part, source_frame.held))
+        self._empty = self.stats.count_empty(self._picture_check.add(part, self._steps, source_frame.held))
         self.view.trouble = self._empty
         frame = self._preprocessor.fit(part)
         self.view.frame = frame
@@ -236,6 +236,8 @@ class CameraRun:
         if change.changes_region:
             self._preprocessor.look_at(change.region)
         if change.changes_region or change.reset:
+            self._picture_check.cut()
+            self.stats.fit.reset()
             self._reset_context(new_scene=True)
 
     def finish(self, keep: bool) -> None:
@@ -331,15 +333,6 @@ class CameraRun:
         if region is not None:
             view.region = region.as_seen(self._frame_hw)
         return crop(picture, region)
-
-    def _check(self, part: Picture, held: bool) -> EmptyPicture | None:
-        """What is wrong with a picture. A held one shows no standstill: its time counts with the next one that comes."""
-        self._unchecked_steps += self._steps
-        if held:
-            return self._empty
-        steps = self._unchecked_steps
-        self._unchecked_steps = 0
-        return self._picture_check.add(part, steps)
 
     def _update_view(self, source_frame: SourceFrame, futures: NDArray[np.float32] | None) -> View:
         """Copy the state of the run into the view and return a view that does not change any more."""

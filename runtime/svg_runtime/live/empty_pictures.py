@@ -33,8 +33,10 @@ class PictureCheck:
         self._standstill = Standstill()
         self._blank_s = 0.0
         self._reported: EmptyPicture | None = None
+        self._found: EmptyPicture | None = None  # of the last picture; None after a cut
+        self._steps = 0  # since the last picture that was not a held one
 
-    def add(self, picture: Picture, steps: int = 1) -> EmptyPicture | None:
+    def add(self, picture: Picture, steps: int = 1, held: bool = False) -> EmptyPicture | None:
         """Check the next picture.
 
         "blank" is known at once, "frozen" as `Standstill` says. A picture that is both is blank.
@@ -42,21 +44,29 @@ class PictureCheck:
         Args:
             picture: (H, W, 3) or (H, W) uint8.
             steps: model steps since the picture before it; 1 after a cut.
+            held: it is the picture before it again, because none came. It shows no standstill: what is said of that one is
+                said of it, and its time counts with the next picture that comes.
         """
+        self._steps += steps
+        if held:
+            return self._found
+        passed_s = self._steps * self._interval_s
+        self._steps = 0
         rows = picture[:: max(1, picture.nbytes // _CHECKED_BYTES)].copy()
-        passed_s = steps * self._interval_s
         blank = _is_blank(rows)
         if blank:
             self._standstill.cut()
         passed_blank_s = passed_s if self._blank_s else self._interval_s  # what was before the first one is not known to be
         self._blank_s = self._blank_s + passed_blank_s if blank else 0.0
-        found: EmptyPicture | None = "blank" if blank else "frozen" if self._standstill.add(rows, passed_s) else None
-        self._report(found)
-        return found
+        self._found = "blank" if blank else "frozen" if self._standstill.add(rows, passed_s) else None
+        self._report(self._found)
+        return self._found
 
     def cut(self) -> None:
         """The next picture does not follow the last one."""
         self._standstill.cut()
+        self._found = None
+        self._steps = 0
 
     def _report(self, found: EmptyPicture | None) -> None:
         if found == self._reported or (found == "blank" and self._blank_s < BLANK_AFTER_S):

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 _Value = TypeVar("_Value")
 
 # 1) forecasts: the mean over samples and over all leads, against repeating the last frame
-_SCORES_S = 60.0  # the last minute
-_ENOUGH_SCORES_S = 10.0  # of it, before anything is said
+_SCORES_S = 60.0  # the last minute ...
+_LEAST_SCORES = 30  # ... and at least so many frames, however long a step is: a single one says little
+_ENOUGH_SCORES_S = 10.0  # of it, before anything is said ...
+_ENOUGH_SCORES = 10  # ... and at least so many frames
 _WORSE_DB = 0.5  # a smaller loss cannot be told from none in so short a time
 _INVISIBLE_MSE = 1e-4  # 40 dB: where both errors are smaller, as in a scene where nothing moves, neither is worse
 
@@ -81,14 +83,18 @@ class FitMonitor:
         self._training_data = training_data
         self._interval_s = interval_s
         self._events = events
-        self._errors = _Window[tuple[float, float]](self._steps(_SCORES_S))  # mean forecast, repeated frame
-        least = training_data.frames if training_data else 1
-        self._frames = _Window[Mapping[Statistic, float]](max(self._steps(_FRAMES_S), least), least)
-        self._least_pairs = least - 1
+        self._least_frames = training_data.frames if training_data else 1
+        self._misfit_steps = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Another scene begins: what was seen before says nothing about it. For how long the model did not fit is kept."""
+        self._errors = _Window[tuple[float, float]](self._steps(_SCORES_S), _LEAST_SCORES)  # mean forecast, repeated frame
+        most = max(self._steps(_FRAMES_S), self._least_frames)
+        self._frames = _Window[Mapping[Statistic, float]](most, self._least_frames)
         self._before: NDArray[np.float32] | None = None
         self._observed = 0  # steps
-        self._good_checks = 0  # in a row
-        self._misfit_steps = 0
+        self._good_steps = 0  # in a row
         self.reasons: tuple[str, ...] = ()  # why the model does not fit, the most important first; empty: nothing speaks for it
 
     def add(self, frame: NDArray[np.float32], scores: Iterable[ForecastScore], steps: int = 1) -> None:
@@ -106,11 +112,12 @@ class FitMonitor:
             forecast, repeat = np.mean(errors, axis=0).tolist()
             self._errors.add((forecast, repeat), steps)
         self._misfit_steps += steps if self.reasons else 0
-        checked = self._observed // self._steps(_CHECK_S)
+        every = self._steps(_CHECK_S)
+        checked = self._observed // every
         self._observed += steps
-        due = self._observed // self._steps(_CHECK_S) - checked
+        due = self._observed // every - checked
         if due:
-            self._check(due)
+            self._check(due * every)
 
     def cut(self) -> None:
         """Forget the last frame: the next one is not one step after it, so that nothing is known of motion."""
@@ -118,9 +125,10 @@ class FitMonitor:
 
     def gain_db(self) -> float | None:
         """PSNR of the model's mean forecast above that of repeating the last frame, in dB; None until enough was scored."""
-        if self._errors.steps < self._steps(_ENOUGH_SCORES_S):
+        errors = self._errors.values
+        if self._errors.steps < self._steps(_ENOUGH_SCORES_S) or len(errors) < _ENOUGH_SCORES:
             return None
-        forecast, repeat = np.mean(self._errors.values, axis=0).tolist()
+        forecast, repeat = np.mean(errors, axis=0).tolist()
         return psnr(max(forecast, _INVISIBLE_MSE)) - psnr(max(repeat, _INVISIBLE_MSE))
 
     def statistics(self) -> dict[Statistic, float] | None:
@@ -128,7 +136,7 @@ class FitMonitor:
         if not self._frames.is_full:
             return None
         seen = self._frames.values
-        are_few = sum("motion" in frame for frame in seen) < self._least_pairs
+        are_few = sum("motion" in frame for frame in seen) < self._least_frames - 1
         return {name: value for name, value in mean_statistics(seen).items() if not (are_few and name in _OF_PAIRS)}
 
     def summary(self) -> dict[str, Any]:
@@ -143,15 +151,15 @@ class FitMonitor:
             "statistics": None if seen is None else {name: round(value, 4) for name, value in seen.items()},
         }
 
-    def _check(self, due: int) -> None:
-        """One check stands for all that were due since the frame before."""
+    def _check(self, steps: int) -> None:
+        """Judge now, for so many steps since the last check."""
         far = self._frame_reasons()
         reasons = (*self._forecast_reasons(), *far)
-        self._good_checks = 0 if reasons else self._good_checks + due
+        self._good_steps = 0 if reasons else self._good_steps + steps
         if reasons:
             self.reasons = reasons
             self._events.once("misfit", self._message(are_far=bool(far)))
-        elif self.reasons and self._good_checks * _CHECK_S >= _CLEAR_S:
+        elif self.reasons and self._good_steps >= self._steps(_CLEAR_S):
             self.reasons = ()
             self._events.once("fits_again", "the model fits these pictures again")
 

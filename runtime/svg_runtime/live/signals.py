@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svg_runtime.forecast.forecaster import Observation
+from svg_runtime.forecast.scores import variance_of_error
 from svg_runtime.live.camera_motion import CameraMotion
 from svg_runtime.live.empty_pictures import EmptyPicture
 from svg_runtime.live.lasting import LastingMean
@@ -26,11 +27,12 @@ _Floats = NDArray[np.float32]
 
 # 1) what is usual
 _WINDOW_S = 300.0  # location and scale are those of the last minutes
-_WARM_UP_S = 3.0  # of values before the first z
+_WARM_UP_S = 3.0  # of values before the first z ...
+_WARM_UP_STEPS = 10  # ... and at least so many of them, however long a step is
 _REFRESH_S = 1.0  # how often location and scale are computed
 _CLIP_Z = 4.0  # larger values count as this: an anomaly does not become usual at once
-_PRIOR_SCALE = 1.0  # of the logarithm, and for how many seconds' worth of values it counts: a few values say little
-_PRIOR_S = 10.0
+_PRIOR_SCALE = 1.0  # of the logarithm, and for which share of the window's values it counts: a few values say little
+_PRIOR_SHARE = 1 / 30  # ten seconds of five minutes
 _USUAL_STEPS = 600  # frames, at most, of which the mean distance is what is usual
 _LEAST_VALUES = 30  # that the window holds, however long a step is: the last one alone is not what is usual
 
@@ -67,23 +69,23 @@ class SignalValues:
 class UsualRange:
     """Running median and upper scale of positive values, by their logarithm, in the last minutes.
 
-    These are at least the last 30 values: steps of time-lapse last minutes.
+    These are at least the last 30 values, and nothing is known before the tenth: steps of time-lapse last minutes.
 
     The scale is the larger of 1.48 times the median absolute deviation and what the 90 % quantile says (a normal distribution
     has it 1.28 standard deviations above the median): where something passes now and then, that is usual.
 
     Args:
         interval_s: seconds per model step.
-        scales: of the logarithm: the least one, and the one that is mixed in as ten seconds' worth of values.
+        scales: of the logarithm: the least one, and the one that is mixed in as a thirtieth of the window's values.
     """
 
     def __init__(self, interval_s: float, scales: tuple[float, float] = (0.0, _PRIOR_SCALE)) -> None:
         self._min_scale = scales[0]
         self._prior_scale = scales[1]
-        self._warm_up = _steps(_WARM_UP_S, interval_s)
+        self._warm_up = max(_WARM_UP_STEPS, _steps(_WARM_UP_S, interval_s))
         self._refresh = _steps(_REFRESH_S, interval_s)
         self._ring = np.zeros(max(_LEAST_VALUES, _steps(_WINDOW_S, interval_s)), np.float32)
-        self._prior = len(self._ring) * _PRIOR_S / _WINDOW_S
+        self._prior = len(self._ring) * _PRIOR_SHARE
         self.reset()
 
     def reset(self) -> None:
@@ -233,7 +235,7 @@ class Signals:
                 usual.reset()
 
     def _error_ratio(self, frame: _Floats, observation: Observation, steps: int) -> float | None:
-        """Error of the mean forecast over the variance that was to be expected; None without a forecast of this frame.
+        """Error of the mean forecast over the error that was to be expected; None without a forecast of this frame.
 
         Expected is what the model predicted, and what its forecasts missed at this place before, which a deterministic model
         has alone. What post-processing learns is not a change of the scene: it has no part in it.
@@ -241,7 +243,8 @@ class Signals:
         if observation.expected is None:
             return None
         by_model = observation.expected.by_model()
-        return self._errors.of(((frame - by_model.mean) ** 2).mean(axis=2), by_model.variance.mean(axis=2), steps)
+        predicted = variance_of_error(by_model.variance.mean(axis=2), len(observation.expected.samples))
+        return self._errors.of(((frame - by_model.mean) ** 2).mean(axis=2), predicted, steps)
 
     def _new_context(self) -> None:
         """The next frame does not follow the last one."""

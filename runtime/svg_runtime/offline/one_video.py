@@ -171,7 +171,7 @@ class _Watch:
         part = self._part(source_frame.image, resized)
         if part is None:
             return
-        empty = self._check.add(part)
+        empty = self._check.add(part, held=source_frame.held)
         frame = self._preprocessor.fit(part)
         observation = self._forecaster.observe(frame)
         if empty is None:  # a covered lens says nothing about the model
@@ -222,7 +222,10 @@ class _Watch:
         if paused or resized:
             self._forecaster.reset()
             self._check.cut()
-            self._fit.cut()
+            if resized:
+                self._fit.reset()
+            else:
+                self._fit.cut()
             self._signals.reset(new_scene=resized)
             self.alarms.reset()
         return resized

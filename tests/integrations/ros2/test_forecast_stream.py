@@ -128,6 +128,26 @@ def test_reset_starts_anew(stream, clock, said):
     assert said == []  # there was no pause
 
 
+def misfit(stream: ForecastStream) -> bool:
+    return stream.status().message.startswith("the model does not fit")
+
+
+def test_whether_the_model_fits_is_judged_anew_at_another_size_or_after_a_reset_but_not_after_a_pause(stream, clock):
+    """The digits know black backgrounds only."""
+    bright = [255 - picture // 2 for picture in pictures(60)]
+    feed(stream, clock, bright)
+    assert misfit(stream)
+    feed(stream, clock, bright[:1], start_s=2e9)
+    assert misfit(stream)
+    feed(stream, clock, [bright[0][:48, :48]], start_s=2e9 + 0.1)
+    assert not misfit(stream)
+    feed(stream, clock, bright, start_s=3e9)
+    assert misfit(stream)
+    stream.reset()
+    feed(stream, clock, bright[:1], start_s=4e9)
+    assert not misfit(stream)
+
+
 def test_status_tells_how_it_goes(stream, clock):
     assert (stream.status().level, stream.status().message) == (Level.STALE, "no picture yet")
     feed(stream, clock, pictures(30))

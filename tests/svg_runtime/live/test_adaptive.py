@@ -100,6 +100,20 @@ def test_more_that_was_too_much_is_tried_ever_less_often():
     assert pauses[-1] > 4 * pauses[0]
 
 
+@pytest.mark.parametrize(("lasted_s", "longer"), [(50.0, True), (60.0, False)])
+def test_the_wait_for_more_grows_only_if_more_did_not_last(lasted_s, longer):
+    """What overloads the machine now and then says nothing of the forecasts."""
+    adaptive = AdaptiveCounts(levels(4, 10), EventLog())
+    waited = []
+    for _ in range(3):
+        watch(adaptive, 1.0, slowness=2.0)
+        waited.append(watch(adaptive, 40.0, slowness=0.5).count((2, 10)))
+        watch(adaptive, lasted_s - 40 + waited[-1] * INTERVAL_S, slowness=0.5)
+        assert adaptive.counts == (4, 10)
+    assert (waited[2] > 3 * waited[0]) == longer
+    assert (waited[2] <= waited[0]) != longer
+
+
 def test_what_is_too_much_even_so_is_said_once():
     events = EventLog()
     watch(AdaptiveCounts(levels(2, 2), events), 20.0, slowness=100.0)

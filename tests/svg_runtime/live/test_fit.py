@@ -19,8 +19,8 @@ from tests.svg_runtime.live.live_helpers import read_pictures
 STEP_S = 0.1
 
 
-def monitor(training_data: TrainingData | None = None) -> FitMonitor:
-    return FitMonitor(training_data, STEP_S, EventLog())
+def monitor(training_data: TrainingData | None = None, step_s: float = STEP_S) -> FitMonitor:
+    return FitMonitor(training_data, step_s, EventLog())
 
 
 def trained_on_gray(low: float, high: float) -> TrainingData:
@@ -119,6 +119,21 @@ def test_forecasts_are_judged_by_seconds_where_frames_are_dropped():
     assert fit.gain_db() < 0
     see(fit, 0.5, seconds=0.5, forecast=0.01, steps=5)
     assert fit.gain_db() == pytest.approx(0)
+
+
+@pytest.mark.parametrize(("step_s", "clear_steps"), [(5.0, 2), (60.0, 1)])
+def test_forecasts_of_long_steps_are_judged_by_many_pictures_and_ten_seconds_are_seconds(step_s, clear_steps):
+    fit = monitor(None, step_s)
+    see(fit, 0.5, seconds=9 * STEP_S, forecast=0.1)
+    assert (fit.reasons, fit.gain_db()) == ((), None)
+    see(fit, 0.5, seconds=STEP_S, forecast=0.1)
+    assert fit.reasons
+    see(fit, 0.5, seconds=29 * STEP_S, forecast=0.01)
+    assert fit.gain_db() < -0.5  # thirty pictures count: one of the bad ones is left
+    for good in range(1, clear_steps + 1):
+        see(fit, 0.5, seconds=STEP_S, forecast=0.01)
+        assert fit.gain_db() == pytest.approx(0)
+        assert bool(fit.reasons) == (good < clear_steps)
 
 
 def test_statistics_are_of_as_many_frames_as_a_training_sequence_has_where_frames_are_dropped():

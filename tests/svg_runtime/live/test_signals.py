@@ -42,6 +42,11 @@ def test_seconds_are_seconds_where_frames_are_dropped():
     assert fed(usual, [x * 20 for x in scatter(600, seed=2)], steps=5)[-1] == pytest.approx(0, abs=3)
 
 
+@pytest.mark.parametrize("step_s", [0.5, 3.0, 60.0])
+def test_nothing_is_known_of_fewer_than_ten_values(step_s):
+    assert [z is None for z in fed(UsualRange(step_s), scatter(11))] == [True] * 10 + [False]
+
+
 LONG_STEPS_S = [20.0, 31.0, 40.0, 60.0, 600.0, 3600.0, MAX_STEP_S]  # of time-lapse
 
 
@@ -226,6 +231,14 @@ def test_a_picture_that_carries_nothing_has_no_signals_and_motion_begins_anew_af
     assert first.scene is not None
     assert second is not None
     assert second.camera_motion is not None
+
+
+@pytest.mark.parametrize("samples", [2, 3, 8])
+def test_an_error_as_predicted_is_one_however_many_samples_predict_it(samples):
+    rng = np.random.default_rng(0)
+    frame, *futures = rng.normal(0.5, 0.2, (1 + samples, 256, 256, 1)).astype(np.float32)
+    forecast = Observation(0, None, (), EarlierForecast(1, np.stack(futures)), None)
+    assert Signals(STEP_S)._error_ratio(frame, forecast, 1) == pytest.approx(1, abs=0.2)
 
 
 def test_the_latest_forecast_of_a_frame_is_what_was_expected():

@@ -166,8 +166,10 @@ class ForecastStream:
         self._forecaster.close()
 
     def reset(self) -> None:
-        """Discard the context and the schedule: the next picture is the first one."""
+        """Discard the context and the schedule: the next picture is the first one, perhaps of another scene."""
         self._schedule.reset()
+        self._check.cut()
+        self._fit.reset()
         self._reset_context()
 
     def add(self, picture: Picture, stamp_s: float) -> Answer | None:
@@ -235,9 +237,12 @@ class ForecastStream:
 
     def _model_frame(self, picture: Picture, step: Step) -> NDArray[np.float32] | None:
         size_changed = self._preprocessor.size_changed(picture)
+        if step.new_scene or size_changed:
+            self._check.cut()
+        if size_changed:
+            self._fit.reset()
         if (step.new_scene or size_changed) and self._observed:
             self.events.add("new_scene", "a pause, an earlier time stamp or another picture size: the context is reset")
-            self._check.cut()
             self._reset_context()
         try:
             part = crop(picture, self._preprocessor.region(picture))
