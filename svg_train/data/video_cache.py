@@ -37,7 +37,7 @@ from svg_train.data.frame_cache import (
 )
 
 _LOG = logging.getLogger(__name__)
-_VERSION = 6  # increase it whenever the same source would decode to other frames, times or size changes
+_VERSION = 7  # increase it whenever the same source would decode to other frames, times or size changes
 _REPORT_EVERY = 32  # frames
 _MAX_SIDE = 1 << 16  # pixels; more is a damaged record
 

@@ -9,10 +9,15 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
+from svg_common.quantities import count_text, is_or_are
+
 _ISO_BOXES = frozenset(b"ftyp styp moov moof mdat free skip wide uuid sidx mfra meta".split())
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
-# How files begin whose second one FFmpeg does not read, if they are joined: FLV, ASF, APNG.
-_BEGINS = (b"FLV\x01", bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"), b"\x89PNG\r\n\x1a\n")
+# How files begin whose second one FFmpeg does not read, if they are joined: FLV, ASF, APNG, YUV4MPEG, IVF.
+_BEGINS = (
+    *(b"FLV\x01", bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")),
+    *(b"\x89PNG\r\n\x1a\n", b"YUV4MPEG2 ", b"DKIF\0\0\x20\0"),
+)
 _LONGEST_BEGIN = max(map(len, _BEGINS))
 _SEARCHED = 1 << 20  # bytes after the last packet: what ends a file, such as an index
 _UNSET_SIZES = (0, 0xFFFFFFFF)  # a recorder that was interrupted never filled in the RIFF size
@@ -51,15 +56,15 @@ def index_problem(path: Path) -> str | None:
     if b"moov" not in kinds:
         return "it has no index (moov)"
     cut = max(end for kind, end in boxes if kind == b"moov") - path.stat().st_size
-    return f"its index (moov) is cut: {cut} bytes are missing" if cut > 0 else None
+    return f"its index (moov) is cut: {count_text(cut, 'byte')} {is_or_are(cut)} missing" if cut > 0 else None
 
 
 def is_joined(path: Path, read_to: int) -> bool:
     """Whether `path` is several files one after the other, as `cat` writes them, of which FFmpeg plays the first.
 
     Args:
-        path: of a file of any kind; MP4, MOV, FLV, ASF and APNG are known.
-        read_to: where the last packet that was read ends.
+        path: of a file of any kind; MP4, MOV, FLV, ASF, APNG, YUV4MPEG and IVF are known.
+        read_to: where the last packet ends that was read whole; 0 if none was.
 
     Raises:
         OSError: the file cannot be read.
@@ -71,7 +76,7 @@ def is_joined(path: Path, read_to: int) -> bool:
     with path.open("rb") as file:
         head = file.read(_LONGEST_BEGIN)
         begin = next((each for each in _BEGINS if head.startswith(each)), None)
-        file.seek(read_to)
+        file.seek(max(read_to, 1))  # not the begin of the file itself
         return begin is not None and begin in file.read(_SEARCHED)
 
 

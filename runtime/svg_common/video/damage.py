@@ -61,11 +61,11 @@ class DamageTracker:
         if strict and codec_context.name == "mjpeg":
             codec_context.options = {**codec_context.options, "err_detect": "explode"}
 
-    def sending(self, packet: Any, marks_are_sure: bool = False) -> None:
+    def sending(self, packet: Any, incomplete: bool = False) -> None:
         """Note a packet that is about to be decoded, and whether its mark of a loss is more than FFmpeg's suspicion."""
         self._sent += 1
         self._incomplete += packet.is_corrupt
-        known = packet.is_corrupt and (marks_are_sure or self._incomplete * _RARE <= self._sent)
+        known = incomplete or (packet.is_corrupt and self._incomplete * _RARE <= self._sent)
         if packet.pts is not None:
             self._awaited.add(packet.pts)
             # A parser finishes a picture with the first bytes of the next one, and may mark it for a loss in that one.

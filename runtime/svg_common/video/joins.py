@@ -32,21 +32,24 @@ class JoinedPackets:
         packets: of an open PyAV container.
         path: the file; None if marks do not matter.
         interval_s: of two pictures.
+        counted: FFmpeg marks a loss by the counters of packets (MPEG-TS), which some muxers do not set right.
 
     Attributes:
         end: how the file ends, once all packets were read.
-        marks_are_sure: marks of a loss are by checksums, not by FFmpeg's count, which some muxers do not fit.
     """
 
-    def __init__(self, packets: Iterable[Any], path: Path | None = None, interval_s: float = 0.0) -> None:
+    def __init__(
+        self, packets: Iterable[Any], path: Path | None = None, interval_s: float = 0.0, counted: bool = False
+    ) -> None:
         self._packets = packets
+        self._counted = counted
+        self._cut: Any = None  # the latest packet behind which the file or a recording in it ends
         self._path = path
         self._interval_s = interval_s
         self._shift = 0
         self._decoded_s = -math.inf
         self._latest = 0  # stamp that is shown
         self.end = FileEnd.WHOLE
-        self.marks_are_sure = False
 
     def __iter__(self) -> Iterator[tuple[Any, bool]]:
         """Yield each packet with whether a recording begins with it.
@@ -72,6 +75,10 @@ class JoinedPackets:
         self._look_at_end([packet for packet, _ in waiting if packet.size], pages)
         yield from waiting
 
+    def is_incomplete(self, packet: Any) -> bool:
+        """Return whether a part of a packet is missing for sure: its mark may be that of counters that are wrong."""
+        return packet.is_corrupt and (not self._counted or packet is self._cut)
+
     def _ogg_pages(self) -> OggPages | None:
         if self._path is not None:
             with suppress(OSError):  # it was removed meanwhile
@@ -83,7 +90,6 @@ class JoinedPackets:
         if pages is not None and packet.pos is not None:
             with suppress(OSError):
                 missing = pages.missing_before(packet.pos)
-                self.marks_are_sure |= missing
                 if before:
                     before[-1].is_corrupt |= missing
 
@@ -94,7 +100,12 @@ class JoinedPackets:
                 self.end = file_end(self._path, last[-1].pos, last[-1].size)
                 if pages is not None and pages.missing_at_end():
                     self.end = FileEnd.CUT
-            last[-1].is_corrupt |= self.end in (FileEnd.CUT, FileEnd.LOST)
+            if self.end in (FileEnd.CUT, FileEnd.LOST):
+                self._mark_as_cut(last[-1])
+
+    def _mark_as_cut(self, packet: Any) -> None:
+        packet.is_corrupt = True
+        self._cut = packet
 
     def _begins(self, packet: Any, before: list[Any]) -> bool:
         """Whether a recording begins with `packet`; packets `before` it were then marked for that alone, and are no more."""
@@ -103,7 +114,7 @@ class JoinedPackets:
         # Only the clock may have been set anew, which is no reason to wait for a key frame.
         begins = packet.is_keyframe or bool(suspects) if restarts else bool(suspects) and self._counts_anew(packet)
         if begins and before and self._is_cut(before[-1], packet):
-            before[-1].is_corrupt = True
+            self._mark_as_cut(before[-1])
         elif begins:
             for suspect in suspects:
                 suspect.is_corrupt = False

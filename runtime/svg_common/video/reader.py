@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from svg_common.errors import SvgError
 from svg_common.files import refuse_pipe
 from svg_common.printable import one_line
-from svg_common.quantities import count_text
+from svg_common.quantities import count_text, is_or_are
 from svg_common.video.container import index_problem, is_joined, missing_bytes
 from svg_common.video.damage import DamageTracker
 from svg_common.video.file_end import FileEnd
@@ -38,6 +38,7 @@ VIDEO_SUFFIXES = (
 )
 _UNFINISHED = "the recording was not finished, or the file was copied only in part"
 _WHOLE = "copy it whole, or wait until its recorder has ended"
+_TRANSPORT_STREAM = "mpegts"
 _MOST = 0.9  # of a file in which the film is that of one stream; sound may go on after it
 _JOINED = (
     "the file is several files one after the other, of which only the first can be read; give each one, or join them with "
@@ -186,7 +187,8 @@ class VideoReader:
             size, missing, joined = 0, 0, False
         could_be_read = f"{count_text(count, 'frame')} could be read"
         if missing:
-            return f"the file is truncated: {missing} bytes are missing at its end; {could_be_read}"
+            lacks = f"{count_text(missing, 'byte')} {is_or_are(missing)} missing at its end"
+            return f"the file is truncated: {lacks}; {could_be_read}"
         if self._end == FileEnd.LOST:
             return f"the file is {self._end.value}; {could_be_read}"
         if self._end != FileEnd.WHOLE:
@@ -210,7 +212,8 @@ class VideoReader:
 
         stream.thread_type = "AUTO"
         damage.reports_damage(stream.codec_context, strict)
-        joined = JoinedPackets(self._packets(stream), self.path, 1 / self.fps)
+        counted = self._container.format.name == _TRANSPORT_STREAM
+        joined = JoinedPackets(self._packets(stream), self.path, 1 / self.fps, counted)
         packets = iter(joined)
         ended = False
         while not ended:
@@ -222,8 +225,10 @@ class VideoReader:
                     yield from _last_pictures(stream, damage)
                     damage.begins_anew()
                 if packet is not None:
-                    damage.sending(packet, joined.marks_are_sure)
-                    self._read_to = max(self._read_to, (packet.pos or 0) + packet.size)
+                    incomplete = joined.is_incomplete(packet)
+                    damage.sending(packet, incomplete)
+                    if not incomplete:  # FFmpeg takes the head of a joined IVF file for that of a picture, up to the end
+                        self._read_to = max(self._read_to, (packet.pos or 0) + packet.size)
                 frames = (packet or _end_of(stream)).decode()
             except IndexError:  # as in JoinedPackets
                 self._another_stream = True

@@ -6,7 +6,6 @@ usual distance between two pictures, measured in the first part of the file.
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ _MAX_FPS = 1000  # this and higher rates come from broken headers; a time base i
 _SHORTEST_S = 0.0015  # distances of a millisecond are those of a burst, rounded
 _JUMP_S = 1  # a clock that steps back further than this was restarted, by a wrap or a joined recording
 _NO_TIME_STAMPS = 0x80  # AVFMT_NOTIMESTAMPS
+_PROGRAM_STREAM = "mpeg"  # FFmpeg's name of the format of DVDs
 _MEASURED_PICTURES = 1000
 _MEASURED_BYTES = 64 << 20  # uncompressed video: enough pictures, and no long read before the first one is shown
 _USUAL = 0.25  # share of the median by which a usual distance differs at most, such as jitter and rounded stamps
@@ -116,25 +116,56 @@ def _read_stamps(container: Any, stream: Any, decode_times: bool) -> tuple[list[
     A picture that is shown later than what was read last is decoded is left out: in a file that is cut off, others that are
     shown before it may be missing, and it would tell a rate that is too low.
     """
+    times = _read_times(container, stream)
+    # A program stream stamps the first picture of a pack alone, and many small ones share one. FFmpeg finds the others' stamps
+    # for some codecs; in a transport stream of H.264, what has none is the second field of a picture.
+    if container.format.name == _PROGRAM_STREAM and any(shown_s is None for _, shown_s in times):
+        return _filled_in([decoded_s for decoded_s, _ in times]), len(times)
+    stamps: list[float] = []
+    read_to_s: float | None = None
+    for decoded_s, shown_s in times:
+        stamp_s = decoded_s if decode_times else shown_s
+        if stamp_s is not None:
+            stamps.append(stamp_s)
+            read_to_s = decoded_s
+    known = [stamp_s for stamp_s in stamps if read_to_s is None or stamp_s <= read_to_s]
+    pictures = len(times) - (len(stamps) - len(known))
+    while len(known) > 1 and known[-1] == known[-2]:  # of joined MXF files, all pictures behind the first have its last stamp
+        known.pop()
+    return known, pictures
+
+
+def _read_times(container: Any, stream: Any) -> list[tuple[float | None, float | None]]:
+    """When the first pictures are decoded and shown, in seconds, in the order of the file; None without a stamp."""
     import av
 
-    stamps: list[float] = []
-    read_to_s = math.inf
-    pictures = size = 0
+    times: list[tuple[float | None, float | None]] = []
+    size = 0
     try:
         for packet, _ in JoinedPackets(container.demux(stream)):
-            stamp = packet.dts if decode_times else packet.pts
-            if packet.size and stamp is not None:
-                stamps.append(float(stamp * packet.time_base))
-                read_to_s = float(packet.dts * packet.time_base) if packet.dts is not None else math.inf
-            pictures += packet.size > 0
+            if packet.size:
+                times.append((_seconds(packet.dts, packet), _seconds(packet.pts, packet)))
             size += packet.size
-            if pictures > _MEASURED_PICTURES or size > _MEASURED_BYTES:
+            if len(times) > _MEASURED_PICTURES or size > _MEASURED_BYTES:
                 break
     except (av.FFmpegError, IndexError):  # as in JoinedPackets
         pass  # damage is reported when the pictures are decoded
-    known = [stamp_s for stamp_s in stamps if stamp_s <= read_to_s]
-    return known, pictures - (len(stamps) - len(known))
+    return times
+
+
+def _seconds(stamp: int | None, packet: Any) -> float | None:
+    return None if stamp is None else float(stamp * packet.time_base)
+
+
+def _filled_in(times_s: Sequence[float | None]) -> list[float]:
+    """Times from the first to the last one that is known; the others in equal steps between these."""
+    known = [(place, time_s) for place, time_s in enumerate(times_s) if time_s is not None]
+    steps = [
+        earlier_s + (later_s - earlier_s) * number / (later - earlier)
+        for (earlier, earlier_s), (later, later_s) in pairwise(known)
+        for number in range(later - earlier)
+    ]
+    return [*steps, *(time_s for _, time_s in known[-1:])]
 
 
 def _exact_rate(interval_s: float, stream: Any) -> Fraction:

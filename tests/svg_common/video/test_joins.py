@@ -207,7 +207,14 @@ def test_two_bytes_make_no_transport_stream(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "codec", "pixels"), [("a.flv", "flv", "yuv420p"), ("a.asf", "mpeg4", "yuv420p"), ("a.apng", "apng", "rgb24")]
+    ("name", "codec", "pixels"),
+    [
+        ("a.flv", "flv", "yuv420p"),
+        ("a.asf", "mpeg4", "yuv420p"),
+        ("a.apng", "apng", "rgb24"),
+        ("a.y4m", "rawvideo", "yuv420p"),
+        ("a.ivf", "libvpx", "yuv420p"),
+    ],
 )
 def test_other_formats_of_which_the_first_alone_is_read_are_said(tmp_path, name, codec, pixels):
     whole = tmp_path / name
@@ -226,6 +233,7 @@ def test_other_formats_of_which_the_first_alone_is_read_are_said(tmp_path, name,
     with VideoReader(whole) as reader:
         assert len(list(reader)) == 12
     assert "several files one after the other" in str(reader.problem)
+    assert "12 frames could be read" in str(reader.problem)
 
 
 def test_a_stream_that_appears_in_the_middle_is_said(tmp_path):

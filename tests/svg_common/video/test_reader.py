@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from svg_common.errors import ExitCode, SvgError
-from svg_common.video.container import missing_bytes
+from svg_common.quantities import count_text
+from svg_common.video.container import index_problem, missing_bytes
 from svg_common.video.reader import UnreadableError, VideoError, VideoReader
 from tests.refused import failing_disk, refused
 
@@ -136,10 +137,34 @@ def test_a_truncated_file_gives_its_front_part_and_reports_it(tmp_path, codec, n
     assert f"{len(frames)} frames could be read" in reader.problem
 
 
-def test_a_single_frame_is_counted_as_one(tmp_path):
+def test_a_single_frame_and_byte_are_counted_as_one(tmp_path):
     with VideoReader(cut(write_video(tmp_path / "whole.avi"), 0.07, "cut.avi")) as reader:
         assert len(list(reader)) == 1
         assert "; 1 frame could be read" in reader.problem
+    short = write_video(tmp_path / "short.mkv")
+    short.write_bytes(short.read_bytes()[:-1])
+    with VideoReader(short) as reader:
+        assert len(list(reader)) == 40
+        assert reader.problem == "the file is truncated: 1 byte is missing at its end; 40 frames could be read"
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.ivf", "libvpx"), ("a.ts", "libx264")])
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_recording_that_is_cut_within_its_first_pictures_shows_no_half_picture(tmp_path, name, codec, number):
+    whole = write_video(tmp_path / name, 5, 25, codec, gop=12)
+    with av.open(str(whole)) as container:
+        begins = [packet.pos for packet in container.demux(video=0) if packet.size]
+    middle = (begins[number] + begins[number + 1]) // 2
+    whole.write_bytes(whole.read_bytes()[: middle // 188 * 188 + 100])  # within a packet of the transport stream
+    shown: list[int] = []
+    try:
+        with VideoReader(whole) as reader:
+            shown += [shown_index(frame.image) for frame in reader]
+        problem = str(reader.problem)
+    except VideoError as error:
+        problem = error.reason
+    assert shown == list(range(number))
+    assert f"{count_text(number, 'frame')} could be read" in problem
 
 
 def test_a_truncation_between_two_frames_is_noticed_too(tmp_path):
@@ -385,6 +410,8 @@ def test_an_index_that_is_cut_is_said(tmp_path, options, kept):
     cut = f"its index (moov) is cut: {len(index) - kept} bytes are missing"
     assert ("it has no index (moov)" if kept < 8 else cut) in error.value.reason
     assert "copy it whole, or wait until its recorder has ended" in error.value.reason
+    short.write_bytes(content[: content.index(index) + len(index) - 1])
+    assert index_problem(short) == "its index (moov) is cut: 1 byte is missing"
 
 
 def test_other_damage_is_not_called_unfinished(tmp_path):

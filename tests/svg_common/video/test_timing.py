@@ -132,6 +132,23 @@ def test_recordings_that_were_joined_run_on_at_their_rate(tmp_path, length):
     np.testing.assert_allclose(np.diff(times_s), 0.1, atol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["a.mpg", "a.vob"])
+def test_small_pictures_that_share_a_stamp_of_a_program_stream_have_their_rate(tmp_path, name):
+    path = write_at(tmp_path / name, [40 * i for i in range(100)])
+    with VideoReader(path) as reader:
+        times_s = [frame.time_s for frame in reader]
+    assert (reader.fps, reader.assumed_rate) == (25, False)
+    np.testing.assert_allclose(times_s, 0.04 * np.arange(100), atol=0.05)
+
+
+def test_joined_mxf_files_have_the_rate_of_the_first(tmp_path):
+    path = write_video(tmp_path / "a.mxf", *PLAYED[".mxf"])
+    path.write_bytes(2 * path.read_bytes())
+    with VideoReader(path) as reader:
+        times_s = [frame.time_s for frame in reader]
+    np.testing.assert_allclose(times_s, 0.04 * np.arange(2 * FRAMES), atol=1e-6)
+
+
 def test_a_phone_that_lowers_its_rate_keeps_the_usual_one(tmp_path):
     path = write_at(tmp_path / "phone.mp4", np.cumsum([33] * 80 + [45] * 40).tolist())
     assert rate(path) == (pytest.approx(1000 / 33, rel=0.01), False)
