@@ -21,7 +21,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read at the import: otherwise it re
 import onnxruntime as ort
 
 EMBEDDED = Path(__file__).parents[1] / "runtime/svg_runtime/embedded/digits.svgb"
-GRAPHS = ("encoder", "skip", "posterior", "prior", "predictor", "decoder")  # a bundle may lack posterior and prior
+GRAPHS = ("encoder", "skip", "predictor", "decoder", "posterior", "prior")  # a bundle may lack the last two
 GAUSSIANS = {"learned": {"posterior", "prior"}, "fixed": {"posterior"}, "none": set[str]()}  # of them, by the prior
 OF_VARIANT = {"lp": "learned", "fp": "fixed", "det": "none"}  # in older bundles, in place of the prior
 
@@ -32,30 +32,43 @@ def read_manifest(bundle: Path) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SystemExit(f"cannot read the manifest of {bundle}: {error}\n  expected a *.svgb folder") from None
-    version = manifest.get("schema_version")
+    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
     if type(version) is not int or version != 1:
         raise SystemExit(f"{bundle} has schema version {version!r}; expected 1")
-    graphs = manifest["variants"]["fp32"]["graphs"]
-    if "predictor" not in graphs:
+    graphs = table(manifest, "variants", "fp32", "graphs")
+    if not set(GRAPHS[:4]) <= graphs.keys():
         raise SystemExit(f"{bundle} has other graphs: {', '.join(graphs)}; expected a bundle of the family svg")
-    model, rule, frame = manifest["model"], manifest["generation"], manifest["frame"]
-    values, kinds = {**rule, **model}, {"n_past": int, "skip_lag": int, "last_frame_skip": bool, "z_dim": int}
-    for name, kind in kinds.items():
-        if type(values[name]) is not kind:
-            raise SystemExit(f"{bundle}: {name} is {values[name]!r}; expected a value of the type {kind.__name__}")
-    prior = model.get("prior", OF_VARIANT.get(model.get("variant")))
+    model, rule, frame = table(manifest, "model"), table(manifest, "generation"), table(manifest, "frame")
+    values = {**rule, **model, **frame}
+    for name in ("n_past", "skip_lag", "z_dim", "height", "width", "last_frame_skip"):
+        kind = bool if name == "last_frame_skip" else int
+        if type(values.get(name)) is not kind:
+            raise SystemExit(f"{bundle}: {name} is {values.get(name)!r}; expected a value of the type {kind.__name__}")
+    prior = str(model.get("prior", OF_VARIANT.get(str(model.get("variant")))))
     given = {"posterior", "prior"} & graphs.keys()
     if (prior, given) not in GAUSSIANS.items():
         raise SystemExit(f"{bundle} has the prior {prior} and the graphs {given}; expected one of {GAUSSIANS}")
-    form = frame["channels"], frame["colour_order"], frame["range"]
+    form = frame.get("channels"), frame.get("colour_order"), frame.get("range")
     if form not in ((1, "gray", [0, 1]), (3, "RGB", [0, 1])):
         raise SystemExit(f"{bundle} has frames of the form {form}; expected gray or RGB from 0 to 1")
     return manifest
 
 
+def table(content: Any, *names: str) -> dict[str, Any]:
+    """The table at a path of the manifest."""
+    for name in names:
+        content = content.get(name) if isinstance(content, dict) else None
+    if not isinstance(content, dict):
+        raise SystemExit(f"the manifest has no table {'.'.join(names)}; export the bundle again")
+    return content
+
+
 def read_graph(bundle: Path, spec: dict[str, Any]) -> bytes:
     """The bytes of an ONNX file, if they are those that were exported."""
-    content: bytes = (bundle / spec["file"]).read_bytes()
+    try:
+        content: bytes = (bundle / spec["file"]).read_bytes()
+    except OSError as error:
+        raise SystemExit(f"cannot read a graph of {bundle}: {error}; export the bundle again") from None
     if hashlib.sha256(content).hexdigest() != spec["sha256"]:
         raise SystemExit(f"{bundle}: {spec['file']} changed since export; export the bundle again")
     return content

@@ -6,6 +6,7 @@ twice or lost fails the test in which it happens.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -20,6 +21,7 @@ import cv2
 import numpy as np
 import pytest
 from filelock import FileLock
+from onnx import TensorProto, helper
 
 from svg_common.digits import digit_stream
 from svg_common.frames import fit_frame
@@ -264,6 +266,18 @@ def point_outside(bundle: Path) -> None:
     (bundle / "fp32/encoder.onnx").symlink_to(bundle.parent / "encoder.onnx")
 
 
+def replace_encoder(bundle: Path) -> None:
+    """By a graph of the same names, of which the input is a list of tensors."""
+    frames = helper.make_tensor_sequence_value_info("frame", TensorProto.FLOAT, None)
+    count = helper.make_tensor_value_info("h", TensorProto.INT64, [])
+    model = helper.make_model(helper.make_graph([helper.make_node("SequenceLength", ["frame"], ["h"])], "g", [frames], [count]))
+    model.ir_version = 10
+    content = model.SerializeToString()
+    (bundle / "fp32/encoder.onnx").write_bytes(content)
+    stamp = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    change_manifest(bundle, lambda manifest: graphs(manifest)["encoder"].update(stamp))
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "changed graph": (change_byte, "fp32/encoder.onnx: changed since export (its SHA-256 is not the manifest's)"),
     "shorter graph": (lambda b: os.truncate(b / "fp32/encoder.onnx", 100), "fp32/encoder.onnx: 100 bytes, the manifest says"),
@@ -350,7 +364,19 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         'is not a valid manifest: it has "n_past" twice',
     ),
     "no roles": (lambda b: change_manifest(b, lambda m: graphs(m).pop("decoder")), "has neither step, nor encoder, predictor"),
+    "no state": (
+        lambda b: change_manifest(b, lambda m: graphs(m)["predictor"]["states"].clear()),
+        'predictor: the states are [], expected [["state","state_out"]]',
+    ),
+    "a state of nothing": (
+        lambda b: change_manifest(b, lambda m: graphs(m)["decoder"]["states"].append({"input": "g", "output": "g"})),
+        'decoder: the states are [["g","g"]], expected []',
+    ),
+    "no skip": (lambda b: change_manifest(b, lambda m: graphs(m).pop("skip")), "there is no graph skip, which the others need"),
+    "a list of tensors": (replace_encoder, "fp32/encoder.onnx: its inputs are not those of the manifest"),
 }  # fmt: skip
+# of which bundle, by its name in EVERY_KIND_OF_BUNDLE, which graph is taken away
+LACKING = [("fused", "encoder"), ("fused", "prime"), ("camera", "prime"), ("camera", "decode"), ("camera", "step")]
 
 
 def fail(program: Path, *arguments: object) -> tuple[int, str]:
@@ -371,6 +397,16 @@ def test_a_damaged_bundle_is_refused(program, damage, tmp_path):
     assert code == 1
     assert message in error
     assert not (tmp_path / "futures.npy").exists()
+
+
+@pytest.mark.parametrize(("name", "role"), LACKING)
+def test_a_bundle_that_lacks_a_graph_is_refused(program, bundle_of, name, role, tmp_path):
+    bundle = Path(shutil.copytree(bundle_of(name), tmp_path / "lacking.svgb"))
+    arguments = Given.of(bundle).save(tmp_path)
+    change_manifest(bundle, lambda manifest: graphs(manifest).pop(role))
+    code, error = fail(program, *arguments, "--out", tmp_path / "futures.npy")
+    assert code == 1
+    assert f"is not a valid manifest: there is no graph {role}, which the others need\n" in error
 
 
 def test_a_bundle_without_fp32_graphs_is_refused(program, tmp_path):
@@ -468,6 +504,8 @@ def test_links_and_pipes_are_written_into_and_not_replaced(program, tmp_path):
     link, target, pipe = tmp_path / "link", tmp_path / "target", tmp_path / "pipe"
     link.symlink_to(target.name)
     target.write_text("old")
+    mine = tmp_path / "target.part"
+    mine.write_text("a file of the user's")
     os.mkfifo(pipe)
     succeed(program, *given, "--out", link)
     assert link.is_symlink()
@@ -476,7 +514,18 @@ def test_links_and_pipes_are_written_into_and_not_replaced(program, tmp_path):
     succeed(program, *given, "--out", pipe)
     assert pipe.is_fifo()
     assert reader.communicate(timeout=30)[0] == target.read_bytes()
-    assert not list(tmp_path.glob("*.part"))
+    assert list(tmp_path.glob("*.part")) == [mine]
+    assert mine.read_text() == "a file of the user's"
+    assert target.stat().st_mode == mine.stat().st_mode
+
+
+def test_what_was_written_before_a_mosaic_that_cannot_be_is_named(program, tmp_path):
+    command = [program, *Given.of(EMBEDDED_MODEL, horizon=2).save(tmp_path), "--out", "futures.npy", "--mosaic", "none/f.pgm"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == "3 futures of 2 frames: futures.npy\n"
+    assert done.stderr == "error: cannot write 'none/f.pgm': No such file or directory\n  choose another path\n"
+    assert np.load(tmp_path / "futures.npy").shape == (3, 2, 64, 64, 1)
 
 
 @pytest.mark.parametrize("numbers", ["npy", "raw"])

@@ -157,6 +157,7 @@ CONTRADICTIONS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "schema": (lambda m: m.update(schema_version=2), "2"),
     "a text": (lambda m: m["generation"].update(n_past="5"), "n_past"),
     "a fraction": (lambda m: m["generation"].update(n_past=5.5), "n_past"),
+    "no table": (lambda m: m.pop("generation"), "no table generation"),
     "a changed graph": (lambda m: m["variants"]["fp32"]["graphs"]["prior"].update(sha256="0" * 64), "prior.onnx changed"),
 }
 
@@ -172,6 +173,24 @@ def fail(command: list[str], folder: Path) -> str:
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=folder, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        ("[]", r" has schema version None; expected 1$"),
+        ('{"schema_version": 1}', r"^the manifest has no table variants\.fp32\.graphs; export the bundle again$"),
+        (
+            '{"schema_version": 1, "variants": {"fp32": {"graphs": {"predictor": {}}}}}',
+            r" has other graphs: predictor; expected",
+        ),
+    ],
+)
+def test_plain_onnxruntime_refuses_a_manifest_without_tables(tmp_path, manifest, message):
+    (tmp_path / "manifest.json").write_text(manifest)
+    example = runpy.run_path(str(EXAMPLES / "02_plain_onnxruntime.py"))
+    with pytest.raises(SystemExit, match=message):
+        example["read_manifest"](tmp_path)
 
 
 @pytest.mark.parametrize("case", CONTRADICTIONS)
@@ -201,10 +220,25 @@ def javascript(tmp_path_factory) -> Path:
     return folder
 
 
-def compare_javascript(example: Path, bundle: Path, folder: Path) -> None:
+# Turning a list into float32 a second time is an error: a long video took the square of its length.
+ONCE = """data:text/javascript,
+const { from } = Float32Array, seen = new Set();
+Float32Array.from = function (list, ...more) {
+  if (Array.isArray(list) && seen.has(list)) throw new Error("turned into float32 again");
+  seen.add(list);
+  return from.call(this, list, ...more);
+};"""
+
+
+def compare_javascript(example: Path, bundle: Path, folder: Path, unread: tuple[str, ...] = ()) -> None:
+    """Compare on a copy of the bundle without the files of the graphs that are not needed."""
     case = ForecastCase.of(bundle)
+    copy = Path(shutil.copytree(bundle, folder / "copy.svgb"))
+    for name in unread:
+        (copy / f"fp32/{name}.onnx").unlink()
     (folder / "input.json").write_text(json.dumps(case.given))
-    run(["node", "forecast.mjs", str(bundle), str(folder / "input.json"), str(folder / "output.json")], example)
+    command = ["node", "--import", ONCE, "forecast.mjs", str(copy), str(folder / "input.json"), str(folder / "output.json")]
+    run(command, example)
     case.compare(json.loads((folder / "output.json").read_text()))
 
 
@@ -213,7 +247,7 @@ def test_javascript_gives_the_frames_and_surprises_of_the_forecaster(javascript,
 
 
 def test_javascript_does_so_with_fused_graphs(javascript, fused_bundle, tmp_path):
-    compare_javascript(javascript, fused_bundle, tmp_path)
+    compare_javascript(javascript, fused_bundle, tmp_path, unread=("predictor", "decoder", "decoder_shuffled"))
 
 
 def test_javascript_does_so_without_a_learned_prior(javascript, unlearned_bundle, tmp_path):
@@ -244,6 +278,68 @@ def test_javascript_refuses_files_that_cannot_be_read(javascript, tmp_path):
         ),
     ):
         assert re.fullmatch(rf"error: cannot read {expected}\n", fail(["node", "forecast.mjs", *arguments], javascript))
+
+
+def test_javascript_refuses_an_input_without_frames(javascript, tmp_path):
+    (tmp_path / "input.json").write_text("[]")
+    error = fail(["node", "forecast.mjs", str(EMBEDDED_MODEL), str(tmp_path / "input.json")], javascript)
+    assert error == f"error: {tmp_path}/input.json has no array frames\n  expected INPUT.json as above\n"
+
+
+REFUSED = """
+import { readFile } from "node:fs/promises";
+import { checkManifest } from "./manifest.mjs";
+const said = (manifest) => {
+  try {
+    checkManifest(manifest);
+    return "taken";
+  } catch (error) {
+    return error.message;
+  }
+};
+console.log(JSON.stringify(JSON.parse(await readFile(process.argv[1], "utf8")).map(said)));
+"""
+
+
+def fp32_graphs(manifest: dict[str, Any]) -> dict[str, Any]:
+    return manifest["variants"]["fp32"]["graphs"]
+
+
+# what the manifest of a bundle with all graphs, or of the camera model, is changed to -> what is said of it
+LACKING: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
+    ("fused", lambda m: None, "taken"),
+    ("camera", lambda m: None, "taken"),
+    ("fused", dict.clear, "format undefined undefined"),
+    ("fused", lambda m: m.pop("model"), "no table model;"),
+    ("fused", lambda m: m.update(frame=[]), "no table frame;"),
+    ("fused", lambda m: m.pop("generation"), "no table generation;"),
+    ("fused", lambda m: m.pop("variants"), "no table variants;"),
+    ("fused", lambda m: m["variants"]["fp32"].update(graphs=[]), "no fp32 graphs;"),
+    ("fused", lambda m: fp32_graphs(m).update(encoder=None), "no inputs or no outputs of encoder;"),
+    ("fused", lambda m: fp32_graphs(m)["encoder"].update(outputs=[None]), "no inputs or no outputs of encoder;"),
+    ("fused", lambda m: fp32_graphs(m)["step"]["states"].pop(), "the states ["),
+    ("fused", lambda m: fp32_graphs(m)["step"]["states"][0].update(initial="zeros"), "from zeros"),
+    ("fused", lambda m: fp32_graphs(m)["prior"]["states"].clear(), "the states [] of prior, not [state to state_out from "),
+    ("fused", lambda m: fp32_graphs(m)["prior"].update(states=[None]), "states [null] of prior;"),
+    ("fused", lambda m: fp32_graphs(m).pop("encoder"), "but no encoder;"),
+    ("fused", lambda m: fp32_graphs(m).pop("skip"), "but no skip;"),
+    ("fused", lambda m: fp32_graphs(m).pop("prime"), "the states ["),
+    ("fused", lambda m: fp32_graphs(m).clear(), "the graphs [], but no step;"),
+    ("camera", lambda m: fp32_graphs(m).pop("decode"), "the graphs [prime,step], but no decode;"),
+    ("camera", lambda m: fp32_graphs(m).pop("step"), "but no step;"),
+]  # fmt: skip
+
+
+def test_javascript_says_what_a_manifest_lacks(javascript, fused_bundle, tmp_path):
+    manifests = []
+    for name, change, _ in LACKING:
+        bundle = fused_bundle if name == "fused" else EMBEDDED_MODEL.with_name("camera.svgb")
+        manifests.append(json.loads((bundle / "manifest.json").read_text(encoding="utf-8")))
+        change(manifests[-1])
+    (tmp_path / "manifests.json").write_text(json.dumps([*manifests, None, []]))
+    answers = json.loads(run(["node", "--input-type=module", "--eval", REFUSED, str(tmp_path / "manifests.json")], javascript))
+    for answer, expected in zip(answers, [*(expected for *_, expected in LACKING), "format", "format"], strict=True):
+        assert expected in answer
 
 
 @pytest.mark.parametrize("counts", [{"samples": 65537}, {"horizon": 65537}, {"samples": 0}, {"horizon": 1.5}])
@@ -282,7 +378,8 @@ def test_javascript_refuses_calls_that_overlap_and_goes_on(javascript):
 LIMITS = """
 import { readFile } from "node:fs/promises";
 import * as ort from "onnxruntime-node";
-import { checkManifest, Forecaster } from "./forecaster.mjs";
+import { Forecaster } from "./forecaster.mjs";
+import { checkManifest } from "./manifest.mjs";
 const bundle = process.argv[1];
 const manifest = JSON.parse(await readFile(`${bundle}/manifest.json`, "utf8"));
 const forecaster = await Forecaster.open({ ort, manifest, load: ({ file }) => `${bundle}/${file}` });

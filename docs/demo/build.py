@@ -4,7 +4,8 @@ FOLDER (default: build/demo/site) is then a page without server logic: python -m
 
 The page's own files lie here. Into FOLDER come beside them:
 
-    ort/           onnxruntime-web, at the version of package-lock.json, whose hashes npm checks (Node.js and npm are needed)
+    ort/           onnxruntime-web, at the version of package-lock.json, whose hashes npm checks (Node.js and npm are needed),
+                   and the licenses of ONNX Runtime and of what is in it
     models/        the bundles that ship with the package
     *.mjs          the forecast loop, from examples/03_javascript
     page.css, ...  style and chart of the page of svg-live
@@ -23,6 +24,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnxruntime as ort
 
 from svg_common.digits import DIGIT_SIZE, glyphs, motion
 from svg_common.files import atomic_directory
@@ -36,9 +38,9 @@ ORT = (
     "ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm",
     "ort.webgpu.min.mjs", "ort-wasm-simd-threaded.asyncify.mjs", "ort-wasm-simd-threaded.asyncify.wasm",
 )  # fmt: skip
-LOOP = ("forecaster.mjs", "contexts.mjs", "graphs.mjs", "noise.mjs")
+LOOP = ("forecaster.mjs", "contexts.mjs", "graphs.mjs", "manifest.mjs", "noise.mjs")
 SVG_LIVE = ("page.css", "chart.js", "icon.svg")
-LICENSE = "onnxruntime-web: MIT License, Copyright (c) Microsoft Corporation, https://github.com/microsoft/onnxruntime\n"
+LICENSES = {"LICENSE": "LICENSE.txt", "ThirdPartyNotices.txt": "ThirdPartyNotices.txt"}  # of ONNX Runtime, in its wheel
 
 
 class BuildError(Exception):
@@ -74,7 +76,8 @@ def build(folder: Path) -> None:
             for path in HERE.glob(pattern):
                 shutil.copy(path, site)
         copy(packages / "onnxruntime-web" / "dist", ORT, site / "ort")
-        (site / "ort" / "LICENSE.txt").write_text(LICENSE, encoding="utf-8")
+        for name, copied in LICENSES.items():  # the package of npm has neither
+            shutil.copy(Path(ort.__file__).parent / name, site / "ort" / copied)
         copy(ROOT / "examples" / "03_javascript", LOOP, site)
         copy(ROOT / "runtime" / "svg_runtime" / "live" / "page" / "static", SVG_LIVE, site)
         shutil.copytree(ROOT / "runtime" / "svg_runtime" / "embedded", site / "models")

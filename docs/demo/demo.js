@@ -294,6 +294,15 @@ $("source").addEventListener("change", () => {
   showModel();
   start();
 });
+// A field that has a file does not say that the same one was chosen again, such as after it has changed.
+let kept = null; // while another file is being chosen
+$("file").addEventListener("click", () => {
+  const copy = new DataTransfer();
+  for (const file of $("file").files) copy.items.add(file);
+  kept = copy.files;
+  $("file").value = "";
+});
+$("file").addEventListener("cancel", () => ($("file").files = kept));
 for (const id of ["model", "engine", "seed", "file"]) {
   $(id).addEventListener("change", () => {
     showModel();

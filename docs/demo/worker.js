@@ -1,8 +1,9 @@
 // The model, in a thread of its own, so that the page stays responsive: answers the calls of engine.js in their order.
 
 import { fetchGraph, fetchManifest } from "./bundle.js";
-import { checkManifest, Forecaster } from "./forecaster.mjs";
+import { Forecaster } from "./forecaster.mjs";
 import { size } from "./graphs.mjs";
+import { checkManifest, chosenGraphs } from "./manifest.mjs";
 import { NoiseSource } from "./noise.mjs";
 
 const MOST_THREADS = 4; // such small graphs gain nothing from more
@@ -17,7 +18,7 @@ const calls = {
     const address = new URL(`./models/${model}.svgb/`, import.meta.url);
     const manifest = await fetchManifest(address);
     checkManifest(manifest);
-    const total = Object.values(manifest.variants.fp32.graphs).reduce((sum, spec) => sum + spec.bytes, 0);
+    const total = Object.values(chosenGraphs(manifest)).reduce((sum, spec) => sum + spec.bytes, 0);
     let loaded = 0;
     const files = new Map();
     const load = async (spec) => {

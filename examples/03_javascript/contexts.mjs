@@ -10,7 +10,7 @@ export function openContext(graphs, manifest, forecast, surpriseNoise) {
   const streams = context === "stream";
   if (!graphs.has("encoder") && !graphs.has("prime")) return new SteppedContext(graphs, streams);
   if (streams) throw new Error("this model carries its state from frame to frame (stream context), which is not supported here");
-  if (graphs.has("encoder", "predictor", "decoder")) return new LatentContext(graphs);
+  if (graphs.has("posterior") || graphs.has("predictor")) return new LatentContext(graphs);
   if (graphs.has("encoder")) return new PrimedContext(graphs, past);
   return new SampledContext(forecast, manifest, surpriseNoise);
 }

@@ -13,6 +13,7 @@ import { fileURLToPath } from "node:url";
 
 import { Forecaster } from "./forecaster.mjs";
 import { part } from "./graphs.mjs";
+import { checkManifest } from "./manifest.mjs";
 
 process.env.ORT_DISABLE_TELEMETRY = "1"; // read at the import: otherwise it may report to Microsoft
 const ort = await import("onnxruntime-node");
@@ -57,14 +58,18 @@ async function readJson(file, expected) {
 
 const [bundle = EMBEDDED, input, output] = process.argv.slice(2);
 const manifest = await readJson(join(bundle, "manifest.json"), "a *.svgb folder");
-const { frames, surpriseNoise, ...options } = input ? await readJson(input, "INPUT.json as above") : makeInput(manifest);
+checkManifest(manifest);
+const given = input ? await readJson(input, "INPUT.json as above") : makeInput(manifest);
+if (!Array.isArray(given?.frames)) throw new Error(`${input} has no array frames\n  expected INPUT.json as above`);
+const { surpriseNoise, frames: numbers, ...options } = given;
+const frames = Float32Array.from(numbers);
 const forecaster = await Forecaster.open({ ort, manifest, load, surpriseNoise });
 
 const { channels, height, width } = manifest.frame;
 const pixels = channels * height * width;
 const surprises = [];
 for (let i = 0; i < frames.length / pixels; i++) {
-  surprises.push((await forecaster.observe(part(Float32Array.from(frames), i, pixels))).surprise);
+  surprises.push((await forecaster.observe(part(frames, i, pixels))).surprise);
 }
 const futures = await forecaster.forecast(options);
 

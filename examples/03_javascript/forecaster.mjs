@@ -10,13 +10,10 @@
 
 import { contextDraws, openContext } from "./contexts.mjs";
 import { Graphs, part, RecurrentGraph, size } from "./graphs.mjs";
+import { checkManifest, chosenGraphs } from "./manifest.mjs";
 import { NoiseSource } from "./noise.mjs";
 
 const COUNT_LIMIT = 65536; // of samples and of horizon, as in Python: larger values are more likely typing errors
-const COUNTS = [
-  ["z_dim", 0, 65536], ["height", 1, 65536], ["width", 1, 65536], ["n_past", 2, 1024], ["skip_lag", 0, 1],
-  ["context_draws", 0, 1024],
-]; // of the manifest, with their bounds
 const ROUNDING = 1e-3; // beyond [0, 1], as in Python: resizing may round a little
 const DECODED_AT_ONCE = 64; // frames: enough for full speed, few enough for any memory
 
@@ -24,7 +21,7 @@ export class Forecaster {
   static async open({ ort, manifest, load, seed = 0, surpriseNoise = null, sessionOptions = {} }) {
     checkManifest(manifest);
     const noise = new NoiseSource(seed);
-    const graphs = await Graphs.open(ort, chosenGraphs(manifest.variants.fp32.graphs), load, sessionOptions);
+    const graphs = await Graphs.open(ort, chosenGraphs(manifest), load, sessionOptions);
     return new Forecaster(manifest, graphs, noise, surpriseNoise);
   }
 
@@ -204,44 +201,6 @@ export class Forecaster {
     }
     return frames;
   }
-}
-
-// The loops run the graphs that there are: with others than the manifest promises, they would forecast something else.
-export function checkManifest({ format, schema_version: version, model, frame, generation, variants }) {
-  if (format !== "svg-bundle" || version !== 1) {
-    throw new Error(`the manifest is of format ${format} ${version}; expected svg-bundle 1`);
-  }
-  const check = (fits, found) => {
-    if (!fits) throw new Error(`the manifest has ${found}; export the bundle again with: svg-export ckpt.pt`);
-  };
-  const numbers = { ...frame, ...generation, context_draws: contextDraws(generation), z_dim: model.z_dim };
-  for (const [name, low, high] of COUNTS) {
-    const value = numbers[name];
-    check(Number.isInteger(value) && value >= low && value <= high, `${name} ${JSON.stringify(value)}, not ${low} to ${high}`);
-  }
-  const { channels, colour_order: colours, range } = frame;
-  check(channels === { gray: 1, RGB: 3 }[colours], `channels ${channels} with the colour_order ${colours}`);
-  check(JSON.stringify(range) === "[0,1]", `the range ${JSON.stringify(range)}, not [0,1]`);
-  check(typeof generation.last_frame_skip === "boolean", `last_frame_skip ${JSON.stringify(generation.last_frame_skip)}`);
-  check(["window", "stream"].includes(generation.context ?? "window"), `the context ${generation.context}`);
-
-  const prior = model.prior ?? { lp: "learned", fp: "fixed", det: "none" }[model.variant]; // older bundles have a variant
-  check(["learned", "fixed", "none"].includes(prior), `the prior ${prior}`);
-  const gaussians = { learned: ["posterior", "prior"], fixed: ["posterior"], none: [] }[prior];
-  check((model.z_dim === 0) === (prior === "none"), `z_dim ${model.z_dim} with the prior ${prior}`);
-  check(variants.fp32, "no fp32 graphs");
-  const { graphs } = variants.fp32;
-  const given = ["posterior", "prior"].filter((name) => name in graphs);
-  const separate = ["encoder", "predictor", "decoder"].every((name) => name in graphs);
-  check(!separate || `${given}` === `${gaussians}`, `the graphs [${given}] for the prior ${prior}, not [${gaussians}]`);
-  const sampled = graphs.step?.outputs.some(({ name }) => name === "mu") ?? prior === "learned";
-  check(sampled === (prior === "learned"), `a step that gives ${sampled ? "mu" : "no mu"} for the prior ${prior}`);
-}
-
-// The fused graphs where the bundle has them, else the separate ones; `encoder`, `skip`, `posterior` and `prior` for both.
-function chosenGraphs(graphs) {
-  const left = new Set("step" in graphs ? ["decoder_shuffled"] : ["prime", "decoder_shuffled"]);
-  return Object.fromEntries(Object.entries(graphs).filter(([name]) => !left.has(name)));
 }
 
 // z = mu + exp(logvar / 2) * eps. A Gaussian with one row is that of all samples.

@@ -38,6 +38,9 @@ export class Graphs {
   async run(name, values, batch) {
     const inputs = {};
     for (const { name: input, shape } of this.specs[name].inputs) {
+      if (!values[input]) {
+        throw new Error(`nothing gives ${name} its input ${input}; export the bundle again with: svg-export ckpt.pt`);
+      }
       inputs[input] = this.repeat(values[input], shape.indexOf("batch"), batch);
     }
     return this.sessions[name].run(inputs);

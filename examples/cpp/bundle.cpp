@@ -63,6 +63,20 @@ std::vector<TensorSpec> read_tensors(const json& tables) {
     return tensors;
 }
 
+// An output X_out is the next input X. Without its state it would be lost, and the step begin from zeros again.
+void check_states(const GraphSpec& spec) {
+    std::set<std::string> outputs;
+    for (const TensorSpec& tensor : spec.outputs) outputs.insert(tensor.name);
+    std::multiset<std::pair<std::string, std::string>> given, expected;
+    for (const StateSpec& state : spec.states) given.emplace(state.input, state.output);
+    for (const TensorSpec& tensor : spec.inputs) {
+        if (outputs.count(tensor.name + "_out") > 0) expected.emplace(tensor.name, tensor.name + "_out");
+    }
+    if (given == expected) return;
+    const auto told = [](const auto& pairs) { return json(pairs).dump().substr(0, 200); };
+    throw Failure(spec.role + ": the states are " + told(given) + ", expected " + told(expected));
+}
+
 GraphSpec read_graph_spec(const std::string& role, const json& table) {
     const uintmax_t bytes = number(table, "bytes", 1, GRAPH_LIMIT);
     GraphSpec spec{role, table.at("file"), table.at("sha256"), bytes, {}, {}, {}};
@@ -76,6 +90,7 @@ GraphSpec read_graph_spec(const std::string& role, const json& table) {
             throw Failure(role + ": a state has another shape before a step than after it");
         }
     }
+    check_states(spec);
     return spec;
 }
 
@@ -104,6 +119,21 @@ std::string read_prior(const json& model) {
         return one_of(model.at("prior"), "prior", {"learned", "fixed", "none"});
     }
     return of_variant.at(one_of(model.at("variant"), "variant", {"lp", "fp", "det"}));
+}
+
+// Which graphs need which others: without them, a loop would end in the middle, or forecast something else.
+void check_roles(const Bundle& bundle) {
+    const auto needs = [&](bool needed, const char* role) {
+        if (needed && !bundle.has(role)) throw Failure(std::string("there is no graph ") + role + ", which the others need");
+    };
+    const bool steps = bundle.has("step"), encodes = bundle.has("encoder");
+    needs(bundle.has("prime") || bundle.has("decode"), "step");
+    needs(steps && (encodes || !bundle.graph("step").has_input("h")), "prime");
+    needs(steps && !bundle.graph("step").has_output("frame"), "decode");
+    needs(bundle.has("skip"), "encoder");
+    const auto is_skip = [](const TensorSpec& tensor) { return tensor.name.compare(0, 5, "skip_") == 0; };
+    const std::vector<TensorSpec> encoded = encodes ? bundle.graph("encoder").outputs : std::vector<TensorSpec>{};
+    needs(bundle.last_frame_skip || std::any_of(encoded.begin(), encoded.end(), is_skip), "skip");
 }
 
 // The loops run the graphs that there are: with others than the prior needs, they would forecast something else.
@@ -155,6 +185,7 @@ Bundle read_manifest(const fs::path& path, const json& manifest) {
         bundle.graphs.emplace(role, read_graph_spec(role, table));
         check_frames(bundle, bundle.graphs.at(role));
     }
+    check_roles(bundle);
     check_prior(bundle, read_prior(model));
     return bundle;
 }

@@ -1,8 +1,12 @@
 #include "files.h"
 
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <functional>
@@ -90,12 +94,28 @@ int64_t header_number(const std::string& content, size_t& at) {
     return value;
 }
 
+Failure cannot_write(const fs::path& file, const std::string& reason) {
+    return Failure("cannot write '" + file.string() + "': " + reason + "\n  choose another path");
+}
+
+// A new, empty file beside another one, of a name that nothing has, with the usual rights.
+fs::path make_beside(const fs::path& file) {
+    std::string name = file.string() + ".XXXXXX.part";
+    const int made = mkstemps(name.data(), 5);
+    if (made < 0) throw cannot_write(file, std::strerror(errno));
+    const mode_t mask = umask(0);
+    umask(mask);
+    fchmod(made, 0666 & ~mask);
+    close(made);
+    return name;
+}
+
 // A file is replaced when the new one is whole, at the end of a link as well; a pipe or a device is written into.
 void write_beside(const fs::path& name, const std::string& header, const char* body, size_t size) {
     std::error_code missing;
     const fs::path file = fs::is_symlink(name, missing) ? place_of(name) : name;
     const bool direct = fs::exists(file, missing) && !fs::is_regular_file(file, missing) && !fs::is_directory(file, missing);
-    const fs::path part = direct ? file : fs::path(file.string() + ".part");
+    const fs::path part = direct ? file : make_beside(file);
     errno = 0;
     std::ofstream stream(part, std::ios::binary);
     stream.write(header.data(), static_cast<std::streamsize>(header.size()));
@@ -107,8 +127,7 @@ void write_beside(const fs::path& name, const std::string& header, const char* b
     if (!stream || renamed) {
         std::error_code ignored;
         if (!direct) fs::remove(part, ignored);
-        throw Failure("cannot write '" + file.string() + "': " + (renamed ? renamed.message() : reason) +
-                      "\n  no file was left behind; choose another path");
+        throw cannot_write(file, renamed ? renamed.message() : reason);
     }
 }
 

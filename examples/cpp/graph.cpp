@@ -16,6 +16,7 @@ TensorSpec declared(const Ort::Session& session, size_t index, bool is_input) {
     const auto name =
         is_input ? session.GetInputNameAllocated(index, allocator) : session.GetOutputNameAllocated(index, allocator);
     const Ort::TypeInfo type = is_input ? session.GetInputTypeInfo(index) : session.GetOutputTypeInfo(index);
+    if (type.GetONNXType() != ONNX_TYPE_TENSOR) return {std::string(name.get()) + " (not a tensor)", {}};
     const auto info = type.GetTensorTypeAndShapeInfo();
     TensorSpec tensor{name.get(), info.GetShape()};
     std::vector<const char*> symbols(tensor.shape.size());

@@ -237,8 +237,8 @@ void run(const Options& options) {
     observer.read(channels_first(frames, plan.frames));
     const Array futures = arrange(bundle, options, rollout->run(observer, noise));
     write_numbers(options.out, futures);
-    if (!options.mosaic.empty()) write_mosaic(options.mosaic, futures);
     std::cout << options.samples << " futures of " << options.horizon << " frames: " << options.out << "\n";
+    if (!options.mosaic.empty()) write_mosaic(options.mosaic, futures);
     if (options.repeat > 0) print_median_time(*rollout, observer, noise, options.repeat);
 }
 

@@ -18,7 +18,10 @@ def test_the_page_has_the_shipped_bundles_and_nothing_that_only_building_needs(s
         built, shipped = (Bundle.open(folder / f"{model}.svgb") for folder in (site / "models", EMBEDDED_MODEL.parent))
         assert built.manifest == shipped.manifest
     names = {path.name for path in site.rglob("*")}
-    assert {"index.html", "demo.js", "ort.wasm.min.mjs", "forecaster.mjs", "LICENSE.txt"} <= names
+    assert {"index.html", "demo.js", "ort.wasm.min.mjs", "forecaster.mjs", "ThirdPartyNotices.txt"} <= names
+    terms = (site / "ort" / "LICENSE.txt").read_text(encoding="utf-8")
+    assert "Copyright (c) Microsoft Corporation" in terms
+    assert "Permission is hereby granted, free of charge" in terms
     assert not names & {"build.py", "package.json", "package-lock.json", "node_modules"}
 
 

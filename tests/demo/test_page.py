@@ -192,10 +192,25 @@ def test_a_video_file_runs_and_begins_anew(browser, address, tmp_path):
         # what breaks off is explained
         seen.tab.evaluate("video.dispatchEvent(new Event('error'))")
         seen.wait_for_message("clip.webm cannot be played any further")
+        # the same file can be chosen again: a field that still has it would not change
+        count = "document.getElementById('file').files.length"
+        open_chooser(seen)
+        assert seen.tab.evaluate(count) == 0
+        seen.tab.evaluate("document.getElementById('file').dispatchEvent(new Event('cancel'))")
+        assert seen.tab.evaluate(count) == 1  # nothing else was chosen
+        open_chooser(seen).set_files(tmp_path / "clip.webm")
+        sync_api.expect(status).to_contain_text("forecasts/s", timeout=PATIENCE_MS)
         # what is no video is refused
         (tmp_path / "text.mp4").write_text("no video")
         seen.tab.set_input_files("#file", tmp_path / "text.mp4")
         seen.wait_for_message("cannot play text.mp4")
+
+
+def open_chooser(seen: Seen) -> sync_api.FileChooser:
+    """Choose the field for a file."""
+    with seen.tab.expect_file_chooser() as opened:
+        seen.tab.click("#file")
+    return opened.value
 
 
 # All calls of the model are noted. `hold` keeps all back, in order; `breaks` makes it fail from the next answer on.

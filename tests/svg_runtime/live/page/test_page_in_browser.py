@@ -47,7 +47,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def page():
-    """A page with a token, whose live loop publishes 20 pictures a second."""
+    """A page with a token, whose live loop publishes 5 pictures a second."""
     served = opened()
     camera = add_camera(served)
     served.start()
@@ -55,7 +55,7 @@ def page():
 
     def loop() -> None:
         number = 0
-        while not ended.wait(0.05):
+        while not ended.wait(0.2):
             number += 1
             camera.stats.seen = number
             camera.publish(make_view(number * 8 % 256))
@@ -503,6 +503,24 @@ def test_the_chart_ends_with_the_present(browser, page):
         assert found == [[130, 2, 1], [140, 2, 1], [170, 1, 0], [200, 0, 0]]
 
 
+def test_the_numbers_of_the_chart_are_whole(browser, page):
+    """However long they are: the axis begins behind them."""
+    with Seen(browser, page) as seen:
+        seen.wait_for("document.getElementById('chart').clientWidth")
+        found = seen.tab.evaluate(
+            "async () => { const { Chart } = await import(new URL('static/chart.js', document.baseURI));"
+            "const canvas = document.getElementById('chart').cloneNode(), numbers = {};"
+            "document.getElementById('chart').after(canvas);"
+            "const g = canvas.getContext('2d'), chart = new Chart(canvas);"
+            "g.fillText = (text, x) => g.textAlign === 'right' && text !== 'now'"
+            "  && (numbers[text] = x - g.measureText(text).width);"
+            "for (chart.threshold of [4.5, 1000]) chart.draw();"
+            "chart.signal = 'raw'; chart.add([[1, 1, 0, 1234567]]); return numbers; }"
+        )
+        assert set(found) == {"0", "3", "6", "1000", "2000", "1000000", "2000000"}
+        assert min(found.values()) >= 0
+
+
 def test_a_wrong_token_is_refused(browser, page):
     with Seen(browser, page, token="wrong") as seen:
         assert seen.answer.status == 401
@@ -515,6 +533,14 @@ def test_it_can_be_read_and_touched_on_a_phone(browser, page, scheme):
     with Seen(browser, page, **phone) as seen:
         seen.wait_for("document.getElementById('counts').children.length")
         check_on_phone(seen.tab, scheme)
+        # a long name leaves a short status on its line
+        heights = seen.tab.evaluate(
+            "() => ['gate', 'north gate of the parking lot, building 7'].map((name) => {"
+            "  document.getElementById('title').textContent = name;"
+            "  document.getElementById('status').textContent = '16.5 fps';"
+            "  return document.getElementById('status').clientHeight; })"
+        )
+        assert heights[0] == heights[1]
 
 
 def test_events_of_a_run_that_was_started_again_are_shown(browser):
@@ -715,6 +741,8 @@ def test_many_cameras_without_pictures_are_counted_and_fit_on_the_page(browser, 
             seen.wait_for("document.getElementById('status').textContent === '3 of 5 without pictures, 1 alarm'")
             assert seen.tab.evaluate("document.documentElement.scrollWidth") == width
             assert seen.tab.evaluate("document.getElementById('title').getBoundingClientRect().width") > 50
+            tile = "[...document.querySelectorAll('.tile .status')].slice(0, 2).map(one => one.clientHeight)"
+            assert max(seen.tab.evaluate(tile)) < 40  # one line
             count = "[...document.querySelectorAll('.tile img')].filter(one => {}).length"
             seen.wait_for(count.format("one.naturalWidth") + " === 2")
             visible = seen.tab.evaluate(count.format("getComputedStyle(one).visibility === 'visible'"))

@@ -4,7 +4,9 @@ const SPAN_S = 60;
 const GAP_S = 2; // a longer gap between points breaks the line, if it is of several points
 const GAP_POINTS = 3;
 const FEW_POINTS = 4; // do not show how far apart they usually are
-const LEFT = 30, RIGHT = 8, TOP = 10, BOTTOM = 20; // margins in CSS pixels
+const RIGHT = 8, TOP = 10, BOTTOM = 20; // margins in CSS pixels
+const LEAST_LEFT = 30; // of which the numbers of the axis take more, where they are long
+const LABEL_GAP = 6; // from a number to its line
 const NAMES = { alarm: 2, raw: 3, combined: 4, surprise: 5, error: 6, motion: 7, scene: 8, camera_motion: 9 }; // columns of a point: number, seconds, ...
 
 export class Chart {
@@ -70,36 +72,38 @@ export class Chart {
     const values = this.points.map((point) => point[column]).filter((value) => value !== null);
     const low = Math.min(0, Math.max(-3, Math.floor(Math.min(...values, 0))));
     const top = roundUp(Math.max(...values, threshold === null ? 0 : threshold * 1.25, this.signal === "raw" ? 0.1 : 4) * 1.05);
-    const x = (time) => LEFT + (1 - (end - time) / SPAN_S) * (width - LEFT - RIGHT);
+    g.font = "12px system-ui, sans-serif";
+    const labels = [0, top / 2, top].map((value) => [value, String(+value.toPrecision(2))]);
+    const left = Math.max(LEAST_LEFT, ...labels.map(([, label]) => Math.ceil(g.measureText(label).width) + LABEL_GAP));
+    const x = (time) => left + (1 - (end - time) / SPAN_S) * (width - left - RIGHT);
     const y = (value) => TOP + (1 - (Math.max(value, low) - low) / (top - low)) * (height - TOP - BOTTOM);
 
     // 1) alarms: a band with a triangle above it
     g.fillStyle = color("alarm");
     for (const [from, to] of this.bands().filter((band) => band[1] >= end - SPAN_S)) {
-      const left = Math.max(x(from), LEFT), right = Math.max(x(to), left + 2);
+      const start = Math.max(x(from), left), stop = Math.max(x(to), start + 2);
       g.globalAlpha = 0.22;
-      g.fillRect(left, TOP, right - left, height - TOP - BOTTOM);
+      g.fillRect(start, TOP, stop - start, height - TOP - BOTTOM);
       g.globalAlpha = 1;
       g.beginPath();
-      g.moveTo(left, TOP - 9);
-      g.lineTo(left + 5, TOP - 1);
-      g.lineTo(left - 5, TOP - 1);
+      g.moveTo(start, TOP - 9);
+      g.lineTo(start + 5, TOP - 1);
+      g.lineTo(start - 5, TOP - 1);
       g.fill();
     }
 
     // 2) axes
-    g.font = "12px system-ui, sans-serif";
     g.textBaseline = "middle";
     g.lineWidth = 1;
-    for (const value of [0, top / 2, top]) {
+    for (const [value, label] of labels) {
       g.strokeStyle = color("line");
       g.beginPath();
-      g.moveTo(LEFT, y(value));
+      g.moveTo(left, y(value));
       g.lineTo(width - RIGHT, y(value));
       g.stroke();
       g.fillStyle = color("quiet");
       g.textAlign = "right";
-      g.fillText(+value.toPrecision(2), LEFT - 6, y(value));
+      g.fillText(label, left - LABEL_GAP, y(value));
     }
     g.textBaseline = "alphabetic";
     for (const [ago, align] of [[SPAN_S, "left"], [SPAN_S / 2, "center"], [0, "right"]]) {
@@ -113,18 +117,18 @@ export class Chart {
       g.setLineDash([6, 4]);
       g.lineWidth = 1.5;
       g.beginPath();
-      g.moveTo(LEFT, y(threshold));
+      g.moveTo(left, y(threshold));
       g.lineTo(width - RIGHT, y(threshold));
       g.stroke();
       g.setLineDash([]);
       g.textAlign = "left";
-      g.fillText(`alarm from ${threshold}`, LEFT + 3, y(threshold) - 5);
+      g.fillText(`alarm from ${threshold}`, left + 3, y(threshold) - 5);
     }
 
     // 4) the signal
     g.save();
     g.beginPath();
-    g.rect(LEFT, 0, width - LEFT - RIGHT, height - BOTTOM + 1);
+    g.rect(left, 0, width - left - RIGHT, height - BOTTOM + 1);
     g.clip();
     g.strokeStyle = color("accent");
     g.lineWidth = 2;
