@@ -7,6 +7,7 @@ _REPORTS = (
     "not enough memory",  # PyTorch's allocator on Windows
     "can't allocate memory",  # PyTorch's allocator on Linux
     "failed to allocate memory",  # ONNX Runtime
+    "status_alloc_failed",  # cuBLAS, through any binding
     "bad_alloc",  # C++, through any binding
     "bad allocation",
 )
@@ -16,6 +17,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error`, or the one that it was raised from, says that memory of the host or of a device ran out."""
     if isinstance(error, MemoryError):
         return True
-    if isinstance(error, RuntimeError) and any(report in str(error).lower() for report in _REPORTS):
+    from_library = isinstance(error, RuntimeError) or type(error).__module__.startswith("onnxruntime")  # its own classes
+    if from_library and any(report in str(error).lower() for report in _REPORTS):
         return True
     return error.__cause__ is not None and is_out_of_memory(error.__cause__)

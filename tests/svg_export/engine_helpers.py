@@ -41,8 +41,8 @@ def build_for_all(
     library, engines = rtx(), []
     for group in target_groups(targets):
         graph = convolve_matrix_products(content) if TURING in group else content
-        with library.collect_messages():
+        with library.collect_messages() as messages:
             spec, options = spec_of(content, computes), BuildOptions(group, max_batch)
             engines.append(build_engine(library, graph, place, spec, precision, options))
-            assert library.logger.messages == []
+            assert messages == []
     return engines

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from svg_runtime.backends.nvidia.device import GpuName
+from svg_runtime.backends.nvidia.folders import CachedBlob, CacheFolders
 from svg_runtime.backends.tensorrt.engine import EngineKey, find_engine, read_engine
-from svg_runtime.backends.tensorrt.folders import CachedBlob, CacheFolders
 from svg_runtime.bench.calibrate import read_decision
 from svg_runtime.calibration.decisions import load_decision
 from tests.fuzz.mutations import mutate_json

@@ -10,7 +10,7 @@ import pytest
 
 from svg_runtime.backends.nvidia import device
 from svg_runtime.backends.tensorrt import backend, local
-from svg_runtime.backends.tensorrt.nvidia_library import LIBRARIES, Library
+from svg_runtime.backends.tensorrt.nvidia_library import LIBRARIES, Library, Messages
 from tests.svg_runtime.backends.numpy_cuda import NumpyCuda
 from tests.svg_runtime.backends.numpy_tensorrt import NumpyTensorrt, NumpyTensorrtRtx, make_engine
 
@@ -28,7 +28,7 @@ def install_only(patch: pytest.MonkeyPatch, *modules: str) -> list[str]:
         patch.setitem(sys.modules, module, None)
     cuda, built = NumpyCuda(), []
     patch.setattr(device, "load_runtime", lambda: cuda)
-    libraries = {name: Library(name, made(cuda), SimpleNamespace(messages=[])) for name, made in _STAND_INS.items()}
+    libraries = {name: Library(name, made(cuda), SimpleNamespace(messages=Messages())) for name, made in _STAND_INS.items()}
     patch.setattr(backend, "load_library", libraries.__getitem__)
     for module in set(LIBRARIES.values()) & set(modules):
         found = ModuleType(module)

@@ -8,6 +8,7 @@ with CUDA graphs a bound graph runs three times at first, and later with the add
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +21,26 @@ from tests.svg_runtime.backends.numpy_cuda import NumpyCuda, array_at
 
 CUDA, TENSORRT, CPU = "CUDAExecutionProvider", "TensorrtExecutionProvider", "CPUExecutionProvider"
 ENGINE = b"an engine of TensorRT"
+TIMINGS = b"what kernels take"
 STRICT = "session.disable_cpu_ep_fallback"
+# What the real parser of options takes, seen in 1.31: TensorRT's switches are words, CUDA's may be digits as well.
+_WORD, _SWITCH, _NUMBER, _TEXT = "True|False", "True|False|true|false|1|0", "[0-9]+", ".+"
+_SHARED = {"device_id": _NUMBER, "user_compute_stream": _NUMBER}
+_OPTIONS = {
+    CUDA: {
+        **_SHARED,
+        "use_tf32": _SWITCH,
+        "enable_cuda_graph": _SWITCH,
+        "cudnn_conv_algo_search": "EXHAUSTIVE|HEURISTIC|DEFAULT",
+    },
+    TENSORRT: {
+        **_SHARED,
+        **dict.fromkeys(("trt_fp16_enable", "trt_engine_cache_enable", "trt_timing_cache_enable"), _WORD),
+        **dict.fromkeys(("trt_engine_cache_path", "trt_timing_cache_path"), _TEXT),
+        **dict.fromkeys((f"trt_profile_{which}_shapes" for which in ("min", "opt", "max")), ".*"),
+        "trt_max_workspace_size": _NUMBER,
+    },
+}
 
 
 class OrtOnNumpyCuda:
@@ -39,7 +59,8 @@ class OrtOnNumpyCuda:
         captured: number of CUDA graphs.
         released: their numbers, once they are freed.
         waited: number of runs that the host waited for.
-        built: folders in whose cache an engine of TensorRT was missing.
+        built: folders in whose cache an engine of TensorRT was missing, "" without a cache.
+        measured: number of builds that had no timings of earlier ones.
         batches: of every session: name of its graph, and the first sizes of the inputs that it ran.
     """
 
@@ -60,6 +81,7 @@ class OrtOnNumpyCuda:
         self.released: list[int] = []
         self.waited = 0
         self.built: list[str] = []
+        self.measured = 0
         self.batches: list[tuple[str, set[int]]] = []
 
     def get_available_providers(self) -> list[str]:
@@ -76,18 +98,31 @@ class OrtOnNumpyCuda:
         if self.fail is not None:
             raise self.fail
         self.sessions.append(dict(providers))
+        for name, given in providers:
+            _check_options(name, given)
         if TENSORRT in dict(providers) and TENSORRT not in self.broken:
-            self._load_engine(dict(providers)[TENSORRT]["trt_engine_cache_path"])
+            self._load_engine(dict(providers)[TENSORRT])
         kind = Session if self.reports else SilentSession
         return kind(self, content, options, providers)
 
-    def _load_engine(self, folder: str) -> None:
-        engine = Path(folder) / "TensorrtExecutionProvider_TRTKernel_graph_0_0_sm86.engine"
+    def _load_engine(self, options: dict[str, str]) -> None:
+        """Write straight to the place, load whatever is there, and measure again unless there are timings."""
+        if options.get("trt_engine_cache_enable") != "True":
+            self.built.append("")
+            return
+        folder = Path(options["trt_engine_cache_path"])
+        engine = folder / "TensorrtExecutionProvider_TRTKernel_graph_0_0_sm86.engine"
         profile = engine.with_suffix(".profile")
-        if not engine.is_file() or not profile.is_file():
-            self.built.append(folder)
+        timings = Path(options["trt_timing_cache_path"]) / "TensorrtExecutionProvider_cache_sm86.timing"
+        shapes = options["trt_profile_max_shapes"].encode()
+        if not engine.is_file() or not profile.is_file() or profile.read_bytes() != shapes:
+            if timings.is_file() and timings.read_bytes() != TIMINGS:
+                raise Exception("[ONNXRuntimeError] : 11 : EP_FAIL : TensorRT EP could not create timing cache")
+            self.measured += not timings.is_file()
+            self.built.append(str(folder))
             engine.write_bytes(ENGINE)
-            profile.write_bytes(b"shapes")
+            profile.write_bytes(shapes)
+            timings.write_bytes(TIMINGS)
         if engine.read_bytes() != ENGINE:
             raise Exception(f"[ONNXRuntimeError] : 11 : EP_FAIL : could not deserialize engine from cache: {engine}")
 
@@ -185,6 +220,15 @@ class Binding:
         assert (device, index) == ("cuda", 0)
         self.memory.append((address, array_at(self._cuda, address, shape, dtype).nbytes))
         self.real.bind_output(name, "cpu", 0, dtype, shape, address)
+
+
+def _check_options(provider: str, given: dict[str, str]) -> None:
+    known = _OPTIONS[provider]
+    for key, value in given.items():
+        if key not in known:
+            raise RuntimeError(f"Invalid TensorRT EP option: {key}")
+        if re.fullmatch(known[key], value) is None:
+            raise RuntimeError(f"[ERROR] [TensorRT] The value for the key '{key}' should be '{known[key]}'")
 
 
 def _entries(options: Any) -> dict[str, str]:

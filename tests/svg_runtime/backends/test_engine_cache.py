@@ -73,6 +73,21 @@ def test_the_test_above_covers_every_field_of_the_key():
     assert set(OTHER) == set(EngineKey.model_fields)
 
 
+def test_an_engine_for_more_samples_is_found_and_that_for_as_many_comes_first(cache, tmp_path, logged):
+    for max_batch in (16, 12, 4):
+        cache.fetch(KEY.model_copy(update={"max_batch": max_batch}), lambda size=max_batch: b"for %d" % size)
+    assert cache.find(KEY) == b"for 12"
+    assert cache.find(KEY, rejected=[b"for 12"]) == b"for 16"
+    assert cache.find(KEY.model_copy(update={"max_batch": 17})) is None
+    (engine_file,) = (file for file in (tmp_path / "cache").rglob("*.plan") if file.read_bytes() == b"for 12")
+    engine_file.write_bytes(b"for 13")
+    assert cache.find(KEY, rebuilds=False) == cache.find(KEY) == b"for 16"
+    assert all("changed since it was built; ignoring it" in line for line in logged.messages)
+    with pytest.raises(EngineError, match="changed"):
+        cache.find(KEY, rejected=[b"for 16"], rebuilds=False)
+    assert cache.fetch(KEY, lambda: b"for 8") == cache.find(KEY) == b"for 8"
+
+
 def truncated(engine_file: Path) -> None:
     engine_file.write_bytes(engine_file.read_bytes()[:-1])
 

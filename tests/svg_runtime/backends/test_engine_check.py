@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from svg_runtime.backends.tensorrt.check import check_engine, check_half, open_engine
-from svg_runtime.backends.tensorrt.nvidia_library import Library
+from svg_runtime.backends.tensorrt.nvidia_library import Library, Messages
 from svg_runtime.bundle.manifest import GraphSpec
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import EngineError
@@ -97,7 +97,7 @@ def test_without_reported_types_an_engine_passes(spec, text):
 
 
 def test_an_engine_that_does_not_load_gives_the_reason():
-    logger = SimpleNamespace(messages=[])
+    logger = SimpleNamespace(messages=Messages())
 
     class Runtime:
         def __init__(self, given) -> None:

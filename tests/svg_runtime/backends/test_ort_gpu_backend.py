@@ -7,24 +7,28 @@ import itertools
 import os
 import sys
 from contextlib import closing
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
 import pytest
+from filelock import FileLock, Timeout
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, RuntimeException
 
 from svg_common.errors import ExitCode, MissingExtraError
 from svg_runtime import Forecaster, backends
 from svg_runtime.backends import open_backend
 from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.backends.nvidia import device as device_module
+from svg_runtime.backends.nvidia import folders as folders_module
 from svg_runtime.backends.onnxruntime import providers as ort_providers
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendError, BackendMissingError, BundleError, UsageError
 from tests.families import SAMPLE
 from tests.sample import sampled
 from tests.svg_runtime.backends.numpy_cuda import NumpyCuda, cudaError_t
-from tests.svg_runtime.backends.ort_on_numpy_cuda import CPU, CUDA, TENSORRT, OrtOnNumpyCuda
+from tests.svg_runtime.backends.ort_on_numpy_cuda import CPU, CUDA, ENGINE, TENSORRT, TIMINGS, OrtOnNumpyCuda
 from tests.svg_runtime.batch_helpers import check as check_batch
 from tests.svg_runtime.bundle_helpers import draw, watch
 
@@ -304,12 +308,112 @@ def test_the_tensorrt_provider_gets_its_options(fused_bundle, ort, tmp_path):
     found = options["encoder"][TENSORRT]
     assert list(options["encoder"]) == [TENSORRT, CUDA]
     assert options["encoder"][CUDA]["user_compute_stream"] == found["user_compute_stream"]
-    assert (found["trt_fp16_enable"], found["trt_max_workspace_size"]) == ("1", str(1 << 29))
+    assert (found["trt_fp16_enable"], found["trt_max_workspace_size"]) == ("True", str(1 << 29))
     assert (found["trt_profile_min_shapes"], found["trt_profile_max_shapes"]) == ("frame:1x1x64x64", "frame:6x1x64x64")
     folders = {session[TENSORRT]["trt_engine_cache_path"] for session in ort.sessions}
     assert len(folders) >= len(graph_names)  # never shared by two graphs
     assert all((tmp_path / "kept" / "ort-tensorrt").samefile(os.path.dirname(folder)) for folder in folders)
-    assert found["trt_timing_cache_path"] == str(tmp_path / "kept" / "ort-tensorrt")
+    assert (found["trt_engine_cache_enable"], found["trt_timing_cache_enable"]) == ("True", "True")
+    assert found["trt_timing_cache_path"] == found["trt_engine_cache_path"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_the_real_parser_takes_the_options(fused_bundle, ort, name, precision):
+    """It needs no GPU: the options are read before a provider starts, which may then be left out."""
+    if TENSORRT not in onnxruntime.get_available_providers():
+        pytest.skip("onnxruntime-gpu is not installed")
+    open_backend(Bundle.open(fused_bundle), name, None, precision, gpu=GpuOptions(cuda_graph=False)).close()
+    options, content = ort.sessions[0], next(iter(Bundle.open(fused_bundle).graphs(precision).values()))
+    parser = onnxruntime.capi._pybind_state.InferenceSession(onnxruntime.SessionOptions(), content, False, False)
+    parser.initialize_session(list(options), list(options.values()), set())
+
+
+def test_builds_share_what_earlier_ones_measured_and_are_locked(fused_bundle, ort, tmp_path, monkeypatch):
+    load, lock_file, held = ort._load_engine, tmp_path / "cache" / "ort-tensorrt" / ".lock", []
+
+    def watched(options: dict[str, str]) -> None:
+        lock = FileLock(lock_file, timeout=0)
+        try:
+            with lock:
+                held.append(False)
+        except Timeout:
+            held.append(True)
+        load(options)
+
+    monkeypatch.setattr(ort, "_load_engine", watched)
+    open_backend(Bundle.open(fused_bundle), "ort-tensorrt", None, "fp32").close()
+    assert held == [True] * len(ort.built)
+    assert ort.measured == 1
+    held.clear()
+    open_backend(Bundle.open(fused_bundle), "ort-tensorrt", None, "fp32").close()
+    assert held == [False] * len(ort.built)
+
+
+def cut_engine(folder: Path) -> None:
+    for engine in folder.rglob("*.engine"):
+        engine.write_bytes(ENGINE[:6])
+
+
+def cut_build(folder: Path) -> None:
+    """Killed before its engine was recorded."""
+    cut_engine(folder)
+    for file in (*folder.rglob("engines.json"), *folder.rglob("*.profile")):
+        file.unlink()
+    for engine in folder.rglob("*.engine"):
+        engine.with_name("TensorrtExecutionProvider_cache_sm86.timing").write_bytes(TIMINGS[:6])
+
+
+@pytest.mark.parametrize(
+    ("cut", "message"), [(cut_engine, "changed since it was built; building it again"), (cut_build, "did not end")]
+)
+def test_what_a_killed_process_left_is_built_again(fused_bundle, ort, tmp_path, logged, cut, message):
+    bundle = Bundle.open(fused_bundle)
+    open_backend(bundle, "ort-tensorrt", None, "fp32").close()
+    built = list(ort.built)
+    cut(tmp_path / "cache")
+    logged.clear()
+    open_backend(bundle, "ort-tensorrt", None, "fp32").close()
+    assert ort.built == built * 2
+    assert len(logged.messages) == len(built)
+    assert all(message in line for line in logged.messages)
+    open_backend(bundle, "ort-tensorrt", None, "fp32", gpu=GpuOptions(build_engines=False)).close()
+    assert ort.built == built * 2
+
+
+def test_engines_for_more_samples_are_used_as_they_are(fused_bundle, frames, ort):
+    open_backend(Bundle.open(fused_bundle), "ort-tensorrt", None, "fp32", samples=8).close()
+    built = list(ort.built)
+    check_same(fused_bundle, frames[:4], "ort-tensorrt", samples=3, gpu=GpuOptions(build_engines=False))
+    assert ort.built == built
+    open_backend(Bundle.open(fused_bundle), "ort-tensorrt", None, "fp32", samples=9).close()
+    assert len(ort.built) == 2 * len(built)
+
+
+@pytest.mark.parametrize("has_temporary", [True, False])
+def test_a_cache_that_cannot_be_written_is_a_warning(fused_bundle, ort, tmp_path, monkeypatch, logged, has_temporary):
+    (tmp_path / "file").write_text("a file is not a folder, not for root either")
+    monkeypatch.setattr(folders_module, "temporary_folder", lambda: tmp_path / "temporary" if has_temporary else None)
+    options, built = GpuOptions(cache_dir=str(tmp_path / "file")), []
+    for _ in range(2):
+        open_backend(Bundle.open(fused_bundle), "ort-tensorrt", None, "fp32", gpu=options).close()
+        built.append(len(ort.built))
+    assert len(logged.messages) == 2
+    assert "set SVG_EDGE_CACHE to a writable folder" in logged.messages[0]
+    assert built[1] == (built[0] if has_temporary else 2 * built[0])
+
+
+@pytest.mark.parametrize("error", [RuntimeException, Fail, RuntimeError])
+@pytest.mark.parametrize(
+    "message",
+    ["bfc_arena.cc:376 Failed to allocate memory for requested buffer of size 4194304", "CUDA failure 2: out of memory"],
+)
+def test_a_full_device_is_neither_a_missing_library_nor_a_bad_bundle(fused_bundle, cuda, ort, error, message):
+    ort.fail = error(message)
+    with pytest.raises(BackendError, match=rf"the cuda backend is out of memory: {message}\n  close other programs") as caught:
+        Forecaster.open(fused_bundle, backend="cuda")
+    assert caught.value.exit_code == ExitCode.ERROR
+    assert cuda.left == (0, 0, 0, 0)
 
 
 def test_engines_are_tuned_for_shared_conditions_at_batch_1(fused_bundle, ort):
@@ -524,6 +628,9 @@ def test_the_listener_gets_the_progress_of_builds(fused_bundle, name, shares):
         min(listener.shares, default=0.0),
         max(listener.shares, default=0.0),
     ) == shares
+    again = Heard()
+    open_backend(Bundle.open(fused_bundle), name, None, "fp32", progress=again).close()
+    assert again.shares == []
 
 
 def test_nodes_on_the_cpu_are_logged(fused_bundle, ort, logged):
@@ -626,4 +733,7 @@ def test_a_failing_run_names_the_graph(backend, cuda):
     graph.session._real = None
     cuda.enqueue = lambda *_: (_ for _ in ()).throw(RuntimeError("CUDA failure 900"))
     with pytest.raises(BackendError, match="ONNX Runtime failed while running posterior: CUDA failure 900"):
+        graph.run()
+    cuda.enqueue = lambda *_: (_ for _ in ()).throw(Fail("CUDA failure 2: out of memory"))
+    with pytest.raises(MemoryError, match="CUDA failure 2: out of memory"):
         graph.run()

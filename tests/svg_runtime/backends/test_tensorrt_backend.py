@@ -20,7 +20,7 @@ from svg_runtime.backends.nvidia import device as device_module
 from svg_runtime.backends.tensorrt import backend as backend_module
 from svg_runtime.backends.tensorrt import local
 from svg_runtime.backends.tensorrt.engine import EngineRecord, write_engine
-from svg_runtime.backends.tensorrt.nvidia_library import Library
+from svg_runtime.backends.tensorrt.nvidia_library import Library, Messages
 from svg_runtime.bench.measure import measure
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendError, BackendMissingError, EngineError, UsageError
@@ -60,7 +60,7 @@ def rtx(cuda, monkeypatch, tmp_path) -> NumpyTensorrtRtx:
 
 
 def install(made, monkeypatch, tmp_path):
-    logger = SimpleNamespace(messages=[])
+    logger = SimpleNamespace(messages=Messages())
     monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(backend_module, "load_library", lambda name: Library(name, made, logger))
     monkeypatch.setattr(backend_module, "require_modules", lambda *names: None)
@@ -414,7 +414,8 @@ def test_an_engine_that_does_not_fit_into_memory_is_not_built_again(tensorrt, bu
     kept = {file: file.read_bytes() for file in (tmp_path / "cache").rglob("*.plan*")}
     builds.clear()
     tensorrt.full = True
-    with pytest.raises(EngineError, match=r"cannot load the engine of \w+: Cuda Runtime \(out of memory\)"):
+    full = r"the tensorrt backend is out of memory: .* load the engine of \w+: Cuda Runtime \(out of memory\)\n  close other"
+    with pytest.raises(BackendError, match=full):
         opened(fused_bundle, frames)
     assert builds == []
     assert {file: file.read_bytes() for file in (tmp_path / "cache").rglob("*.plan*")} == kept
@@ -449,6 +450,7 @@ def test_rtx_gives_the_same_frames_and_caches_its_kernels(rtx, cuda, fused_bundl
     for _ in range(2):
         with opened(fused_bundle, frames, **asked) as forecaster:
             forecaster.forecast()
+            assert list((tmp_path / "cache").rglob("*.runtime"))  # not only when it is closed
             cuda.log.clear()
             futures = forecaster.forecast()
             assert cuda.log.count("cudaGraphLaunch") == cuda.log.count("cudaStreamSynchronize") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -11,9 +12,9 @@ from svg_common.errors import MissingExtraError
 from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.backends.nvidia import device as device_module
 from svg_runtime.backends.nvidia.device import GpuName
+from svg_runtime.backends.nvidia.folders import CachedBlob, CacheFolders
 from svg_runtime.backends.tensorrt import local
 from svg_runtime.backends.tensorrt.build import BuildOptions, build_engine
-from svg_runtime.backends.tensorrt.folders import CachedBlob, CacheFolders
 from svg_runtime.backends.tensorrt.local import LocalEngines
 from svg_runtime.backends.tensorrt.nvidia_library import Library, load_library
 from svg_runtime.backends.tensorrt.timings import Timings
@@ -168,6 +169,26 @@ def test_tensorrt_and_rtx_report_their_differences(monkeypatch):
     assert library.network_flags == rtx().network_flags == 1 << int(rtx().module.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     library.module.NetworkDefinitionCreationFlag = object()  # a release that has no other networks
     assert library.network_flags == 0
+
+
+def test_messages_go_to_the_thread_that_they_are_about(monkeypatch):
+    """Those of the library's own threads, which collect nothing, go to all; nested collectors keep theirs."""
+    monkeypatch.setitem(sys.modules, "tensorrt", Tensorrt())
+    library = load_library.__wrapped__("tensorrt")
+    severity = library.module.ILogger.Severity
+
+    def run() -> list[tuple[bool, str]]:
+        with library.collect_messages() as messages:
+            library.logger.log(severity.ERROR, "of the run")
+        return messages
+
+    with ThreadPoolExecutor(1) as other, library.collect_messages() as build:
+        assert other.submit(run).result() == [(True, "of the run")]
+        other.submit(library.logger.log, severity.WARNING, "of a worker").result()
+        assert run() == [(True, "of the run")]
+        library.logger.log(severity.INFO, "not collected")
+    library.logger.log(severity.ERROR, "to nobody")
+    assert build == [(False, "of a worker"), (True, "of the run")]
 
 
 def test_a_library_that_is_missing_or_too_old_is_refused(monkeypatch):

@@ -21,7 +21,7 @@ from svg_runtime.backends.onnxruntime import providers
 from svg_runtime.backends.tensorrt import backend as backend_module
 from svg_runtime.backends.tensorrt import local
 from svg_runtime.backends.tensorrt.engine import EngineRecord, write_engine
-from svg_runtime.backends.tensorrt.nvidia_library import LIBRARIES, Library
+from svg_runtime.backends.tensorrt.nvidia_library import LIBRARIES, Library, Messages
 from svg_runtime.calibration import race, ways
 from svg_runtime.errors import EngineNotBuiltError
 from tests.svg_runtime.backends.build_helpers import Watched
@@ -85,7 +85,7 @@ def machine(request, monkeypatch, cache) -> Machine:
     monkeypatch.setattr(backends, "_openvino_is_faster", lambda: False)
 
     def win(runners, task):
-        return [[0.001 if runner.backend == name else 0.1] * 5 for runner in runners]
+        return [[{name: 0.001, "cpu": 0.05}.get(runner.backend, 0.1)] * 5 for runner in runners]
 
     monkeypatch.setattr(race, "_race", win)
     if name == "ort-tensorrt":
@@ -95,7 +95,7 @@ def machine(request, monkeypatch, cache) -> Machine:
         monkeypatch.setattr(ways, "cuda_is_installed", lambda: True)
         return Machine(name, cache, None, built, loads)
     module = (NumpyTensorrt if name == "tensorrt" else NumpyTensorrtRtx)(cuda)
-    library = Library(name, module, SimpleNamespace(messages=[]))
+    library = Library(name, module, SimpleNamespace(messages=Messages()))
     monkeypatch.setattr(ways, "is_installed", lambda module: module == LIBRARIES[name])
     monkeypatch.setattr(backend_module, "load_library", lambda name: loads.append(name) or library)
     monkeypatch.setattr(backend_module, "require_modules", lambda *names: None)

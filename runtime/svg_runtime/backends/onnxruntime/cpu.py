@@ -10,7 +10,13 @@ from typing import Any
 from svg_runtime.backends.base import BoundGraph, Buffer
 from svg_runtime.backends.computed import describe
 from svg_runtime.backends.host_arrays import BoundGraphs, HostArrays, unaliased
-from svg_runtime.backends.onnxruntime.session import BoundSession, load_onnxruntime, load_session, session_options
+from svg_runtime.backends.onnxruntime.session import (
+    BoundSession,
+    load_onnxruntime,
+    load_session,
+    refuse_full_memory,
+    session_options,
+)
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendError, BackendMissingError, BundleError
@@ -31,6 +37,7 @@ class CpuBackend(HostArrays):
         MissingExtraError: onnxruntime is not installed.
         BackendMissingError: onnxruntime is installed but does not load, `device` is not a CPU, or `precision` is bf16.
         BundleError: a graph cannot be loaded.
+        MemoryError: not enough memory.
     """
 
     name = "cpu"
@@ -65,6 +72,7 @@ class CpuBackend(HostArrays):
                 make = partial(onnxruntime.InferenceSession, content, providers=["CPUExecutionProvider"])
                 session, layers = load_session(make, options, content, precision)
             except Exception as error:  # ONNX Runtime raises its own unrelated classes
+                refuse_full_memory(error)
                 raise BundleError(
                     f"ONNX Runtime cannot load {precision}/{graph_name}.onnx of '{bundle.path}': {error}"
                 ) from error

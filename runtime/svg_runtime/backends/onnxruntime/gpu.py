@@ -7,6 +7,7 @@ import itertools
 import logging
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from svg_runtime.backends.computed import describe
 from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.backends.nvidia.arrays import DeviceArrays, DeviceBuffer, check_unaliased
 from svg_runtime.backends.nvidia.device import CudaDevice
-from svg_runtime.backends.onnxruntime.cached_engines import check_engines, record_engines, refuse_unrecorded
+from svg_runtime.backends.onnxruntime.cached_engines import OrtEngines, refuse_unrecorded
 from svg_runtime.backends.onnxruntime.placement import NO_GRAPH, PlacedSession, describe_placement
 from svg_runtime.backends.onnxruntime.providers import Provider, check_gpu_options, load_provider, wants_cuda_graph
 from svg_runtime.backends.onnxruntime.session import BoundSession
@@ -105,6 +106,7 @@ class OrtGpuBackend(DeviceArrays):
                 gpu_options=gpu_options,
                 cuda_graph=wants_cuda_graph(name, onnxruntime, gpu_options),
                 messages=messages,
+                engines=OrtEngines(gpu_options.cache_dir, samples) if name == "ort-tensorrt" else None,
             )
             graphs_note = self._load(bundle.graphs(precision), progress)
         except BaseException:
@@ -224,21 +226,24 @@ def _load_graphs(
     provider: Provider, contents: Mapping[str, bytes], specs: Mapping[str, GraphSpec], progress: ProgressListener
 ) -> dict[str, PlacedSession]:
     """Load all graphs of this backend; TensorRT builds an engine for each that is not cached."""
-    uses_engines, builds = provider.backend == "ort-tensorrt", provider.gpu_options.build_engines
-    if uses_engines and not builds:
-        check_engines({f"{provider.precision}/{name}.onnx": provider.engine_folder(specs[name]) for name in contents})
-    task, takes_minutes = f"{provider.backend}: building engines", uses_engines and builds
+    engines = provider.engines
+    keys = {} if engines is None else {name: provider.engine_key(specs[name]) for name in contents}
+    if engines is not None and not provider.gpu_options.build_engines:
+        engines.check({f"{provider.precision}/{name}.onnx": key for name, key in keys.items()})
+    unbuilt = [name for name, key in keys.items() if engines is not None and not engines.folder(key).is_ready]
+    task = f"{provider.backend}: building engines"
     loaded: dict[str, PlacedSession] = {}
     for graph_name, content in contents.items():
-        if takes_minutes:
-            progress.progress(task, len(loaded) / len(contents))
-        loaded[graph_name] = PlacedSession(provider, content, f"{provider.precision}/{graph_name}.onnx", specs[graph_name])
-        if takes_minutes:
-            record_engines(provider.engine_folder(specs[graph_name]), specs[graph_name], provider.max_batch)
-        if loaded[graph_name].on_cpu:
-            nodes = ", ".join(loaded[graph_name].on_cpu)
+        with ExitStack() as stack:
+            if engines is not None and graph_name in unbuilt:
+                progress.progress(task, unbuilt.index(graph_name) / len(unbuilt))
+                stack.enter_context(engines.built(keys[graph_name], specs[graph_name]))
+            graph = PlacedSession(provider, content, f"{provider.precision}/{graph_name}.onnx", specs[graph_name])
+        loaded[graph_name] = graph
+        if graph.on_cpu:
+            nodes = ", ".join(graph.on_cpu)
             _LOG.info("%s/%s.onnx has nodes that run on the CPU: %s", provider.precision, graph_name, nodes)
-    if takes_minutes:
+    if unbuilt:
         progress.progress(task, 1.0)
     return loaded
 

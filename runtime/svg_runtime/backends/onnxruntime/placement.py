@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from svg_runtime.backends.onnxruntime.providers import ALLOWED, CPU, CUDA, TENSORRT, Provider
-from svg_runtime.backends.onnxruntime.session import load_session, session_options
+from svg_runtime.backends.onnxruntime.session import load_session, refuse_full_memory, session_options
 from svg_runtime.bundle.manifest import GraphSpec
 from svg_runtime.errors import BackendMissingError, BundleError
 
@@ -35,6 +35,7 @@ class PlacedSession:
     Raises:
         BackendMissingError: the provider does not start, or nodes are assigned to the CPU without permission.
         BundleError: ONNX Runtime cannot load the graph.
+        MemoryError: not enough memory of the device or the host.
     """
 
     def __init__(self, provider: Provider, content: bytes, graph_file: str, spec: GraphSpec) -> None:
@@ -44,10 +45,7 @@ class PlacedSession:
         self._spec = spec
         self._strict = not provider.gpu_options.cpu_fallback
         self.computed: Counter[str] | None = None
-        try:
-            self.session = self._load(self._strict)
-        except Exception as refusal:  # ONNX Runtime raises its own unrelated classes
-            raise self._explained(refusal) from refusal
+        self.session = self._open()
         self.nodes = placed_nodes(self.session)
         self.on_cpu = self._disallowed(self.nodes)
         if self._strict and self.on_cpu:
@@ -60,12 +58,15 @@ class PlacedSession:
         A convolution on CUDA keeps what cuDNN has prepared for the last shape alone, and prepares it again, for milliseconds,
         whenever the shape changes (onnxruntime #23006). The encoder alternates between one frame and one per sample, so every
         batch size has a session of its own.
+
+        Raises:
+            MemoryError: not enough memory for one more.
         """
         if not self._prepares_shapes:
             return self.session
         session = self._sessions.get(batch)
         if session is None:
-            session = self._load(self._strict) if self._sessions else self.session
+            session = self._open() if self._sessions else self.session
             self._sessions[batch] = session
         return session
 
@@ -95,6 +96,13 @@ class PlacedSession:
         allowed = ALLOWED[self._provider.backend]
         return [node for name, placed in nodes.items() if name not in allowed for node in placed]
 
+    def _open(self) -> Any:
+        try:
+            return self._load(self._strict)
+        except Exception as refusal:  # ONNX Runtime raises its own unrelated classes
+            refuse_full_memory(refusal)
+            raise self._explained(refusal) from refusal
+
     def _explained(self, refusal: Exception) -> Exception:
         """Find out why a graph cannot be loaded without the CPU, by trying with the CPU allowed."""
         provider = self._provider
@@ -102,9 +110,10 @@ class PlacedSession:
             session = self._load(strict=False)
         except BackendMissingError as error:
             return error
-        except RuntimeError as error:  # a provider that does not start; errors in a graph are other classes
-            return provider.missing(str(error))
         except Exception as error:  # ONNX Runtime raises its own unrelated classes
+            refuse_full_memory(error)
+            if isinstance(error, RuntimeError):  # a provider that does not start; errors in a graph are other classes
+                return provider.missing(str(error))
             hint = NO_GRAPH if provider.cuda_graph else ""
             return BundleError(f"the {provider.backend} backend cannot load {self._graph_file}: {error}{hint}")
         return self._assigned_to_cpu(self._disallowed(placed_nodes(session)) or [str(refusal)])

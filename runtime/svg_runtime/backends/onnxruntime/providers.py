@@ -9,13 +9,12 @@ import io
 import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from svg_common.signals import defer_interrupts
 from svg_runtime.backends.gpu_options import GpuOptions, no_effect
 from svg_runtime.backends.nvidia.device import GpuName
-from svg_runtime.backends.onnxruntime.cached_engines import ort_engines_root
+from svg_runtime.backends.onnxruntime.cached_engines import OrtEngines
 from svg_runtime.backends.onnxruntime.session import load_onnxruntime
 from svg_runtime.bundle.manifest import GraphSpec, Precision, TensorSpec
 from svg_runtime.errors import BackendMissingError, UsageError
@@ -29,7 +28,7 @@ ALLOWED = {
 _LIBRARIES = {
     "cuda": "the CUDA and cuDNN libraries: pip install 'onnxruntime-gpu[cuda,cudnn]', or NVIDIA's system packages",
     "ort-tensorrt": "the CUDA, cuDNN and TensorRT libraries that it was built with (TensorRT 10, libnvinfer.so.10, for all "
-    "releases up to 1.31), where the system can find them",
+    "releases up to 1.31): pip install 'tensorrt-cu13<11', or with CUDA 12 'tensorrt-cu12<11', or NVIDIA's system packages",
 }
 _GRAPHS_SINCE = (1, 30)  # before, a replay read pointers from host memory that had been reused (onnxruntime #32121)
 
@@ -43,10 +42,11 @@ class Provider:
     gpu: GpuName
     stream: int
     precision: Precision
-    max_batch: int  # TensorRT engines accept batches from 1 to this one and are tuned for it
+    max_batch: int  # the largest batch that will be used
     gpu_options: GpuOptions
     cuda_graph: bool  # whether runs are captured as CUDA graphs and replayed
     messages: str = ""  # what was printed while the provider's libraries were loaded
+    engines: OrtEngines | None = None  # those of TensorRT
 
     @property
     def name(self) -> str:
@@ -91,34 +91,32 @@ class Provider:
         }
 
     def _tensorrt_options(self, spec: GraphSpec) -> dict[str, str]:
-        folder = self.engine_folder(spec)
-        folder.mkdir(parents=True, exist_ok=True)
+        assert self.engines is not None
+        place = self.engines.folder(self.engine_key(spec))
         options = {
             **self._common_options(),
-            "trt_fp16_enable": str(int(self.precision == "fp16")),
-            "trt_engine_cache_enable": "1",
-            "trt_engine_cache_path": str(folder),
-            "trt_timing_cache_enable": "1",
-            "trt_timing_cache_path": str(folder.parent),  # shared by all graphs; the file name contains the GPU's architecture
-            **_profile(spec.inputs, self.max_batch),
+            "trt_fp16_enable": str(self.precision == "fp16"),  # "True" or "False": this provider refuses "1" and "0"
+            **_profile(spec.inputs, place.max_batch),
         }
+        if place.path is not None:  # timings are kept in this folder, too
+            options |= {"trt_engine_cache_enable": "True", "trt_engine_cache_path": str(place.path)}
+            options |= {"trt_timing_cache_enable": "True", "trt_timing_cache_path": str(place.path)}
         if self.gpu_options.workspace_gib is not None:
             options["trt_max_workspace_size"] = str(int(self.gpu_options.workspace_gib * 2**30))
         return options
 
-    def engine_folder(self, spec: GraphSpec) -> Path:
-        """Return the cache folder for a graph, batch size, machine and library.
+    def engine_key(self, spec: GraphSpec) -> str:
+        """Return the key of a graph's engines, of which each key has folders of its own.
 
         ONNX Runtime names an engine after the names in the graph, not after its weights (see LeelaChessZero/lc0 #2214) or its
         shapes (onnxruntime #32254): in a shared folder, a bundle would load the engines of another training run. The version in
-        the name is that of the TensorRT it was built with; an engine that the installed one cannot load is an error, and is
+        the key is that of the TensorRT it was built with; an engine that the installed one cannot load is an error, and is
         not rebuilt.
         """
         libraries = self.onnxruntime.__version__, _tensorrt_version()
         machine = this_platform(), self.gpu.model, self.gpu.compute_capability
-        parts = (spec.sha256, self.precision, self.max_batch, self.gpu_options.workspace_gib, libraries, machine)
-        key = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-        return ort_engines_root(self.gpu_options.cache_dir) / key
+        parts = (spec.sha256, self.precision, self.gpu_options.workspace_gib, libraries, machine)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 def wants_cuda_graph(backend: str, onnxruntime: Any, gpu_options: GpuOptions) -> bool:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from svg_common.command import require_modules
+from svg_common.errors import first_line
+from svg_common.out_of_memory import is_out_of_memory
 from svg_common.signals import defer_interrupts
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.onnx_header import count_weight_types
@@ -92,6 +94,12 @@ def load_session(
         return make(options), None
 
 
+def refuse_full_memory(error: Exception) -> None:
+    """Raise a MemoryError where an error of ONNX Runtime says that memory ran out; it has no class for that."""
+    if is_out_of_memory(error):
+        raise MemoryError(first_line(error)) from error
+
+
 class BoundSession:
     """A session with its IO binding, and the buffers whose addresses it contains."""
 
@@ -108,6 +116,7 @@ class BoundSession:
 
         Raises:
             BackendError: ONNX Runtime failed, or the backend is closed.
+            MemoryError: not enough memory of the device or the host.
         """
         # Another thread may release them: so the run holds all that it uses, and reads the session, which goes first, last.
         _buffers, binding, session = self._keep, self.binding, self.session
@@ -116,6 +125,7 @@ class BoundSession:
         try:
             session.run_with_iobinding(binding, self.options)
         except Exception as error:  # ONNX Runtime raises its own unrelated classes
+            refuse_full_memory(error)
             raise BackendError(f"ONNX Runtime failed while running {self.graph_name}: {error}{self.hint}") from error
 
     def release(self) -> None:

@@ -21,7 +21,7 @@ from svg_runtime.backends.nvidia.arrays import DeviceArrays, DeviceBuffer, check
 from svg_runtime.backends.nvidia.device import CudaDevice
 from svg_runtime.backends.tensorrt.execution import ExecutionFactory
 from svg_runtime.backends.tensorrt.local import LocalEngines
-from svg_runtime.backends.tensorrt.nvidia_library import LIBRARIES, Library, load_library
+from svg_runtime.backends.tensorrt.nvidia_library import LIBRARIES, Library, load_library, refuse_full_memory
 from svg_runtime.backends.tensorrt.ready import refuse_unbuilt
 from svg_runtime.bundle.contract import FUSED, SHUFFLED_DECODER
 from svg_runtime.bundle.manifest import Precision
@@ -55,12 +55,15 @@ class _BoundExecution:
 
         Raises:
             BackendError: TensorRT or CUDA failed, or the backend is closed.
+            MemoryError: not enough device memory.
         """
         with self._device.in_use(), self._library.collect_messages() as messages:
             launched = self._execution.execute_async_v3(self._device.stream)
         if not launched:
             message = "; ".join(message for is_error, message in messages if is_error)
-            raise BackendError(f"{self._library.name} failed while running {self._graph_name}: {message or 'no reason given'}")
+            problem = f"{self._library.name} failed while running {self._graph_name}: {message or 'no reason given'}"
+            refuse_full_memory(problem)
+            raise BackendError(problem)
 
     def check_capturable(self) -> None:
         """Ask TensorRT-RTX whether it can be captured; TensorRT has no such query.
@@ -185,6 +188,7 @@ class TensorrtBackend(DeviceArrays):
             EngineError: the engine cannot be built or loaded.
             UsageError: the batch is larger than the engine was built for.
             BackendError: TensorRT refuses an address, or the backend is closed.
+            MemoryError: not enough device memory.
         """
         input_buffers = {name: _device_buffer(buffer) for name, buffer in inputs.items()}
         output_buffers = {name: _device_buffer(buffer) for name, buffer in outputs.items()}
@@ -220,16 +224,17 @@ class TensorrtBackend(DeviceArrays):
             return links
         links.run()  # what an engine does only once, such as compiling kernels, cannot be captured
         self._device.wait()
+        self._factory.save_kernels()  # a service runs for months, and may end without `close`
         try:
             for graph in graphs:
                 if isinstance(graph, _BoundExecution):
                     graph.check_capturable()
             cuda_graph = self._device.capture(links.run)
-        except BackendError as error:
+        except (BackendError, MemoryError) as error:
             if self._wants_graph:
                 raise
             self._without_graph(str(error))
-            with contextlib.suppress(BackendError):  # a pending error of the library must not hit the first forecast
+            with contextlib.suppress(BackendError, MemoryError):  # a pending error must not hit the first forecast
                 links.run()
             self._device.wait()
             return links

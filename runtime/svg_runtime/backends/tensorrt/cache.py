@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from svg_runtime.backends.cache_lock import locked
-from svg_runtime.backends.tensorrt.engine import EngineKey, read_engine, record_of, write_engine
-from svg_runtime.backends.tensorrt.folders import CacheFolders
+from svg_runtime.backends.nvidia.folders import CacheFolders
+from svg_runtime.backends.tensorrt.engine import EngineKey, list_engines, read_engine, record_of, write_engine
 from svg_runtime.errors import EngineError
 
 _LOG = logging.getLogger(__name__)
@@ -33,28 +33,23 @@ class EngineCache:
         self.folders = CacheFolders(configured, library)
 
     def fetch(self, key: EngineKey, build: Callable[[], bytes]) -> bytes:
-        """Return the engine for `key` from the cache, or build and cache it.
+        """Return the engine that was built for exactly this `key` from the cache, or build and cache it.
 
         Raises:
             EngineError: `build` failed.
         """
-        engine_bytes = self.find(key)
+        engine_bytes = self._first(self._built_for(key), key)
         return self.make(key, build) if engine_bytes is None else engine_bytes
 
     def find(self, key: EngineKey, rejected: Sequence[bytes] = (), rebuilds: bool = True) -> bytes | None:
-        """Return a cached engine for `key` that is not in `rejected`, else None.
+        """Return a cached engine that serves `key` and is not in `rejected`, else None.
 
         Damaged ones are logged and skipped, where the caller `rebuilds` them.
 
         Raises:
-            EngineError: one is damaged, and is not to be built again.
+            EngineError: one is damaged, none replaces it, and it is not to be built again.
         """
-        for folder in self.folders.readable:
-            engine_file = self._file(folder, key)
-            engine_bytes = self._read(engine_file, key) if rebuilds else read_engine(engine_file, key)
-            if engine_bytes is not None and engine_bytes not in rejected:
-                return engine_bytes
-        return None
+        return self._first(self._serving(key), key, rejected, rebuilds)
 
     def make(self, key: EngineKey, build: Callable[[], bytes]) -> bytes:
         """Build and cache the engine for `key`, unless another process has done so meanwhile.
@@ -91,12 +86,40 @@ class EngineCache:
             _LOG.warning("the engine is not cached: %s: %s", error.strerror or error, error.filename or engine_file)
         return engine_bytes
 
-    def _read(self, file: Path, key: EngineKey) -> bytes | None:
-        try:
-            return read_engine(file, key)
-        except EngineError as error:
-            _LOG.warning("%s; building it again", error)
-            return None
+    def _first(
+        self, engine_files: Iterable[Path], key: EngineKey, rejected: Sequence[bytes] = (), rebuilds: bool = True
+    ) -> bytes | None:
+        """Return the first engine of these that is neither damaged nor rejected."""
+        found: bytes | None = None
+        damaged: list[EngineError] = []
+        for engine_file in engine_files:
+            try:
+                engine_bytes = read_engine(engine_file, key)
+            except EngineError as error:
+                damaged.append(error)
+                continue
+            if engine_bytes is not None and engine_bytes not in rejected:
+                found = engine_bytes
+                break
+        if damaged and found is None and not rebuilds:
+            raise damaged[0]
+        for damage in damaged:
+            _LOG.warning("%s; %s", damage, "building it again" if found is None else "ignoring it")
+        return found
+
+    def _serving(self, key: EngineKey) -> Iterator[Path]:
+        """Yield the files of engines for exactly `key`, then of those for more GPUs or samples.
+
+        The fewest samples come first: an engine is tuned for the most that it takes.
+        """
+        yield from self._built_for(key)
+        built_for = self._built_for(key)
+        listed = [each for folder in self.folders.readable for each in list_engines(folder / key.nvidia_library)]
+        more = [(other.max_batch, engine_file) for engine_file, other in listed if other.serves(key)]
+        yield from (engine_file for _, engine_file in sorted(more) if engine_file not in built_for)
+
+    def _built_for(self, key: EngineKey) -> list[Path]:
+        return [self._file(folder, key) for folder in self.folders.readable]
 
     def _file(self, folder: Path, key: EngineKey) -> Path:
         return folder / key.nvidia_library / f"{key.digest()}.plan"

@@ -10,12 +10,12 @@ from svg_runtime.backends.nvidia.arrays import DeviceMemory
 from svg_runtime.backends.nvidia.device import CudaDevice
 from svg_runtime.backends.tensorrt.build import dtype_name
 from svg_runtime.backends.tensorrt.local import LocalEngines
-from svg_runtime.backends.tensorrt.nvidia_library import Library
+from svg_runtime.backends.tensorrt.nvidia_library import Library, refuse_full_memory
 from svg_runtime.errors import BackendError, EngineError, UsageError
 
 Shape = tuple[int, ...]
 
-_DEVICE_ERROR = re.compile(r"out of memory|could not be allocated|cuda (runtime|driver|initialization)", re.IGNORECASE)
+_DEVICE_ERROR = re.compile(r"cuda (runtime|driver|initialization)", re.IGNORECASE)
 
 
 class ExecutionFactory:
@@ -41,6 +41,7 @@ class ExecutionFactory:
             EngineError: the engine cannot be built or loaded.
             UsageError: the batch is larger than the engine was built for.
             BackendError: TensorRT cannot create the execution.
+            MemoryError: not enough device memory.
         """
         engine = self._engine(graph_name)
         _check_profile(graph_name, engine, shapes)
@@ -50,7 +51,9 @@ class ExecutionFactory:
             missing = _missing_inputs(execution) if ready else []
         if not ready or missing:
             message = _errors(messages) or "; ".join(missing) or "no reason given"
-            raise BackendError(f"{self._library.name} cannot create an execution context for {graph_name}: {message}")
+            problem = f"{self._library.name} cannot create an execution context for {graph_name}: {message}"
+            refuse_full_memory(problem)
+            raise BackendError(problem)
         return execution, [self._assign_memory(engine, execution), self._kernels]
 
     def outputs(self, graph_name: str, execution: Any) -> dict[str, tuple[Shape, str]]:
@@ -63,11 +66,15 @@ class ExecutionFactory:
             if engine.get_tensor_mode(name) == modes.OUTPUT
         }
 
-    def close(self) -> None:
-        """Cache the compiled kernels for the next start, and free the engines."""
+    def save_kernels(self) -> None:
+        """Cache the kernels that were compiled so far for the next start."""
         compiled = None if self._kernels is None else self._kernels.serialize()
         if compiled is not None:
             self._local_engines.runtime_cache.save(bytes(compiled))
+
+    def close(self) -> None:
+        """Cache the compiled kernels for the next start, and free the engines."""
+        self.save_kernels()
         self._engines.clear()
         self._scratch = self._kernels = None
 
@@ -87,10 +94,10 @@ class ExecutionFactory:
             if engine is not None:
                 return engine
             message = _errors(messages) or "no reason given"
+            problem = f"{self._library.name} {self._library.version} cannot load the engine of {graph_name}: {message}"
+            refuse_full_memory(problem)
             if graph_name in self._local_engines.built or tried[-1] in tried[:-1] or _DEVICE_ERROR.search(message):
-                raise EngineError(
-                    f"{self._library.name} {self._library.version} cannot load the engine of {graph_name}: {message}"
-                )
+                raise EngineError(problem)
             tried.append(self._local_engines.replace(graph_name, tried, message))
 
     def _execution_config(self, engine: Any) -> Any:

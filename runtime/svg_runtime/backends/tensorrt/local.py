@@ -14,11 +14,11 @@ from svg_runtime.backends.gpu_options import GpuOptions, not_built
 from svg_runtime.backends.nvidia import device
 from svg_runtime.backends.nvidia.device import GpuName
 from svg_runtime.backends.nvidia.engine_files import BUNDLE_FOLDER
+from svg_runtime.backends.nvidia.folders import CachedBlob
 from svg_runtime.backends.tensorrt.build import BuildOptions, build_engine, engine_flags
 from svg_runtime.backends.tensorrt.cache import EngineCache
 from svg_runtime.backends.tensorrt.check import check_engine, check_half, open_engine
 from svg_runtime.backends.tensorrt.engine import EngineKey, find_engine
-from svg_runtime.backends.tensorrt.folders import CachedBlob
 from svg_runtime.backends.tensorrt.monitor import BuildMonitor, run_with_progress
 from svg_runtime.backends.tensorrt.nvidia_library import Library
 from svg_runtime.backends.tensorrt.timings import Timings, cached_timings

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import functools
 import importlib
+import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +25,35 @@ LIBRARIES = {
     "tensorrt": "tensorrt",
     "tensorrt-rtx": "tensorrt_rtx",
 }  # name of the backend and of its pip extra -> Python module
+_OUT_OF_MEMORY = re.compile(r"out of memory|could not be allocated", re.IGNORECASE)
 _OLDEST = (10, 1)  # TensorRT: earlier ones lack strongly typed networks or executions in memory of the caller
+
+
+class Messages:
+    """Hands the messages of a library's only logger to whoever collects just now, in any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._collectors: list[tuple[int, list[tuple[bool, str]]]] = []  # thread, its messages
+
+    def append(self, message: tuple[bool, str]) -> None:
+        """Give a message to the collectors of this thread. A thread without any is one of the library's own: to all."""
+        with self._lock:
+            own = [messages for thread, messages in self._collectors if thread == threading.get_ident()]
+            for messages in own or [messages for _, messages in self._collectors]:
+                messages.append(message)
+
+    @contextmanager
+    def collect(self) -> Iterator[list[tuple[bool, str]]]:
+        """Collect what is said meanwhile."""
+        collector = threading.get_ident(), list[tuple[bool, str]]()
+        with self._lock:
+            self._collectors.append(collector)
+        try:
+            yield collector[1]
+        finally:
+            with self._lock:
+                self._collectors = [each for each in self._collectors if each is not collector]
 
 
 @dataclass(frozen=True)
@@ -82,15 +112,20 @@ class Library:
     @contextmanager
     def collect_messages(self) -> Iterator[list[tuple[bool, str]]]:
         """Collect the library's messages meanwhile: pairs of (True for an error, False for a warning) and text."""
-        messages: list[tuple[bool, str]] = []
-        self.logger.messages = messages
-        yield messages
+        with self.logger.messages.collect() as messages:
+            yield messages
 
     @property
     def compute_capabilities(self) -> tuple[str, ...]:
         """Compute capabilities that it can build for: sm75, sm80, ..."""
         names = (name.lower() for name in self.module.ComputeCapability.__members__)
         return tuple(sorted((name for name in names if name.startswith("sm")), key=lambda name: int(name[2:])))
+
+
+def refuse_full_memory(problem: str) -> None:
+    """Raise a MemoryError where the library says of a problem that memory of the device ran out; it has no class for that."""
+    if _OUT_OF_MEMORY.search(problem):
+        raise MemoryError(problem)
 
 
 @functools.cache
@@ -120,7 +155,7 @@ def _logger(library: Any) -> Any:
     class Logger(library.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             library.ILogger.__init__(self)  # its own metaclass refuses super()
-            self.messages: list[tuple[bool, str]] = []
+            self.messages = Messages()
 
         def log(self, severity: Any, message: str) -> None:
             if severity <= library.ILogger.Severity.WARNING:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from svg_runtime.backends.tensorrt.folders import CachedBlob
+from svg_runtime.backends.nvidia.folders import CachedBlob
 from svg_runtime.backends.tensorrt.nvidia_library import Library
 
 _LOG = logging.getLogger(__name__)

@@ -32,7 +32,7 @@ class CacheFolders:
 
     Args:
         configured: folder chosen by the user; None means $SVG_EDGE_CACHE, else the user's cache folder.
-        library: name of NVIDIA's library, and of the pip extra that installs filelock.
+        extra: the pip extra that installs filelock.
 
     Attributes:
         readable: in search order.
@@ -42,8 +42,8 @@ class CacheFolders:
         MissingExtraError: filelock is not installed.
     """
 
-    def __init__(self, configured: str | None, library: str) -> None:
-        require_modules("the engine cache", library, "filelock")
+    def __init__(self, configured: str | None, extra: str) -> None:
+        require_modules("the engine cache", extra, "filelock")
         readable, writable = _folders(configured)
         self.readable = readable
         self.writable = writable
