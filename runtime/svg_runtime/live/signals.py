@@ -38,6 +38,7 @@ _LEAST_VALUES = 30  # that the window holds, however long a step is: the last on
 
 # 2) forecast errors
 _NOISE = 1e-4  # error variance that no camera is below: 40 dB
+_SAMPLES = 8  # whose variance counts as it is beside _NOISE and the usual error; that of fewer is too small for their error
 
 # 3) the scene
 _CELLS = 16  # cells along the shorter side of the frame
@@ -235,7 +236,7 @@ class Signals:
                 usual.reset()
 
     def _error_ratio(self, frame: _Floats, observation: Observation, steps: int) -> float | None:
-        """Error of the mean forecast over the error that was to be expected; None without a forecast of this frame.
+        """Error of the mean forecast over the variance that was to be expected; None without a forecast of this frame.
 
         Expected is what the model predicted, and what its forecasts missed at this place before, which a deterministic model
         has alone. What post-processing learns is not a change of the scene: it has no part in it.
@@ -243,7 +244,8 @@ class Signals:
         if observation.expected is None:
             return None
         by_model = observation.expected.by_model()
-        predicted = variance_of_error(by_model.variance.mean(axis=2), len(observation.expected.samples))
+        one, samples = np.float32(1), len(observation.expected.samples)
+        predicted = by_model.variance.mean(axis=2) * variance_of_error(one, samples) / variance_of_error(one, _SAMPLES)
         return self._errors.of(((frame - by_model.mean) ** 2).mean(axis=2), predicted, steps)
 
     def _new_context(self) -> None:
