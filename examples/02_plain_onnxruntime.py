@@ -23,6 +23,7 @@ import onnxruntime as ort
 EMBEDDED = Path(__file__).parents[1] / "runtime/svg_runtime/embedded/digits.svgb"
 GRAPHS = ("encoder", "skip", "predictor", "decoder", "posterior", "prior")  # a bundle may lack the last two
 GAUSSIANS = {"learned": {"posterior", "prior"}, "fixed": {"posterior"}, "none": set[str]()}  # of them, by the prior
+COUNTS = {"n_past": (2, 1024), "skip_lag": (0, 1), "z_dim": (0, 65536), "height": (1, 65536), "width": (1, 65536)}  # bounds
 OF_VARIANT = {"lp": "learned", "fp": "fixed", "det": "none"}  # in older bundles, in place of the prior
 
 
@@ -38,12 +39,16 @@ def read_manifest(bundle: Path) -> dict[str, Any]:
     graphs = table(manifest, "variants", "fp32", "graphs")
     if not set(GRAPHS[:4]) <= graphs.keys():
         raise SystemExit(f"{bundle} has other graphs: {', '.join(graphs)}; expected a bundle of the family svg")
+    for name in GRAPHS:
+        if name in graphs:
+            check_graph(bundle, name, table(manifest, "variants", "fp32", "graphs", name))
     model, rule, frame = table(manifest, "model"), table(manifest, "generation"), table(manifest, "frame")
     values = {**rule, **model, **frame}
-    for name in ("n_past", "skip_lag", "z_dim", "height", "width", "last_frame_skip"):
-        kind = bool if name == "last_frame_skip" else int
-        if type(values.get(name)) is not kind:
-            raise SystemExit(f"{bundle}: {name} is {values.get(name)!r}; expected a value of the type {kind.__name__}")
+    for name, (low, high) in COUNTS.items():
+        if type(values.get(name)) is not int or not low <= values[name] <= high:
+            raise SystemExit(f"{bundle}: {name} is {values.get(name)!r}; expected a whole number from {low} to {high}")
+    if type(rule.get("last_frame_skip")) is not bool:
+        raise SystemExit(f"{bundle}: last_frame_skip is {rule.get('last_frame_skip')!r}; expected true or false")
     prior = str(model.get("prior", OF_VARIANT.get(str(model.get("variant")))))
     given = {"posterior", "prior"} & graphs.keys()
     if (prior, given) not in GAUSSIANS.items():
@@ -63,15 +68,29 @@ def table(content: Any, *names: str) -> dict[str, Any]:
     return content
 
 
-def read_graph(bundle: Path, spec: dict[str, Any]) -> bytes:
-    """The bytes of an ONNX file, if they are those that were exported."""
+def check_graph(bundle: Path, name: str, spec: dict[str, Any]) -> None:
+    """Refuse a graph of which the manifest does not say what this program needs."""
+    kinds = {"file": str, "sha256": str, "inputs": list, "outputs": list}
+    lacking = [key for key, kind in kinds.items() if not isinstance(spec.get(key), kind)]
+    for tensor in [] if lacking else [*spec["inputs"], *spec["outputs"]]:
+        if not isinstance(tensor, dict) or not isinstance(tensor.get("shape"), list) or "name" not in tensor:
+            lacking = ["names or shapes"]
+    if lacking:
+        raise SystemExit(f"{bundle}: the graph {name} lacks {', '.join(lacking)}; export the bundle again")
+
+
+def open_graph(bundle: Path, spec: dict[str, Any]) -> ort.InferenceSession:
+    """A session of an ONNX file, if it is the one that was exported."""
     try:
         content: bytes = (bundle / spec["file"]).read_bytes()
     except OSError as error:
         raise SystemExit(f"cannot read a graph of {bundle}: {error}; export the bundle again") from None
     if hashlib.sha256(content).hexdigest() != spec["sha256"]:
         raise SystemExit(f"{bundle}: {spec['file']} changed since export; export the bundle again")
-    return content
+    try:
+        return ort.InferenceSession(content)
+    except Exception as error:  # ONNX Runtime raises its own unrelated classes
+        raise SystemExit(f"cannot open {spec['file']} of {bundle}: {error}; export the bundle again") from None
 
 
 def forecast(bundle: Path, frames: np.ndarray, context_noise: np.ndarray, noise: np.ndarray) -> np.ndarray:
@@ -88,7 +107,7 @@ def forecast(bundle: Path, frames: np.ndarray, context_noise: np.ndarray, noise:
     """
     manifest = read_manifest(bundle)
     rule, graphs = manifest["generation"], manifest["variants"]["fp32"]["graphs"]
-    sessions = {name: ort.InferenceSession(read_graph(bundle, graphs[name])) for name in GRAPHS if name in graphs}
+    sessions = {name: open_graph(bundle, graphs[name]) for name in GRAPHS if name in graphs}
     states: dict[str, np.ndarray] = {}  # recurrent state of posterior, prior and predictor, zeros at first
     samples = noise.shape[1]
 

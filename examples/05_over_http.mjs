@@ -22,7 +22,8 @@ async function ask(method, path, body) {
   if (body) headers["content-type"] = body instanceof Uint8Array ? "application/octet-stream" : "application/json";
   const content = body && !(body instanceof Uint8Array) ? JSON.stringify(body) : body;
   const answer = await fetch(new URL(path, server), { method, headers, body: content }).catch((error) => {
-    throw new Error(`no answer from ${server}: ${error.cause?.message ?? error.message}\n  start the server with: svg-serve`);
+    const reason = error.cause?.message || error.cause?.code || error.message; // of several addresses, no message
+    throw new Error(`no answer from ${server}: ${reason}\n  start the server with: svg-serve`);
   });
   if (!answer.ok) throw new Error(`${method} ${path}: ${answer.status} ${await answer.text()}`);
   return answer;

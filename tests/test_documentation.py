@@ -26,6 +26,7 @@ from svg_runtime.bench.cli import app as bench
 from svg_runtime.bundle.contract import RESERVED_NAMES
 from svg_runtime.doctor.cli import app as doctor
 from svg_runtime.live.cli import app as live
+from svg_runtime.live.page.history import COLUMNS
 from svg_runtime.offline.cli import app as forecast
 from svg_runtime.serve.cli import app as serve
 from tests.test_arrows import LIBRARIES, MAY_IMPORT, ROOMS
@@ -244,6 +245,10 @@ def test_files_that_a_page_names_exist(page):
     named = re.compile(r"(svg_\w+|export|runtime|tests|docs)/[\w/.-]+(\.(py|md|toml)|/)")
     found = [code for code in inline_code(page.read_text(encoding="utf-8")) if named.fullmatch(code) and "NAME" not in code]
     assert [name for name in found if not any((folder / name).exists() for folder in folders)] == []
+
+
+def test_the_page_of_the_page_lists_what_a_point_of_the_chart_has():
+    assert ", ".join(f"`{name}`" for name in COLUMNS) in (ROOT / "docs" / "page.md").read_text(encoding="utf-8")
 
 
 def test_the_page_of_families_lists_the_names_that_no_state_may_have():

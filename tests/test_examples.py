@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import re
@@ -143,6 +144,10 @@ def test_plain_onnxruntime_does_so_without_a_learned_prior(unlearned_bundle):
     compare_plain(unlearned_bundle)
 
 
+def fp32_graphs(manifest: dict[str, Any]) -> dict[str, Any]:
+    return manifest["variants"]["fp32"]["graphs"]
+
+
 def prior_is(name: str) -> Callable[[dict[str, Any]], object]:
     return lambda manifest: manifest["model"].update(prior=name)
 
@@ -156,6 +161,7 @@ CONTRADICTIONS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "range": (lambda m: m["frame"].update(range=[0, 255]), "255"),
     "schema": (lambda m: m.update(schema_version=2), "2"),
     "a text": (lambda m: m["generation"].update(n_past="5"), "n_past"),
+    "a lag": (lambda m: m["generation"].update(skip_lag=9), "skip_lag"),
     "a fraction": (lambda m: m["generation"].update(n_past=5.5), "n_past"),
     "no table": (lambda m: m.pop("generation"), "no table generation"),
     "a changed graph": (lambda m: m["variants"]["fp32"]["graphs"]["prior"].update(sha256="0" * 64), "prior.onnx changed"),
@@ -167,6 +173,35 @@ def contradicting(case: str, folder: Path) -> tuple[Path, str]:
     copy = shutil.copytree(EMBEDDED_MODEL, folder / "digits.svgb")
     edit_manifest(copy, change)
     return copy, message
+
+
+# what the manifest's encoder is changed to, in place of what it has -> part of the message
+ENCODERS: list[tuple[Any, str]] = [
+    (None, r"^the manifest has no table variants\.fp32\.graphs\.encoder; "),
+    ({"file": None}, r": the graph encoder lacks file; "),
+    ({"sha256": 5, "outputs": None}, r": the graph encoder lacks sha256, outputs; "),
+    ({"inputs": [{"name": "frame"}]}, r": the graph encoder lacks names or shapes; "),
+    ({"outputs": ["h"]}, r": the graph encoder lacks names or shapes; "),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), ENCODERS)
+def test_plain_onnxruntime_refuses_a_graph_of_which_something_is_not_said(tmp_path, change, message):
+    graphs = fp32_graphs(json.loads((EMBEDDED_MODEL / "manifest.json").read_text(encoding="utf-8")))
+    graphs["encoder"] = change and {**graphs["encoder"], **change}
+    manifest = {"schema_version": 1, "variants": {"fp32": {"graphs": graphs}}}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    example = runpy.run_path(str(EXAMPLES / "02_plain_onnxruntime.py"))
+    with pytest.raises(SystemExit, match=message):
+        example["read_manifest"](tmp_path)
+
+
+def test_plain_onnxruntime_refuses_a_file_that_is_no_graph(tmp_path):
+    (tmp_path / "encoder.onnx").write_bytes(b"no graph")
+    spec = {"file": "encoder.onnx", "sha256": hashlib.sha256(b"no graph").hexdigest()}
+    example = runpy.run_path(str(EXAMPLES / "02_plain_onnxruntime.py"))
+    with pytest.raises(SystemExit, match=rf"^cannot open encoder\.onnx of {tmp_path}: .*; export the bundle again$"):
+        example["open_graph"](tmp_path, spec)
 
 
 def fail(command: list[str], folder: Path) -> str:
@@ -268,6 +303,14 @@ def test_javascript_refuses_a_bundle_that_contradicts_itself(javascript, case, t
     assert "\n    at " not in error  # a stack
 
 
+def test_javascript_without_its_packages_says_how_to_install_them(tmp_path):
+    if shutil.which("node") is None:
+        pytest.skip("node is not installed")
+    folder = Path(shutil.copytree(EXAMPLES / "03_javascript", tmp_path / "example", ignore=IGNORED))
+    expected = r"error: Cannot find package 'onnxruntime-node' .*\n  install it with: npm install\n"
+    assert re.fullmatch(expected, fail(["node", "forecast.mjs"], folder))
+
+
 def test_javascript_refuses_files_that_cannot_be_read(javascript, tmp_path):
     (tmp_path / "input.json").write_text("{")
     for arguments, expected in (
@@ -301,10 +344,6 @@ console.log(JSON.stringify(JSON.parse(await readFile(process.argv[1], "utf8")).m
 """
 
 
-def fp32_graphs(manifest: dict[str, Any]) -> dict[str, Any]:
-    return manifest["variants"]["fp32"]["graphs"]
-
-
 # what the manifest of a bundle with all graphs, or of the camera model, is changed to -> what is said of it
 LACKING: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ("fused", lambda m: None, "taken"),
@@ -317,6 +356,9 @@ LACKING: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ("fused", lambda m: m["variants"]["fp32"].update(graphs=[]), "no fp32 graphs;"),
     ("fused", lambda m: fp32_graphs(m).update(encoder=None), "no inputs or no outputs of encoder;"),
     ("fused", lambda m: fp32_graphs(m)["encoder"].update(outputs=[None]), "no inputs or no outputs of encoder;"),
+    ("fused", lambda m: fp32_graphs(m)["encoder"].pop("file"), "no file, sha256 or bytes of encoder;"),
+    ("fused", lambda m: fp32_graphs(m)["prior"].update(sha256=5), "no file, sha256 or bytes of prior;"),
+    ("fused", lambda m: fp32_graphs(m)["step"].update(bytes=0.5), "no file, sha256 or bytes of step;"),
     ("fused", lambda m: fp32_graphs(m)["step"]["states"].pop(), "the states ["),
     ("fused", lambda m: fp32_graphs(m)["step"]["states"][0].update(initial="zeros"), "from zeros"),
     ("fused", lambda m: fp32_graphs(m)["prior"]["states"].clear(), "the states [] of prior, not [state to state_out from "),
@@ -443,6 +485,23 @@ def test_http_without_a_server_says_how_to_start_one(over_http):
         taken.bind(("127.0.0.1", 0))
         error = over_http(f"http://127.0.0.1:{taken.getsockname()[1]}")
     assert re.fullmatch(r"no answer from .*(Connection refused|ECONNREFUSED).*\n  start the server with: svg-serve\n", error)
+
+
+# a name with two addresses, as localhost often has
+TWO_ADDRESSES = """data:text/javascript,
+import dns from "node:dns";
+dns.lookup = (name, options, done) => done(null, ["127.0.0.1", "127.0.0.2"].map((address) => ({ address, family: 4 })));
+"""
+
+
+def test_http_without_a_server_says_why_for_a_name_with_several_addresses(tmp_path):
+    if shutil.which("node") is None:
+        pytest.skip("node is not installed")
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        address = f"http://localhost:{taken.getsockname()[1]}"
+        error = fail(["node", "--import", TWO_ADDRESSES, str(EXAMPLES / "05_over_http.mjs"), address], tmp_path)
+    assert error == f"no answer from {address}: ECONNREFUSED\n  start the server with: svg-serve\n"
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:18008", "localhost:80", "http://", "http://x:y"])

@@ -5,7 +5,7 @@ FOLDER (default: build/demo/site) is then a page without server logic: python -m
 The page's own files lie here. Into FOLDER come beside them:
 
     ort/           onnxruntime-web, at the version of package-lock.json, whose hashes npm checks (Node.js and npm are needed),
-                   and the licenses of ONNX Runtime and of what is in it
+                   and the licenses of ONNX Runtime and of what is in it, from the Python package that is installed
     models/        the bundles that ship with the package
     *.mjs          the forecast loop, from examples/03_javascript
     page.css, ...  style and chart of the page of svg-live
@@ -65,19 +65,20 @@ def build(folder: Path) -> None:
     """Write the whole page into `folder`, or nothing.
 
     Raises:
-        BuildError: `folder` has something else in it, or npm is not available or failed.
+        BuildError: `folder` has something else in it, a license is missing, or npm is not available or failed.
         OSError: a file cannot be written.
     """
     if folder.exists() and (not (folder / "demo.js").is_file() or (folder / "build.py").exists()):  # these are the sources
         raise BuildError(f"{folder} exists, and is not this page\n  expected a new folder, or one with an earlier build")
+    licenses = installed_licenses()
     packages = installed_packages()
     with atomic_directory(folder) as site:
         for pattern in PAGE:
             for path in HERE.glob(pattern):
                 shutil.copy(path, site)
         copy(packages / "onnxruntime-web" / "dist", ORT, site / "ort")
-        for name, copied in LICENSES.items():  # the package of npm has neither
-            shutil.copy(Path(ort.__file__).parent / name, site / "ort" / copied)
+        for source, name in licenses.items():
+            shutil.copy(source, site / "ort" / name)
         copy(ROOT / "examples" / "03_javascript", LOOP, site)
         copy(ROOT / "runtime" / "svg_runtime" / "live" / "page" / "static", SVG_LIVE, site)
         shutil.copytree(ROOT / "runtime" / "svg_runtime" / "embedded", site / "models")
@@ -89,6 +90,20 @@ def copy(source: Path, names: tuple[str, ...], folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     for name in names:
         shutil.copy(source / name, folder)
+
+
+def installed_licenses() -> dict[Path, str]:
+    """Return the licenses of ONNX Runtime, each with its name in the page; the package of npm has none.
+
+    Raises:
+        BuildError: one is missing in the installed Python package.
+    """
+    licenses = {Path(ort.__file__).parent / name: copied for name, copied in LICENSES.items()}
+    for source in licenses:
+        if not source.is_file():
+            advice = f"run: pip install --force-reinstall --no-deps onnxruntime=={ort.__version__}"
+            raise BuildError(f"{source} is missing, which the page has beside ONNX Runtime\n  {advice}")
+    return licenses
 
 
 def installed_packages() -> Path:

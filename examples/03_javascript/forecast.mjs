@@ -15,13 +15,15 @@ import { Forecaster } from "./forecaster.mjs";
 import { part } from "./graphs.mjs";
 import { checkManifest } from "./manifest.mjs";
 
-process.env.ORT_DISABLE_TELEMETRY = "1"; // read at the import: otherwise it may report to Microsoft
-const ort = await import("onnxruntime-node");
-
 // What goes wrong, as with a file that is missing or a bundle that contradicts itself, ends the program with its message.
 process.on("uncaughtException", (error) => {
   console.error(`error: ${error.message}`);
   process.exit(1);
+});
+
+process.env.ORT_DISABLE_TELEMETRY = "1"; // read at the import: otherwise it may report to Microsoft
+const ort = await import("onnxruntime-node").catch((error) => {
+  throw new Error(`${error.message}\n  install it with: npm install`);
 });
 
 const EMBEDDED = fileURLToPath(new URL("../../runtime/svg_runtime/embedded/digits.svgb", import.meta.url));

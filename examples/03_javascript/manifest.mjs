@@ -20,6 +20,7 @@ export function checkManifest(manifest) {
   checkValues(manifest);
   for (const [role, spec] of Object.entries(graphs)) {
     check(isList(spec?.inputs, isTensor) && isList(spec?.outputs, isTensor), `no inputs or no outputs of ${role}`);
+    check(isFile(spec), `no file, sha256 or bytes of ${role}`);
     checkStates(role, spec, "prime" in graphs);
   }
   checkRoles(graphs, manifest.generation);
@@ -40,6 +41,8 @@ function check(fits, found) {
 const isTable = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
 const isList = (value, isItem) => Array.isArray(value) && value.every(isItem);
 const isTensor = (tensor) => typeof tensor?.name === "string" && Array.isArray(tensor.shape);
+const isFile = ({ file, sha256, bytes }) =>
+  typeof file === "string" && typeof sha256 === "string" && Number.isInteger(bytes) && bytes > 0;
 const names = (tensors) => tensors.map(({ name }) => name);
 
 function checkValues({ model, frame, generation }) {

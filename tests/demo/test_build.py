@@ -60,6 +60,13 @@ def test_without_npm_the_message_says_what_to_install(tmp_path, monkeypatch):
     assert "npm is not installed" in str(ended.value)
 
 
+def test_a_license_that_is_missing_is_not_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "installed_packages", lambda: pytest.fail("it goes on"))
+    monkeypatch.setattr(demo, "LICENSES", {**demo.LICENSES, "missing.txt": "missing.txt"})
+    with pytest.raises(SystemExit, match=r"missing\.txt is missing.*\n  run: pip install "):
+        demo.main([str(tmp_path / "out")])
+
+
 def test_the_sources_of_the_page_are_not_replaced_by_the_page(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "installed_packages", lambda: pytest.fail("it goes on"))
     here = tmp_path / "demo"

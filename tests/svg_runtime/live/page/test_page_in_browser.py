@@ -282,7 +282,16 @@ def test_futures_of_few_steps_stay_small(browser, page):
             assert 0.4 < seen.tab.evaluate(share.format(name)) < 0.51
 
 
-def test_only_the_answer_to_the_newest_change_is_shown(browser, page):
+# what the page puts into #samples from now on
+NOTE_SAMPLES = """() => {
+  const { get, set } = Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value");
+  window.noted = [];
+  const note = function (value) { noted.push(String(value)); set.call(this, value); };
+  Object.defineProperty(document.getElementById("samples"), "value", { get, set: note });
+}"""
+
+
+def test_what_is_said_is_about_the_newest_change_and_the_older_ones_are_shown(browser, page):
     waiting: list[sync_api.Route] = []
     with Seen(browser, page) as seen:
         seen.wait_for("document.getElementById('counts').children.length")
@@ -293,8 +302,10 @@ def test_only_the_answer_to_the_newest_change_is_shown(browser, page):
         seen.until(lambda: len(waiting) == 2)
         waiting[1].fulfill(status=422, json={"error": "newer"})
         seen.until(lambda: seen.tab.inner_text("#answer").endswith("newer"))
-        waiting[0].fulfill(status=422, json={"error": "older"})
-        seen.tab.wait_for_timeout(300)
+        seen.tab.evaluate(NOTE_SAMPLES)
+        waiting[0].continue_()
+        seen.wait_for("noted.length")
+        assert seen.tab.evaluate("noted[0]") == "6"  # and not once more what was in force before
         assert seen.tab.inner_text("#answer").endswith("newer")
 
 
@@ -352,7 +363,30 @@ def test_a_control_says_what_is_in_force_unless_it_is_being_edited(browser, page
         seen.tab.fill("#samples", "65")
         seen.tab.press("#samples", "Enter")
         seen.until(lambda: "samples" in seen.tab.inner_text("#answer"))
+        assert seen.tab.input_value("#samples") == "65"  # to be corrected
+        seen.tab.focus("#overlay")
         assert seen.tab.input_value("#samples") == "1"
+
+
+def test_a_region_whose_change_did_not_arrive_is_still_there_and_asked_for_again_by_enter(browser, page):
+    region = "0.125,0.25,0.5,0.5"
+    with Seen(browser, page) as seen:
+        seen.wait_for("document.getElementById('counts').children.length")
+        seen.tab.route("**/controls", lambda route: route.abort(), times=1)
+        seen.tab.fill("#roi", region)
+        seen.tab.press("#roi", "Enter")
+        seen.until(lambda: seen.tab.inner_text("#answer") == "no connection")
+        assert seen.tab.input_value("#roi") == region
+        seen.tab.press("#roi", "Enter")
+        seen.until(lambda: seen.tab.inner_text("#answer") == "Done.")
+        wait_until(lambda: page.cameras["wall"].state()["settings"]["roi"] == region)
+        seen.tab.select_option("#overlay", "ghost")  # which goes back at once, as it would not be asked for twice
+        seen.until(lambda: seen.tab.inner_text("#answer") == "Done.")
+        seen.tab.route("**/controls", lambda route: route.abort(), times=1)
+        seen.tab.select_option("#overlay", "live")
+        seen.until(lambda: seen.tab.inner_text("#answer") == "no connection")
+        assert seen.tab.input_value("#overlay") == "ghost"
+    page.cameras["wall"].ask(Change(overlay="live"))
 
 
 def test_what_came_last_is_on_top_of_the_events_also_after_the_clock_was_set_back(browser, page, monkeypatch):

@@ -37,6 +37,7 @@ const STAGES = {
   capture: "wait for picture", age: "age of picture", preprocess: "fit to model", observe: "observe", forecast: "forecast",
   queue: "wait for output", overlay: "compose", output: "write", end_to_end: "all, end to end",
 };
+const TYPED = ["samples", "horizon", "threshold", "roi"]; // controls that one types into
 const SYMBOLS = { alarm: "▲", event: "●", change: "◆" };
 
 const states = new Map();
@@ -552,19 +553,17 @@ function element(name, text) {
 // 4) controls
 
 function startControls() {
-  $("controls").addEventListener("submit", (event) => event.preventDefault());
+  $("controls").addEventListener("submit", (event) => { // after the change that Enter makes, if it makes one
+    event.preventDefault();
+    const { id } = document.activeElement;
+    if (edited.get(id) === 0) askFor(id);
+  });
   $("overlay").addEventListener("change", () => change({ overlay: $("overlay").value }));
-  for (const name of ["samples", "horizon", "threshold", "roi"]) {
+  for (const name of TYPED) {
     $(name).addEventListener("input", () => edited.set(name, 0));
     $(name).addEventListener("blur", () => release(0));
+    $(name).addEventListener("change", () => askFor(name));
   }
-  for (const name of ["samples", "horizon", "threshold"]) {
-    $(name).addEventListener("change", () => {
-      if ($(name).value) change({ [name]: Number($(name).value) });
-      else release(0); // cleared, or no number: what is in force stays
-    });
-  }
-  $("roi").addEventListener("change", () => change({ roi: $("roi").value.trim() || null }));
   $("whole").addEventListener("click", () => change({ roi: null }));
   $("reset").addEventListener("click", () => change({ reset: true }));
   $("draw").addEventListener("click", () => setDrawing($("draw").getAttribute("aria-pressed") !== "true"));
@@ -575,6 +574,13 @@ function startControls() {
   });
   addEventListener("keydown", (event) => event.key === "Escape" && setDrawing(false));
   startDrawing();
+}
+
+function askFor(name) {
+  const text = $(name).value.trim();
+  if (name === "roi") change({ roi: text || null });
+  else if (text) change({ [name]: Number(text) });
+  else release(0); // cleared, or no number: what is in force stays
 }
 
 // What is being edited or asked for stays as it is.
@@ -601,7 +607,7 @@ function showSettings(state) {
   $("threshold").placeholder = settings.threshold === null ? "no alarms" : "";
 }
 
-// A request is answered, or the user has left what was not asked for: controls say again what is in force.
+// A change is made or has to wait, or the user has left what was not: controls say again what is in force.
 function release(number) {
   for (const [name, asked] of edited) {
     if (asked === number) edited.delete(name);
@@ -609,22 +615,29 @@ function release(number) {
   showSettings(states.get(shown));
 }
 
-// The answers may come in another order than the requests, and only that to the newest one counts.
+// What was refused, or did not arrive, is still there to be corrected, until its control is left.
+function keepTyped(number) {
+  const { id } = document.activeElement;
+  if (TYPED.includes(id) && edited.get(id) === number) edited.set(id, 0);
+}
+
+// The answers may come in another order than the requests: what is said is about the newest one, and no older state is shown.
 async function change(values) {
   const number = ++requests;
   for (const name of Object.keys(values)) edited.set(name, number);
   awaited = null;
   say("…", false);
+  let isTaken = false;
   try {
     const answer = await request(address("controls"), {
       method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(values),
     });
     const text = await answer.text();
+    const state = answer.ok && answer.status !== 202 ? JSON.parse(text) : null;
+    isTaken = answer.ok;
+    if (state && state.now_s >= states.get(shown).now_s) showState(state);
     if (number !== requests) return;
-    if (answer.ok && answer.status !== 202) {
-      const state = JSON.parse(text);
-      states.set(state.camera, state);
-      showCamera(state);
+    if (state) {
       say("Done.", false);
       return;
     }
@@ -635,6 +648,7 @@ async function change(values) {
   } catch {
     if (number === requests) say("no connection", true);
   } finally {
+    if (!isTaken) keepTyped(number);
     release(number);
   }
 }
