@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -17,6 +16,7 @@ from svg_runtime.errors import ForecastError, SvgError
 from svg_runtime.forecast.forecaster import Observation
 from svg_runtime.live.dropped import DroppedPictures
 from svg_runtime.live.empty_pictures import EmptyPicture, PictureCheck
+from svg_runtime.live.fit import is_after_gap
 from svg_runtime.live.output_thread import OutputThread
 from svg_runtime.live.outputs import Recorder
 from svg_runtime.live.overlay import Caption, View
@@ -30,7 +30,6 @@ from svg_runtime.live.stats import LiveStats
 from svg_runtime.live.timing import wall_clock
 
 _FAILURES_IN_A_ROW = 5  # without a success in between, forecasting is considered broken
-_GAP_STEPS = 1.5  # of the camera, between two pictures: from here on, one is missing between them
 
 
 class CameraRun:
@@ -171,8 +170,8 @@ class CameraRun:
             self.stats.surprise.add(surprise)
         self.stats.scores.add(observation.scores)
         is_clear = self.view.trouble is None  # a covered lens says nothing about the model
-        if not is_clear or self._is_after_gap():
-            self.stats.fit.cut()  # what moved since a picture before a dropped one is more than in a step of the training data
+        if not is_clear or is_after_gap(self._steps, self.stats.interval_s / self.tick_s):
+            self.stats.fit.cut()
         if is_clear:
             self.stats.fit.add(frame, observation.scores, self._steps)
         self.stats.alarms.add(
@@ -286,11 +285,6 @@ class CameraRun:
         elif cut:
             events.add("new_clip", f"{self._description}: a new video begins; the context is reset")
         return cut
-
-    def _is_after_gap(self) -> bool:
-        """Whether a picture is missing before this one. A camera a little slower than the ticks has some that are two apart."""
-        ticks = self.stats.interval_s / self.tick_s  # of a step of the camera
-        return self._steps > max(_GAP_STEPS * ticks, math.ceil(ticks - 1e-6))
 
     def _steps_since(self, source_frame: SourceFrame) -> int:
         """Model steps since the picture before; at most a second of them, as long as a picture is held: the loop may stall."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -32,6 +33,7 @@ _FRAMES_S = 5.0
 _NEAR = {"brightness": 0.05, "contrast": 0.03, "motion": 0.02, "moving": 0.05, "colour": 0.03}  # always near enough
 _FAR = {"brightness": 0.15, "contrast": 0.1, "motion": 0.1, "moving": 0.3, "colour": 0.2}  # always far, however varied the data
 _OF_PAIRS: tuple[Statistic, ...] = ("motion", "moving")  # without a lower limit: a scene that rests is not another scene
+_GAP_STEPS = 1.5  # of the camera, between two pictures: from here on, one is missing between them
 
 # 3) when it is checked, and how long nothing must be wrong until the model fits again
 _CHECK_S = 1.0
@@ -142,9 +144,8 @@ class FitMonitor:
     def summary(self) -> dict[str, Any]:
         """Return the verdict and what it rests on, as plain JSON values; `fits` is None where nothing could be judged."""
         gain, seen = self.gain_db(), self.statistics()
-        judged = gain is not None or (seen is not None and self._training_data is not None)
         return {
-            "fits": not self.reasons if judged else None,
+            "fits": not self.reasons if self._is_judged() else None,
             "reasons": list(self.reasons),
             "misfit_s": round(self._misfit_steps * self._interval_s, 3),
             "gain_db": None if gain is None else round(gain, 3),
@@ -155,13 +156,18 @@ class FitMonitor:
         """Judge now, for so many steps since the last check."""
         far = self._frame_reasons()
         reasons = (*self._forecast_reasons(), *far)
-        self._good_steps = 0 if reasons else self._good_steps + steps
+        self._good_steps = 0 if reasons or not self._is_judged() else self._good_steps + steps
         if reasons:
             self.reasons = reasons
             self._events.once("misfit", self._message(are_far=bool(far)))
-        elif self.reasons and self._good_steps >= self._steps(_CLEAR_S):
+        elif self._good_steps >= self._steps(_CLEAR_S):
             self.reasons = ()
-            self._events.once("fits_again", "the model fits these pictures again")
+            if "misfit" in self._events.counts:  # also in an earlier scene
+                self._events.once("fits_again", "the model fits these pictures again")
+
+    def _is_judged(self) -> bool:
+        """Whether enough was seen to say anything."""
+        return self.gain_db() is not None or (self.statistics() is not None and self._training_data is not None)
 
     def _forecast_reasons(self) -> Iterator[str]:
         gain = self.gain_db()
@@ -192,6 +198,16 @@ class FitMonitor:
 
     def _steps(self, seconds: float) -> int:
         return max(1, round(seconds / self._interval_s))
+
+
+def is_after_gap(steps: int, camera_steps: float) -> bool:
+    """Whether a picture is missing before one, so that more moved since the last one than in a step of the training data.
+
+    Args:
+        steps: model steps since the picture before it.
+        camera_steps: model steps between two pictures of this camera. If that is a little more than one, some are two apart.
+    """
+    return steps > max(_GAP_STEPS * camera_steps, math.ceil(camera_steps - 1e-6))
 
 
 def _distance(name: Statistic, value: float, expected: Distribution) -> float:

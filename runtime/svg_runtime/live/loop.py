@@ -195,7 +195,7 @@ def _warn_of_the_model(setup: _Setup, real_video: bool) -> None:
         setup.events.once(
             "long_horizon",
             f"--horizon is {asked}, but the model was trained on {trained} steps: how good it is beyond them is not known\n"
-            f"  measure it with: svg-eval MODEL --horizon {asked}{clips}",
+            f"  give --horizon {trained}, or measure it with: svg-eval MODEL --horizon {asked}{clips}",
         )
 
 

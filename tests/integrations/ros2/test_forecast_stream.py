@@ -224,15 +224,26 @@ def test_what_is_no_picture_is_left_out_as_if_it_had_not_come(clock, said, left_
     assert said[0].startswith("an image is left out: its ")
 
 
-def test_failures_reset_the_context_and_too_many_end_it(stream, clock, said, monkeypatch):
-    feed(stream, clock, pictures(6))
+@pytest.mark.parametrize(("step", "each"), [("observe", 1), ("forecast", 5)])
+def test_failures_reset_the_context_and_too_many_end_it(stream, clock, said, monkeypatch, step, each):
+    """Also if pictures can be observed, as many as a forecast needs."""
+    feed(stream, clock, pictures(4))
 
-    def fail(frame):
+    def fail(*given):
         raise BackendError("the device is gone\n  plug it in")
 
-    monkeypatch.setattr(stream._forecaster, "observe", fail)
-    assert feed(stream, clock, pictures(4), start_s=1e9 + 0.6) == [None] * 4
-    assert stream.status().level == Level.ERROR
-    assert said[-1].startswith("no forecast for this picture: the device is gone; the context is reset")
+    monkeypatch.setattr(stream._forecaster, step, fail)
+    feed(stream, clock, pictures(4 * each), start_s=1e9 + 0.4)
+    assert (stream.status().level, stream.status().message) == (Level.ERROR, "forecasting fails")
+    assert said == ["no forecast for this picture: the device is gone; the context is reset"] * 4
     with pytest.raises(ForecastError, match="5 times in a row"):
-        feed(stream, clock, pictures(1), start_s=1e9 + 1.0)
+        feed(stream, clock, pictures(1), start_s=1e9 + 0.4 + 4 * each * STEP_S)
+
+
+def test_motion_over_missing_pictures_is_not_compared_with_that_of_a_step(stream, clock):
+    """Of a camera that is slow itself, none is missing: known from its twentieth interval on."""
+    frames = pictures(60)
+    feed(stream, clock, frames[:20], step_s=3 * STEP_S)
+    assert "motion" not in stream._fit.statistics()
+    feed(stream, clock, frames[20:], start_s=1e9 + 60 * STEP_S, step_s=3 * STEP_S)
+    assert "motion" in stream._fit.statistics()

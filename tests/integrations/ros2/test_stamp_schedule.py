@@ -66,6 +66,13 @@ def test_a_pause_begins_a_new_scene_with_a_schedule_of_its_own(then):
     assert [step for _, step in found[10:]] == [Step(new_scene=True), Step()]
 
 
+@pytest.mark.parametrize(("second_s", "is_pause"), [(1700.0, True), (950.0, True), (850.0, False), (300.0, False)])
+def test_a_second_pause_is_none_only_if_it_is_as_long(second_s, is_pause):
+    *_, first, second = taken([*np.arange(30) / 30, 600.0, 600.0 + second_s])
+    assert first[1].new_scene
+    assert second[1] == (Step(new_scene=True) if is_pause else Step(skipped=round(second_s / 0.1) - 1))
+
+
 def test_a_picture_that_comes_twice_is_observed_once():
     assert len(taken([0, 0.1, 0.1, 0.1, 0.2])) == 3
 

@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 
 from svg_common.digits import digit_stream
+from svg_runtime.live.outputs import h264
+
+FFMPEG_STEPS = ("open", "reformat", "encode", "mux", "close")  # of writing a video
 
 
 def documented_keys() -> set[str]:
@@ -76,26 +79,36 @@ def read_times(path: Path) -> list[float]:
         return [float(frame.time) for frame in container.decode(video=0)]
 
 
-class _FailingContainer:
-    """An open container of PyAV, one step of which fails, with an error that is not an OSError."""
+class _Failing:
+    """An object of PyAV, one step of which fails."""
 
-    def __init__(self, container: Any, step: str) -> None:
-        self._container = container
-        self._step = step
+    def __init__(self, plain: Any, step: str) -> None:
+        vars(self).update(plain=plain, step=step)
 
     def __getattr__(self, name: str) -> Any:
-        return _fail if name == self._step else getattr(self._container, name)
+        return _fail if name == self.step else getattr(self.plain, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.plain, name, value)
+
+
+class _FailingContainer(_Failing):
+    """An open container, a step of which or of whose stream fails."""
+
+    def add_stream(self, *given: Any, **options: Any) -> _Failing:
+        return _Failing(self.plain.add_stream(*given, **options), self.step)
 
 
 def _fail(*given: Any, **options: Any) -> None:
-    raise av.ArgumentError(errno.EINVAL, "Invalid argument")
+    raise av.error.MemoryError(errno.ENOMEM, "Cannot allocate memory")  # no OSError
 
 
 def fail_in_ffmpeg(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    """Let FFmpeg "open" no file for writing, or "mux" no packet, or "close" no file."""
-    plain = av.open
+    """Let FFmpeg run out of memory in one of `FFMPEG_STEPS`."""
+    plain, reformatter = av.open, h264.VideoReformatter
     failing = _fail if step == "open" else lambda *given, **options: _FailingContainer(plain(*given, **options), step)
     monkeypatch.setattr(av, "open", failing)
+    monkeypatch.setattr(h264, "VideoReformatter", lambda: _Failing(reformatter(), step))
 
 
 class Delivering:

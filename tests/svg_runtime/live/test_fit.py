@@ -217,6 +217,26 @@ def test_a_misfit_is_said_once_though_it_comes_and_goes():
     assert 3 * 25 < fit.summary()["misfit_s"] < 3 * 38
 
 
+@pytest.mark.parametrize("cuts", [1, 2], ids=["the next scene", "a later one"])
+def test_another_scene_that_fits_is_said_once_it_was_seen_for_long_enough(cuts):
+    fit = monitor(trained_on_gray(0.5, 0.5))
+    see(fit, 0.9, seconds=20)
+    for _ in range(cuts):
+        fit.reset()
+        see(fit, 0.5, seconds=13)  # five of them until there is anything to judge by
+    assert events(fit) == {"misfit": 1}
+    see(fit, 0.5, seconds=5)
+    assert events(fit) == {"misfit": 1, "fits_again": 1}
+
+
+def test_a_scene_in_which_nothing_can_be_judged_is_not_said_to_fit():
+    fit = monitor(None)
+    see(fit, 0.5, seconds=20, forecast=0.1)
+    fit.reset()
+    see(fit, 0.5, seconds=30)
+    assert events(fit) == {"misfit": 1}
+
+
 def test_the_banner_is_drawn_at_the_foot_and_only_if_the_model_does_not_fit():
     caption = Caption("m.svgb", "cpu", "clip.mp4", 8, 10, STEP_S, (64, 64), 10)
     picture, rect = ForecastPicture(caption), make_frame((1280, 720)).foot

@@ -69,7 +69,7 @@ def test_more_steps_than_in_training_are_said_once(svg_live, tmp_path):
     for source, clips in (((), ""), (("--source", "a.mp4"), " --data video --data-root CLIPS --test-fraction 1")):
         _, stderr, stats = svg_live(*chosen, *source)
         assert stderr.count("--horizon is 11, but the model was trained on 10 steps") == 1
-        assert f"  measure it with: svg-eval MODEL --horizon 11{clips}\n" in stderr
+        assert f"  give --horizon 10, or measure it with: svg-eval MODEL --horizon 11{clips}\n" in stderr
         assert stats["events"]["counts"] == {"long_horizon": 1}
 
 

@@ -22,15 +22,15 @@ from svg_runtime.bundle.reader import Bundle, find_model
 from svg_runtime.errors import ForecastError, SvgError
 from svg_runtime.live.empty_pictures import EmptyPicture, PictureCheck
 from svg_runtime.live.events import EventLog
-from svg_runtime.live.fit import FitMonitor
+from svg_runtime.live.fit import FitMonitor, is_after_gap
 from svg_runtime.live.preprocess import Preprocessor, crop
 from svg_runtime.live.roi import REGION_OUTSIDE, RegionOutsideError, Roi
 from svg_runtime.live.sources.pacing import SLOWER_THAN_MODEL
 from svg_runtime.live.timing import StageTimer, away_after_s
 
 _DEFAULT_INTERVAL_S = 0.1  # of a model that does not say what it was trained at
-_MOST_FAILURES = 5  # in a row, before the stream is considered broken
-_MANY_RESETS = 2  # without a forecast since: one comes with any pause, more say that there may never be a forecast
+_MOST_FAILURES = 5  # without a forecast in between, before the stream is considered broken
+_MANY_CUTS = 2  # without a forecast since: one comes with any pause, more say that there may never be a forecast
 _RATE_S = 10.0  # rates are counted over the last ten seconds
 
 Picture = NDArray[np.uint8]
@@ -159,7 +159,7 @@ class ForecastStream:
         self._surprise: float | None = None
         self._observed = 0  # pictures in the context
         self._skipped = self._resets = self._failures = 0
-        self._resets_since_forecast = 0
+        self._cuts_since_forecast = 0  # pauses, earlier time stamps and other picture sizes
 
     def close(self) -> None:
         """Free the device."""
@@ -203,12 +203,10 @@ class ForecastStream:
         if frame is None:
             return None
         try:
-            found = self._observe_and_forecast(frame)
+            return self._observe_and_forecast(frame)
         except (SvgError, RuntimeError) as error:
             self._count_failure(error)
             return None
-        self._failures = 0
-        return found
 
     def leave_out(self, error: ImageError) -> None:
         """Count an image that cannot be used, as if it had not come; the first of a kind is announced."""
@@ -244,6 +242,7 @@ class ForecastStream:
         if (step.new_scene or size_changed) and self._observed:
             self.events.add("new_scene", "a pause, an earlier time stamp or another picture size: the context is reset")
             self._reset_context()
+            self._cuts_since_forecast += 1
         try:
             part = crop(picture, self._preprocessor.region(picture))
         except RegionOutsideError as error:
@@ -258,15 +257,17 @@ class ForecastStream:
             observation = self._forecaster.observe(frame)
         self._observed += 1
         self._surprise = observation.surprise
-        if self._empty is None:  # a covered lens says nothing about the model
-            self._fit.add(frame, observation.scores, self._steps)
-        else:
+        is_clear = self._empty is None  # a covered lens says nothing about the model
+        camera_s = self._schedule.camera_interval_s or self.interval_s
+        if not is_clear or is_after_gap(self._steps, camera_s / self.interval_s):
             self._fit.cut()
+        if is_clear:
+            self._fit.add(frame, observation.scores, self._steps)
         if not self._forecaster.ready:
             return Answer(observation.surprise, futures=None)
         with self._timer.stage("forecast"):
             futures = self._forecaster.forecast()
-        self._resets_since_forecast = 0
+        self._failures = self._cuts_since_forecast = 0
         self._made.count(self._now())
         return Answer(observation.surprise, Futures(futures))
 
@@ -284,7 +285,6 @@ class ForecastStream:
         self._surprise = None
         self._observed = 0
         self._resets += 1
-        self._resets_since_forecast += 1
 
     def _verdict(self) -> tuple[Level, str]:
         away_s = None if self._arrived_s is None else self._now() - self._arrived_s
@@ -301,7 +301,7 @@ class ForecastStream:
         }
         if self._empty is not None:
             return Level.WARN, troubles[self._empty]
-        if self._resets_since_forecast >= _MANY_RESETS:
+        if self._cuts_since_forecast >= _MANY_CUTS:
             return Level.WARN, "the context is reset again and again, by pauses, earlier time stamps or other picture sizes"
         if self._fit.reasons:
             return Level.WARN, f"the model does not fit: {'; '.join(self._fit.reasons)}"

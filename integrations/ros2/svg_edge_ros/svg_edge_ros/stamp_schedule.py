@@ -11,6 +11,7 @@ from svg_common.video.sampling import MAX_STEP_S, longest_hold_s
 from svg_edge_ros.image_messages import ImageError
 
 _RATE_PICTURES = 20  # the rate of the camera is told from so many
+_AS_LONG = 1.5  # times the gap before it: a second one is the camera's rate, not another pause
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,9 @@ class StampSchedule:
 
     def _longest_gap_s(self) -> float:
         """Of two pictures that is no pause; never less than three of the model's intervals."""
-        return max(longest_hold_s(1 / self._usual_gap_s()), 3 * self._interval_s)
+        if self._gaps:
+            return longest_hold_s(1 / max(self._usual_gap_s(), self._interval_s))
+        return max(longest_hold_s(1 / self._interval_s), _AS_LONG * self._expected_gap_s)
 
     def _usual_gap_s(self) -> float:
         return median(self._gaps) if self._gaps else self._expected_gap_s

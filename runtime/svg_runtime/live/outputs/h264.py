@@ -98,12 +98,13 @@ class H264Stream:
         """
         if self._tick_of_first is None:
             self._tick_of_first = tick
-        frame: Any = self._reformatter.reformat(
-            av.VideoFrame.from_numpy_buffer(picture, format="rgb24"),  # without a copy
-            format="yuv420p",
-            dst_colorspace=Colorspace.ITU709,
-            dst_color_range=ColorRange.MPEG,
-        )
+        with as_os_error():
+            frame: Any = self._reformatter.reformat(
+                av.VideoFrame.from_numpy_buffer(picture, format="rgb24"),  # without a copy
+                format="yuv420p",
+                dst_colorspace=Colorspace.ITU709,
+                dst_color_range=ColorRange.MPEG,
+            )
         frame.pts = tick - self._tick_of_first
         frame.time_base = self._interval
         size_bytes = 0
@@ -118,11 +119,13 @@ class H264Stream:
         return self._mux(None)
 
     def _mux(self, frame: Any) -> int:
-        try:
-            packets = self._stream.encode(frame)
-        except av.FFmpegError as error:
-            size = f"{self._stream.width}x{self._stream.height}"
-            raise OSError(errno.EINVAL, f"the H.264 encoder does not take pictures of {size} pixels") from error
         with as_os_error():
+            try:
+                packets = self._stream.encode(frame)
+            except av.FFmpegError as error:
+                if self._stream.codec_context.is_open or error.errno == errno.ENOMEM:
+                    raise
+                size = f"{self._stream.width}x{self._stream.height}"
+                raise OSError(errno.EINVAL, f"the H.264 encoder does not take pictures of {size} pixels") from error
             self._container.mux(packets)
         return sum(packet.size for packet in packets)
