@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
 
 from svg_common.path_advice import shell_argument
+from svg_common.printable import one_line
+from svg_common.quantities import count_text
 from svg_common.video.sampling import SAME_RATE
 from svg_train.checkpoint import CheckpointError
 from svg_train.config import DataConfig
 from svg_train.config_options import arguments
+from svg_train.data import FileDataset, SequenceDataset
 from svg_train.data.notes import log_once
+from svg_train.data.statistics import FilesFingerprint
+from svg_train.data.trained_clips import held_out_in_vain
 from svg_train.families.base import FamilyConfig
 from svg_train.reference.checkpoint import load_any_checkpoint
 
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """Weights of another run, and how long its steps last."""
+    """Weights of another run, how long its steps last, and what it was trained on."""
 
     init: Path
     weights: dict[str, Tensor]
     frame_interval_s: float | None  # None: not known
+    trained_clips: Mapping[str, int] = field(
+        default_factory=dict
+    )  # see svg_train.data.trained_clips; empty: not known, or none
 
     def note_other_interval(self, interval_s: float | None, data: DataConfig) -> None:
         """Log if steps last longer or shorter in the new run, which may be meant, and the option that avoids it.
@@ -43,6 +52,23 @@ class InitialWeights:
             f"  keep them with: --frame-interval-s {start_s:.6g}{replaced}",
         )
 
+    def warn_if_trained_on(self, test: SequenceDataset, test_files: FilesFingerprint | None) -> None:
+        """Log held-out clips that the start was trained on: the new run has seen them through its weights.
+
+        Args:
+            test: held-out sequences of the new run.
+            test_files: fingerprint of its files. None: it is not read from clips.
+        """
+        seen = held_out_in_vain(test, test_files, self.trained_clips)
+        if seen and isinstance(test, FileDataset):
+            clips = f"{len(seen)} of {count_text(len(test.parts), 'held-out clip')}, such as '{one_line(seen[0])}'"
+            log_once(
+                logging.WARNING,
+                f"the model in '{self.init}' was trained on frames of {clips}; held-out metrics will be too good\n"
+                "  hold out what it was not trained on, with --split-by and --test-fraction as in its training or with other "
+                "clips, and start again with another --out",
+            )
+
 
 def initial_weights(init: Path, model: FamilyConfig, model_config: Path | None = None, quiet: bool = False) -> InitialWeights:
     """The weights of a checkpoint, whose model must have the shape of this run's. Another generation rule is noted.
@@ -60,7 +86,7 @@ def initial_weights(init: Path, model: FamilyConfig, model_config: Path | None =
     require_same_shape(checkpoint.config.model, model, init, model_config)
     if not quiet:
         _note_other_rule(checkpoint.config.model, model, init)
-    return InitialWeights(init, checkpoint.weights, checkpoint.frame_interval_s)
+    return InitialWeights(init, checkpoint.weights, checkpoint.frame_interval_s, checkpoint.trained_clips)
 
 
 def require_same_shape(start: FamilyConfig, model: FamilyConfig, init: Path | str, model_config: Path | None = None) -> None:

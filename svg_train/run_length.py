@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from svg_train.config import TrainConfig
 
-SAVE_EVERY_S = 300.0  # at least, in a run whose length is a time: its steps may take any
+SAVE_EVERY_S = 300.0  # in a run whose length is a time: its steps may take any
+_SAVE_SHARE = 0.1  # at most, of the time since the last save: on a slow machine averaged weights take minutes
 _STEPS_OF_ANY_TIME = 1 << 40  # more than any duration has
 
 
@@ -24,6 +25,7 @@ class RunLength:
         self._train = train
         self._before_s = elapsed_s
         self._saved_s = elapsed_s
+        self._save_took_s = 0.0
         self._now = now
         self._began: float | None = None
         self._agreed_s: float | None = None
@@ -55,12 +57,19 @@ class RunLength:
 
     @property
     def has_to_be_saved(self) -> bool:
-        """Whether a timed run was last saved so long ago that a loss of power would cost much."""
-        return self.timed and self.elapsed_s - self._saved_s >= SAVE_EVERY_S
+        """Whether a timed run was last saved so long ago that a loss of power would cost more than the next save."""
+        return self.timed and self.elapsed_s - self._saved_s >= max(SAVE_EVERY_S, self._save_took_s / _SAVE_SHARE)
 
-    def note_save(self) -> None:
-        """The run is saved as it is now."""
-        self._saved_s = self.elapsed_s
+    def note_save(self, began_s: float, ended_s: float) -> None:
+        """The run was saved.
+
+        Args:
+            began_s: seconds of training before it, as agreed.
+            ended_s: after it.
+        """
+        self._saved_s = ended_s
+        # One beside an evaluation takes less: that has made the averaged weights ready already.
+        self._save_took_s = max(self._save_took_s, ended_s - began_s)
 
     def share(self, step: int) -> float:
         """How much of the run is done after `step` steps; more than 1 if its last step took longer than what was left."""

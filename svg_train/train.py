@@ -28,7 +28,7 @@ from svg_train.config_options import check_data_options
 from svg_train.data import open_data
 from svg_train.data.loading import StepSampler, collate, share_of_batch, step_noise, to_unit, training_loader
 from svg_train.data.statistics import data_fingerprint, files_fingerprint, measure_training_data, warn_about_copies
-from svg_train.data.trained_clips import trained_clips
+from svg_train.data.trained_clips import all_trained_clips, trained_clips
 from svg_train.evaluation import Evaluation, evaluate, held_out
 from svg_train.evaluation_size import refuse_too_large
 from svg_train.families import FAMILIES
@@ -206,11 +206,16 @@ class Trainer:
         self._training_data = measure_training_data(self._data, self._config.train.description)
         train_files = files_fingerprint(self._data)
         test_files = files_fingerprint(test)
-        self._trained_clips = trained_clips(self._data, train_files, test, test_files)
+        if self._init is not None:
+            self._init.warn_if_trained_on(test, test_files)
+        start = self._resumed or self._init  # a resumed run knows the clips of its start
+        self._trained_clips = all_trained_clips(
+            trained_clips(self._data, train_files, test, test_files), start.trained_clips if start is not None else {}
+        )
         self._data_files = {}
         if train_files is not None and test_files is not None:
             self._data_files = {"train": train_files.of_all, "test": test_files.of_all}
-            warn_about_copies(train_files, test_files)
+            warn_about_copies(self._data, train_files, test, test_files)
         if self._resumed is not None:
             refuse_other_data(self._out, self._resumed, self._training_data, self._data_files)
         resolved(self._out).mkdir(parents=True, exist_ok=True)  # a link may lead to a folder that does not exist yet
@@ -372,8 +377,9 @@ class Trainer:
         self._evaluation_due = evaluation_due and not self._evaluate()
         (stop,) = true_in_any(self._fabric, [self._stop_requested])
         if save_due or stop:
+            began_s = self._length.measured_s()
             all_or_none(self._fabric, self._save_last)
-            self._length.note_save()
+            self._length.note_save(*mean_over_processes(self._fabric, [began_s, self._length.measured_s()]))
         if self._evaluation_due or (stop and not last):
             raise StoppedError(
                 f"stopped at step {self._step}, saved\n  continue with: svg-train --out {shell_argument(self._out)} --resume"

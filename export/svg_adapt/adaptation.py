@@ -158,7 +158,12 @@ def _adapt_in(request: Adaptation, lock: FolderLock) -> dict[str, Any]:
     # 3) compare on that part
     write_stage(out, "comparing")
     settings = Settings(
-        sequences=SEQUENCES, samples=config.train.eval_samples, horizon=config.train.eval_horizon, seed=config.train.seed
+        sequences=SEQUENCES,
+        samples=config.train.eval_samples,
+        horizon=config.train.eval_horizon,
+        seed=config.train.seed,
+        samples_option="--eval-samples",
+        horizon_option="--eval-horizon",
     )
     with ProgressDisplay() as display:
         comparison = compare(

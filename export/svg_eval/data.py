@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from svg_train.config import build_config
 from svg_train.config_options import check_data_channels, check_data_options, flag
 from svg_train.data import FileDataset, SequenceDataset, open_data
 from svg_train.data.as_trained import settings_as_trained
+from svg_train.data.statistics import files_fingerprint
 from svg_train.data.trained_clips import held_out_in_vain
 
 _LOG = logging.getLogger(__name__)
@@ -25,21 +26,17 @@ _USER_SETTINGS = ("root", "cache")  # where the files are; a protocol fixes all 
 _TRAINING_ONLY = ("flip", "brightness", "playback", "camera_motion", "moving", "balanced")
 
 
-def open_held_out(
-    info: ModelInfo, given: Mapping[str, Any], protocol: Protocol | None, horizon: int, refuse_seen: bool = False
-) -> SequenceDataset:
-    """Test sequences of n_past + horizon frames at the model's frame size. A warning says if the model was trained on them.
+def open_held_out(info: ModelInfo, given: Mapping[str, Any], protocol: Protocol | None, horizon: int) -> SequenceDataset:
+    """Test sequences of n_past + horizon frames at the model's frame size. `check_unseen` says if it was trained on them.
 
     Args:
         info: of the model.
         given: the user's [data] settings; None means not given.
         protocol: fixes all of them except where the files are.
         horizon: forecast frames.
-        refuse_seen: as `refuse` of `check_unseen`.
 
     Raises:
-        UsageError: options that contradict the protocol, the data set or the model's frames; a folder without any data; see
-            `refuse_seen`.
+        UsageError: options that contradict the protocol, the data set or the model's frames; a folder without any data.
         SvgError: the data is missing or unusable.
     """
     chosen = {key: value for key, value in given.items() if value is not None}
@@ -56,42 +53,49 @@ def open_held_out(
     check_data_channels(info.label, info.channels, settings["name"])
     config = build_config({"model": _any_model(info), "train": {"n_future": info.n_future}, "data": settings})
     try:
-        data = open_data(config, "test", info.n_past + horizon, trained_s)
+        return open_data(config, "test", info.n_past + horizon, trained_s)
     except SvgError as error:
         if config.data.root and _is_empty(Path(config.data.root), config.data.name):
             raise UsageError(str(error)) from error  # as in svg-live and svg-forecast
         raise
-    check_unseen(info, data, refuse_seen)
-    return data
 
 
-def check_unseen(info: ModelInfo, data: SequenceDataset, refuse: bool = False) -> None:
-    """Warn if a model was trained on frames of `data`: which clips are held out depends on all that are in their folder.
+def check_unseen(models: Sequence[ModelInfo], data: SequenceDataset, refuse: bool = False, split_options: bool = False) -> None:
+    """Warn of models that were trained on frames of `data`: which clips are held out depends on all that are in their folder.
 
     Args:
-        info: of the model.
-        data: what it is evaluated on.
-        refuse: raise instead, where the result would be a decision.
+        models: that are evaluated.
+        data: on which.
+        refuse: raise instead, where the result would be a decision, for clips that the first model alone was trained on: of
+            others it was told before.
+        split_options: whether the command has --split-by and --test-fraction.
 
     Raises:
         UsageError: see `refuse`.
         OSError: a clip cannot be read.
     """
-    seen = held_out_in_vain(data, info.trained_clips)
-    if not seen or not isinstance(data, FileDataset):
-        return
-    clips = f"{len(seen)} of {count_text(len(data.parts), 'held-out clip')}, such as '{one_line(seen[0])}'"
-    found = f"{one_line(info.label) or 'the model'} was trained on frames of {clips}: its results would be too good"
-    if refuse:
+    files = files_fingerprint(data) if any(info.trained_clips for info in models) else None
+    seen = [held_out_in_vain(data, files, info.trained_clips) for info in models]
+    if refuse and not set(seen[0]) <= set().union(*seen[1:]):
         raise UsageError(
-            f"{found}\n  clips were added or removed since its training began: give a folder with those of the training alone, "
-            "as --data-root, with --resume"
+            f"{_trained_on(models[0], seen[0], data)}\n  clips were added or removed since its training began: "
+            "give a folder with those of the training alone, as --data-root, with --resume"
         )
-    _LOG.warning(
-        "%s\n  clips were added or removed since its training, or are divided otherwise: give a folder with those of the "
-        "training alone, or with others alone, as --data-root; and --split-by and --test-fraction as in its training",
-        found,
-    )
+    divided = "; and --split-by and --test-fraction as in its training" if split_options else ""
+    for info, clips in zip(models, seen, strict=True):
+        if clips:
+            _LOG.warning(
+                "%s\n  clips were added or removed since its training, or are divided otherwise: give a folder with those "
+                "of the training alone, or with others alone, as --data-root%s",
+                _trained_on(info, clips, data),
+                divided,
+            )
+
+
+def _trained_on(info: ModelInfo, seen: Sequence[Path], data: SequenceDataset) -> str:
+    assert isinstance(data, FileDataset)  # else it has no clips
+    clips = f"{len(seen)} of {count_text(len(data.parts), 'held-out clip')}, such as '{one_line(seen[0])}'"
+    return f"{one_line(info.label) or 'the model'} was trained on frames of {clips}: its results would be too good"
 
 
 def _is_empty(root: Path, name: str) -> bool:

@@ -59,7 +59,7 @@ class Request:
     lpips_weights: Path | None = None
     fvd_weights: Path | None = None
     post_process: bool = False  # the model's forecasts, as svg-live does
-    refuse_seen: bool = False  # clips that the model was trained on; else a warning
+    refuse_seen: bool = False  # clips that the model was trained on, and no baseline; else a warning
 
 
 def run(request: Request, progress: ProgressListener) -> Evaluation:
@@ -80,17 +80,12 @@ def run(request: Request, progress: ProgressListener) -> Evaluation:
             _check_comparable(model.info, baseline.info)
         _tell_apart([(request.model, model), *zip(request.baselines, baselines, strict=True)])
         protocol = check_protocol(request.protocol, model.info.n_past) if request.protocol is not None else None
-        settings = replace(request.settings, horizon=protocol.horizon) if protocol else request.settings
-        _refuse_too_large(model, settings, fixed_horizon=protocol is not None)
-        data = open_held_out(
-            info=model.info,
-            given=request.data,
-            protocol=protocol,
-            horizon=settings.horizon,
-            refuse_seen=request.refuse_seen,
-        )
-        for baseline in baselines:
-            check_unseen(baseline.info, data)
+        settings = request.settings
+        if protocol is not None:
+            settings = replace(settings, horizon=protocol.horizon, horizon_option=None)
+        _refuse_too_large(model, settings)
+        data = open_held_out(info=model.info, given=request.data, protocol=protocol, horizon=settings.horizon)
+        check_unseen([each.info for each in (model, *baselines)], data, request.refuse_seen, split_options=protocol is None)
         if request.post_process and not isinstance(data, HistoryDataset):
             raise UsageError(
                 "--post-process learns from what came before a sequence, which only --data video gives\n"
@@ -153,7 +148,7 @@ def _is_real(request: Request) -> bool:
     return request.data.get("name") == "video"
 
 
-def _refuse_too_large(model: EvaluatedModel, settings: Settings, fixed_horizon: bool) -> None:
+def _refuse_too_large(model: EvaluatedModel, settings: Settings) -> None:
     """Refuse samples of which those of a single sequence do not fit in memory: the model's, or the baselines' on this host."""
     info = model.info
     frame_values = info.channels * info.height * info.width
@@ -166,7 +161,7 @@ def _refuse_too_large(model: EvaluatedModel, settings: Settings, fixed_horizon: 
     refuse_beyond_memory(
         needed,
         f"{samples} of {frames} of a sequence, {info.height} x {info.width} pixels each",
-        "a smaller --samples" if fixed_horizon else "a smaller --horizon or --samples",
+        f"a smaller {' or '.join(filter(None, [settings.horizon_option, settings.samples_option]))}",
     )
 
 

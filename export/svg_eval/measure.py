@@ -37,6 +37,8 @@ class Settings:
     horizon: int
     seed: int
     examples: int = 0  # sequences to return for pictures
+    samples_option: str = "--samples"  # of the command, as messages name it
+    horizon_option: str | None = "--horizon"  # None: it is fixed
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def measure(
         # 1) forecast all samples of a batch of sequences
         with forecasting, torch.no_grad():
             futures = model.forecast(sequences[:, : -settings.horizon], noise, context_noise)
-        _refuse_not_finite(model, futures)
+        _refuse_not_finite(model, futures, settings.horizon_option)
         # 2) measure every frame of every sample, one sequence at a time
         with measuring, torch.no_grad():
             length = n_past + settings.horizon  # without what is before it
@@ -164,14 +166,15 @@ def _with_history(data: SequenceDataset, number: int, steps: int) -> Frames:
     return np.concatenate([data.history(number, steps), data[number]])
 
 
-def _refuse_not_finite(model: EvaluatedModel, futures: Tensor) -> None:
+def _refuse_not_finite(model: EvaluatedModel, futures: Tensor, horizon_option: str | None) -> None:
     """Refuse futures (B, S, T, C, H, W) that cannot be measured. A bundle refuses its own; a checkpoint in PyTorch does not."""
     finite = futures.isfinite().all(-1).all(-1).all(-1).all(0).all(0)  # (T,)
     if not finite.all():
         step = 1 + int(finite.int().argmin())
+        shorter = f"a smaller {horizon_option}, or " if horizon_option is not None and step > 1 else ""
         raise SvgError(
             f"{model.info.label} forecasts values that are not finite from step {step} on\n"
-            "  expected finite frames: use a smaller --horizon, or an earlier checkpoint"
+            f"  expected finite frames: use {shorter}an earlier checkpoint"
         )
 
 

@@ -22,7 +22,7 @@ from svg_common.command import require_modules
 from svg_common.errors import ExitCode, MissingExtraError, SvgError, UsageError, first_line
 from svg_common.metrics import psnr
 from svg_common.progress import ProgressListener
-from svg_eval.data import open_held_out
+from svg_eval.data import check_unseen, open_held_out
 from svg_eval.measure import Settings, batches, frame_metrics, sample_metrics
 from svg_eval.models import BundleModel, EvaluatedModel, checkpoint_info
 from svg_eval.statistics import Array, best_sample, estimate
@@ -164,6 +164,7 @@ def find_held_out(checkpoint: Checkpoint, given: Mapping[str, Any]) -> HeldOut:
             f"{needs}: expected at least {MIN_SEQUENCES} of {info.n_past + HORIZON} frames, got {len(data)} from "
             f"{data.description}\n  {advice}"
         )
+    check_unseen([info], data)
     return HeldOut(name, spread_over_clips(data, SEQUENCES))
 
 

@@ -16,7 +16,7 @@ from svg_common.frame_statistics import STATISTICS, Distribution, TrainingData, 
 from svg_common.printable import one_line
 from svg_common.quantities import count_text
 from svg_common.video.reader import VIDEO_SUFFIXES
-from svg_train.data import FileDataset, SequenceDataset
+from svg_train.data import ClipPart, FileDataset, SequenceDataset
 
 _LOG = logging.getLogger(__name__)
 _SEQUENCES = 256  # for quantiles of 1 and 99 %; a second or two of one core
@@ -70,23 +70,44 @@ def files_fingerprint(data: SequenceDataset) -> FilesFingerprint | None:
     return FilesFingerprint(of_all.hexdigest(), of_each)
 
 
-def warn_about_copies(train: FilesFingerprint, test: FilesFingerprint) -> None:
-    """Log held-out videos that are trained on under another name. A file that is cut in time is in both splits itself.
+def warn_about_copies(
+    train: SequenceDataset, train_files: FilesFingerprint, test: SequenceDataset, test_files: FilesFingerprint
+) -> None:
+    """Log held-out videos whose frames are trained on under another name. A file that is cut is in both splits itself.
 
     Pictures are left out: those of one camera may differ in their middle alone, or be black.
+
+    Args:
+        train: one split.
+        train_files: fingerprint of its files.
+        test: the other split.
+        test_files: fingerprint of its files.
     """
-    trained = {trace: path for path, trace in train.of_each.items() if path.suffix.lower() in VIDEO_SUFFIXES}
-    copies = {path: trained[trace] for path, trace in test.of_each.items() if trace in trained and path not in train.of_each}
+    trained: dict[bytes, list[ClipPart]] = {}
+    for part in _videos(train):
+        trained.setdefault(train_files.of_each[part.source], []).append(part)
+    held_out_videos = _videos(test)
+    copies = {
+        part.source: other.source
+        for part in held_out_videos
+        for other in trained.get(test_files.of_each[part.source], ())
+        if other.source != part.source and part.first < other.end
+    }
     if copies:
         held_out, original = next(iter(copies.items()))
         _LOG.warning(
             "copies of videos that are trained on: %d of %s, such as '%s' of '%s'; held-out metrics will be too good\n"
             "  remove the copies, and start again with another --out",
             len(copies),
-            count_text(sum(path.suffix.lower() in VIDEO_SUFFIXES for path in test.of_each), "held-out video"),
+            count_text(len(held_out_videos), "held-out video"),
             one_line(held_out),
             one_line(original),
         )
+
+
+def _videos(data: SequenceDataset) -> list[ClipPart]:
+    parts = data.parts if isinstance(data, FileDataset) else []
+    return [part for part in parts if part.files == (part.source,) and part.source.suffix.lower() in VIDEO_SUFFIXES]
 
 
 def measure_training_data(data: SequenceDataset, words: str | None = None) -> TrainingData:

@@ -9,7 +9,7 @@ from pathlib import Path
 from svg_common.errors import SvgError
 from svg_common.printable import one_line
 from svg_train.data import ClipPart, FileDataset, SequenceDataset
-from svg_train.data.statistics import FilesFingerprint, files_fingerprint
+from svg_train.data.statistics import FilesFingerprint
 
 _HEX_DIGITS = 16  # of a clip's hash: enough to tell millions apart
 
@@ -32,35 +32,37 @@ def trained_clips(
     """
     if not (isinstance(train, FileDataset) and isinstance(test, FileDataset) and train_files and test_files):
         return {}
-    ends: dict[str, int] = {}
-    for part in train.parts:
-        name = _hash(part, train_files)
-        ends[name] = max(part.end, ends.get(name, 0))
-    sources = {part.source for part in train.parts}
-    for part in _overlapping(test, ends, test_files):
-        if part.source in sources:
+    own_ends = {part.source: part.end for part in train.parts}
+    for part in test.parts:
+        if part.first < own_ends.get(part.source, 0):
             raise SvgError(
                 f"'{one_line(part.source)}' would be trained on and held out: the clips have changed while they were read\n"
                 "  start again once they stay as they are"
             )
+    ends: dict[str, int] = {}
+    for part in train.parts:
+        ends = all_trained_clips(ends, {_hash(part, train_files): part.end})
+    for part in _overlapping(test, ends, test_files):
         ends.pop(_hash(part, test_files), None)
     return ends
 
 
-def held_out_in_vain(test: SequenceDataset, trained: Mapping[str, int]) -> list[Path]:
+def all_trained_clips(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    """The clips of two trainings, as `trained_clips` returns them."""
+    return {name: max(one.get(name, 0), other.get(name, 0)) for name in (*one, *other)}
+
+
+def held_out_in_vain(test: SequenceDataset, test_files: FilesFingerprint | None, trained: Mapping[str, int]) -> list[Path]:
     """The clips of which frames are held out here on which a model was trained, or on those of a copy.
 
     Args:
         test: held-out sequences.
+        test_files: fingerprint of its files. None: it is not read from clips.
         trained: as `trained_clips` returns it; empty: not known.
-
-    Raises:
-        OSError: a file cannot be read.
     """
-    traces = files_fingerprint(test) if trained else None
-    if traces is None or not isinstance(test, FileDataset):
+    if test_files is None or not isinstance(test, FileDataset):
         return []
-    return [part.source for part in _overlapping(test, trained, traces)]
+    return [part.source for part in _overlapping(test, trained, test_files)]
 
 
 def _overlapping(test: FileDataset, trained: Mapping[str, int], traces: FilesFingerprint) -> list[ClipPart]:

@@ -364,10 +364,10 @@ def test_the_one_future_of_a_deterministic_model_is_small_beside_the_samples_of_
     model, memory = SimpleNamespace(info=info, device=torch.device("cuda")), {"cuda": 10**9, "cpu": 10**11}
     monkeypatch.setattr(evaluation_size, "_memory_bytes", lambda device: memory[device.type])
     settings = Settings(sequences=1, samples=100, horizon=10, seed=0)
-    evaluation_run._refuse_too_large(model, settings, fixed_horizon=False)
+    evaluation_run._refuse_too_large(model, settings)
     info.deterministic = False
     with pytest.raises(UsageError, match=r"but cuda has 1\.00 GB"):
-        evaluation_run._refuse_too_large(model, settings, fixed_horizon=False)
+        evaluation_run._refuse_too_large(model, settings)
 
 
 def test_invalid_outputs_and_data_are_refused_before_the_work(tiny_checkpoint, tmp_path):

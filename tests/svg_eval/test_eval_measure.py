@@ -14,7 +14,7 @@ from svg_common.progress import NullListener
 from svg_eval import measure as eval_measure
 from svg_eval.baselines import RepeatLastFrame
 from svg_eval.learned import LearnedMetrics
-from svg_eval.measure import Settings, measure
+from svg_eval.measure import Settings, _refuse_not_finite, measure
 from svg_eval.models import CheckpointModel
 from svg_runtime.forecast.noise import NoiseSource
 from svg_train.checkpoint import load_checkpoint
@@ -129,8 +129,15 @@ def test_forecasts_that_overflow_are_refused_with_their_first_step(tmp_path, dat
     trained = load_checkpoint(save_tiny("srvp", tmp_path / "far.pt"))
     weights = {name: value * (1e12 if name.startswith("dynamics.") else 1) for name, value in trained.weights.items()}
     model = CheckpointModel("far.pt", replace(trained, weights=weights), torch.device("cpu"))
-    with pytest.raises(SvgError, match=r"^far\.pt forecasts values that are not finite from step \d+ on\n  .*--horizon"):
+    with pytest.raises(
+        SvgError, match=r"^far\.pt forecasts values that are not finite from step 1 on\n.*use an earlier checkpoint$"
+    ):
         measure(model, data, Settings(2, 3, HORIZON, 0), NONE, SILENT)
+    futures = torch.zeros(1, 2, 3, 1, 4, 4)
+    futures[0, 1, 1] = torch.nan
+    for option, advice in [("--eval-horizon", "use a smaller --eval-horizon, or an earlier"), (None, "use an earlier")]:
+        with pytest.raises(SvgError, match=f"from step 2 on\n.*{advice} checkpoint$"):
+            _refuse_not_finite(model, futures, option)
 
 
 def test_fewer_sequences_than_asked_for(model, data):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from svg_common.errors import SvgError, UsageError
-from svg_eval.data import open_held_out
+from svg_eval.data import check_unseen, open_held_out
 from svg_eval.models import checkpoint_info
 from svg_export import precision, recalibrate
 from svg_train.checkpoint import Checkpoint
@@ -57,7 +57,10 @@ def trained_clips_of(config: Config) -> dict[str, int]:
 
 
 def held_out(checkpoint: Checkpoint, horizon: int = HORIZON, **given):
-    return open_held_out(checkpoint_info("model", checkpoint, ""), given, None, horizon)
+    info = checkpoint_info("model", checkpoint, "")
+    data = open_held_out(info, given, None, horizon)
+    check_unseen([info], data, split_options=True)
+    return data
 
 
 def names(data) -> set[str]:
@@ -86,7 +89,7 @@ def test_nothing_is_evaluated_on_that_was_trained_on(mixed):
 
 
 @pytest.mark.parametrize("split_by", ["file", "time", "end"])
-def test_held_out_clips_that_were_trained_on_are_named_once_their_folder_has_others(split_by, tmp_path, logged):
+def test_held_out_clips_that_were_trained_on_are_named_once_their_folder_has_others(split_by, tmp_path, logged, monkeypatch):
     root = tmp_path / "clips"
     root.mkdir()
     for number in range(6):
@@ -105,12 +108,21 @@ def test_held_out_clips_that_were_trained_on_are_named_once_their_folder_has_oth
     held_out(checkpoint)
     moved = "model was trained on frames of 1 of 1 held-out clip, such as "
     assert (moved in logged.text) == (split_by == "file")
+    assert ("; and --split-by and --test-fraction as in its training" in logged.text) == (split_by == "file")
     held_out(checkpoint, test_fraction=1)
     assert f"model was trained on frames of {6 if split_by == 'time' else 5} of 7 held-out clips" in logged.text
+    info = checkpoint_info("model", checkpoint, "")
+    data, strange = open_held_out(info, {"test_fraction": 1.0}, None, HORIZON), replace(info, trained_clips={})
     with pytest.raises(
         UsageError, match=r"of 7 held-out clips(?s:.*)those of the training alone, as --data-root, with --resume"
     ):
-        open_held_out(checkpoint_info("model", checkpoint, ""), {"test_fraction": 1.0}, None, HORIZON, refuse_seen=True)
+        check_unseen([info, strange], data, refuse=True)
+    check_unseen([info, info], data, refuse=True)  # what its start was trained on was said when it was trained
+    monkeypatch.setattr(precision, "HORIZON", HORIZON)
+    monkeypatch.setattr(precision, "MIN_SEQUENCES", 1)
+    precision.find_held_out(checkpoint, {"test_fraction": 1.0})
+    assert logged.messages[-1].startswith("the model was trained on frames of ")
+    assert logged.messages[-1].endswith("or with others alone, as --data-root")  # svg-export has no --split-by
 
 
 def test_the_quality_gate_is_on_the_same_clips_as_the_evaluation(mixed, monkeypatch):

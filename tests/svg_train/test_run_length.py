@@ -58,8 +58,8 @@ def test_what_is_no_duration_is_refused_by_name(given):
         build_config({"train": {"duration_s": given}})
 
 
-def count_seconds_per_step(monkeypatch, step_s: float) -> None:
-    """A clock that nothing else moves."""
+def count_seconds_per_step(monkeypatch, step_s: float) -> list[float]:
+    """A clock that nothing else moves, unless a test does."""
     now, plain = [100.0], Trainer._train_step
 
     def train_step(self, frames):
@@ -68,6 +68,7 @@ def count_seconds_per_step(monkeypatch, step_s: float) -> None:
 
     monkeypatch.setattr(Trainer, "_train_step", train_step)
     monkeypatch.setattr(train_module, "RunLength", partial(RunLength, now=lambda: now[0]))
+    return now
 
 
 def test_a_run_in_time_ends_with_an_evaluation_and_can_be_resumed(tmp_path, monkeypatch):
@@ -90,14 +91,32 @@ def test_a_run_in_time_ends_with_an_evaluation_and_can_be_resumed(tmp_path, monk
         Trainer(timed, tmp_path / "run", CPU, resume=True)
 
 
-def test_a_run_in_time_is_saved_every_five_minutes_however_slow_its_steps_are(tmp_path, monkeypatch):
+def test_saves_take_little_of_a_time():
+    length = RunLength(TrainConfig(duration_s="1h"))
+    due = []
+    for began_s, ended_s in [(300, 360), (960, 961)]:  # the second one beside an evaluation, which does most of it
+        length.note_save(began_s, ended_s)
+        for elapsed_s in (ended_s + 599, ended_s + 600):
+            length.agree(elapsed_s)
+            due.append(length.has_to_be_saved)
+    assert due == [False, True] * 2
+
+
+@pytest.mark.parametrize(("save_s", "steps"), [(0, [3, 5, 8, 10]), (200, [3, 5, 8, 9])])
+def test_a_run_in_time_is_saved_every_five_minutes_however_slow_its_steps_are(tmp_path, monkeypatch, save_s, steps):
     saved, save = [], Trainer._save_last
-    monkeypatch.setattr(Trainer, "_save_last", lambda self: (saved.append(self._step), save(self)))
-    count_seconds_per_step(monkeypatch, 140.0)
+    now = count_seconds_per_step(monkeypatch, 140.0)
+
+    def slow_save(self):
+        now[0] += save_s
+        saved.append(self._step)
+        save(self)
+
+    monkeypatch.setattr(Trainer, "_save_last", slow_save)
     timed = {"steps": 1, "duration_s": 1400.0, "eval_every": 100_000, "save_every": 100_000}
     with monkeypatch.context() as stopping:
         stop_after(5, stopping)
         with pytest.raises(StoppedError):
             Trainer(config(**timed), tmp_path / "run", CPU, resume=False).run()
     Trainer(build_config(), tmp_path / "run", CPU, resume=True).run()
-    assert saved == [3, 5, 8, 10]  # with those of the stop and of the end
+    assert saved == steps  # with those of the stop and of the end

@@ -544,6 +544,29 @@ def test_a_held_out_copy_of_a_clip_is_named(tmp_path, scenes, logged, monkeypatc
     assert "scene-3.avi' of '" in logged.text
 
 
+def test_a_clip_that_is_cut_may_be_the_copy_of_one_that_is_trained_on(scenes, logged, monkeypatch):
+    settings = build_config(load_checkpoint("run/last.pt").config.model_dump(), {"data": {"split_by": "end"}})
+    assert [(part.source.name, part.first > 0) for part in open_data(settings, "test", 4).parts] == [("scene-5.avi", True)]
+    shutil.copyfile(scenes / "scene-0.avi", scenes / "scene-5.avi")
+    train_one_more_step(1, monkeypatch, False, settings, Path("cut"))
+    assert logged.text.count("copies of videos that are trained on: 1 of 1 held-out video, such as ") == 1
+    assert "scene-5.avi' of '" in logged.text
+    assert list(load_checkpoint("cut/last.pt").trained_clips.values()) == [24] * 4
+
+
+def test_held_out_clips_that_the_start_was_trained_on_are_named_and_known_later(scenes, logged, monkeypatch):
+    settings = load_checkpoint("run/last.pt").config
+    one_scene(scenes / "scene-0b.avi", 9)  # held out is 2 instead of 3 now
+    with monkeypatch.context() as patch:
+        stop_after(1, patch)
+        with pytest.raises(StoppedError):
+            Trainer(settings, Path("new"), CPU, resume=False, init=Path("run/last.pt")).run()
+    assert logged.text.count("the model in 'run/last.pt' was trained on frames of 1 of 1 held-out clip, such as '") == 1
+    assert len(load_checkpoint("new/last.pt").trained_clips) == 7
+    train_one_more_step(2, monkeypatch, out=Path("new"))
+    assert len(load_checkpoint("new/last.pt").trained_clips) == 7
+
+
 def test_a_clip_that_is_added_while_the_data_is_read_is_not_trained_on_and_held_out(scenes, monkeypatch):
     settings = load_checkpoint("run/last.pt").config
 

@@ -15,7 +15,7 @@ from svg_runtime.bundle.manifest import Manifest
 from svg_runtime.bundle.reader import EMBEDDED_MODEL, Bundle
 from svg_train.checkpoint import load_checkpoint
 from svg_train.config import build_config
-from svg_train.data import open_data
+from svg_train.data import ClipPart, open_data
 from svg_train.data.statistics import (
     FilesFingerprint,
     files_fingerprint,
@@ -142,7 +142,16 @@ def test_only_data_of_files_have_a_fingerprint_of_them(trained):
 @pytest.mark.parametrize(("name", "copies"), [("1.mp4", 1), ("1.bmp", 0)])
 def test_copies_of_pictures_are_no_copies_of_clips(name, copies, logged):
     """A fixed camera may take two that differ in their middle alone, and black ones are all the same."""
-    train, test = (FilesFingerprint(split, {Path(f"{split}\n", name): b"the same"}) for split in ("train", "test"))
-    warn_about_copies(train, test)
+
+    class Clips(list):
+        frame_interval_s, description = 0.1, ""
+
+        def __init__(self, folder: str) -> None:
+            self.files = [Path(folder, name)]
+            self.parts = [ClipPart(self.files[0], tuple(self.files), 0, 9)]
+
+    train, test = Clips("train\n"), Clips("test\n")
+    of_train, of_test = (FilesFingerprint("", {data.files[0]: b"the same"}) for data in (train, test))
+    warn_about_copies(train, of_train, test, of_test)
     assert logged.text.count("copies of videos") == copies
     assert logged.text.count("'test\\n/") == copies

@@ -119,4 +119,5 @@ def decision_table(decision: Decision) -> Iterator[str]:
     width = max(map(len, ways))
     for way, row in zip(ways, decision.rows, strict=True):
         yield f"{way:{width}}  {row['ms']:8.2f} ms" if "ms" in row else f"{way:{width}}  {row['reason']}"
-    yield f"auto takes {decision.way}{'; measured on a busy machine: again in an hour' if decision.busy else ''}"
+    doubtful = decision.busy and any("ms" in row for row in decision.rows)
+    yield f"auto takes {decision.way}{'; measured on a busy machine: again in an hour' if doubtful else ''}"

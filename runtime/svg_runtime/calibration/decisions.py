@@ -47,11 +47,12 @@ class Decision:
     def summary(self) -> str:
         """Why it was chosen, in a few words for the description of a run."""
         ranked = sorted((row for row in self.rows if "ms" in row), key=self._rank)
+        if not ranked:
+            return NOT_TIMED
         times = ", ".join(f"{way_of(row)} {row['ms']:.3g} ms" for row in ranked[:3])
         steps = {row["steps"] for row in ranked if "steps" in row}
         shortened = f" with forecasts of {max(steps)} steps" if steps else ""
-        why = f"chosen by measurement{shortened}: {times}" if ranked else NOT_TIMED
-        return f"{why}{', on a busy machine' if self.busy else ''}"
+        return f"chosen by measurement{shortened}: {times}{', on a busy machine' if self.busy else ''}"
 
     def as_json(self) -> dict[str, Any]:
         """JSON values for `from_json`."""

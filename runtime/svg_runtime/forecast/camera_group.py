@@ -64,6 +64,9 @@ class CameraGroup:
         model: the graphs and their backend.
         size: number of cameras.
         samples: futures of each camera in stream mode, where they cannot change.
+
+    Attributes:
+        reads_context_each_time: whether every forecast reads the context itself, with noise of its own.
     """
 
     def __init__(self, model: LoadedModel, size: int, samples: int) -> None:
@@ -78,6 +81,8 @@ class CameraGroup:
             rollout = self._make_rollout(model.futures_of(samples), 0, fused=False)
             assert isinstance(rollout, SeparateRollout)
             self._stream = rollout
+        # Asked once: a context that an engine left half read reads it again when it is asked for its predictor.
+        self.reads_context_each_time = self._stream is None and self.context.predictor is None
 
     def rollout(self, samples: int, horizon: int) -> Rollout:
         """Return the forecast loop for a number of futures, created on first use; a few are cached.
@@ -157,18 +162,14 @@ class CameraGroup:
         """Whether the state that is carried along depends on the samples."""
         return self._stream is not None
 
-    @property
-    def reads_context_each_time(self) -> bool:
-        """Whether every forecast reads the context itself, with noise of its own."""
-        return self._stream is None and self.context.predictor is None
-
     def _branch(self, cameras: Sequence[Camera]) -> RecurrentGraph | None:
         """Return the graph that has read the cameras' contexts; None if the rollout reads them."""
         if self._stream is not None:
             self._stream.predictor.load_each([camera.stream for camera in cameras])
             return self._stream.predictor
-        if self.context.predictor is not None:
-            self.context.load([camera.context for camera in cameras])
+        if self.reads_context_each_time:
+            return None
+        self.context.load([camera.context for camera in cameras])
         return self.context.predictor
 
     def _make_rollout(self, samples: int, horizon: int, fused: bool) -> Rollout:

@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from svg_common.errors import ExitCode, MissingExtraError
 from svg_runtime import Forecaster
 from svg_runtime.backends import open_backend
+from svg_runtime.backends.openvino import compiled_cache
 from svg_runtime.backends.openvino import device as openvino_device
 from svg_runtime.backends.openvino.device import choose_placement, computed_precisions
 from svg_runtime.bundle.reader import EMBEDDED_MODEL, Bundle
@@ -578,6 +579,10 @@ def test_compiled_graphs_are_cached_and_a_damaged_one_is_compiled_again(
     _, expected = watch(tiny_bundle, frames[:3], **F32, **SMALL)
     kept = {file: (file.read_bytes(), file.stat().st_ino) for file in tmp_path.rglob("*.blob")}
     assert len(kept) > 2
+    with monkeypatch.context() as patch:
+        patch.setattr(compiled_cache, "file_sha256", lambda file: pytest.fail(f"{file} is hashed again"))
+        _, again = watch(tiny_bundle, frames[:3], **F32, **SMALL)
+    compiled_cache._as_recorded.clear()  # as in another process
     _, again = watch(tiny_bundle, frames[:3], **F32, **SMALL)
     assert {file: (file.read_bytes(), file.stat().st_ino) for file in tmp_path.rglob("*.blob")} == kept
     np.testing.assert_array_equal(again, expected)

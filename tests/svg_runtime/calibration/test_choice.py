@@ -16,6 +16,7 @@ from svg_runtime.backends.nvidia import device as device_module
 from svg_runtime.backends.onnxruntime import cpu as cpu_backend
 from svg_runtime.backends.onnxruntime import gpu as gpu_backend
 from svg_runtime.backends.onnxruntime import providers
+from svg_runtime.bench.calibrate import decision_table
 from svg_runtime.calibration import choice, decisions, race, ways
 from svg_runtime.errors import BackendMissingError, UsageError
 from svg_runtime.live.cli import app
@@ -147,6 +148,13 @@ def test_a_decision_of_a_busy_machine_says_so_and_holds_for_an_hour(fused_bundle
     monkeypatch.setattr(decisions.time, "time", lambda: now + 3700)
     assert not opened(fused_bundle).endswith(", on a busy machine")
     assert len(asked) == 2
+
+
+def test_what_was_not_timed_does_not_depend_on_other_work():
+    row = race.Row(ways.REFERENCE, reason=ways.NOT_TIMED).as_json()
+    decision = decisions.Decision(ways.REFERENCE, [row], busy=True, measured_s=0.0)
+    assert decision.summary == ways.NOT_TIMED
+    assert list(decision_table(decision))[-1] == f"auto takes {ways.REFERENCE}"
 
 
 def test_it_can_be_measured_again_or_not_at_all(fused_bundle, asked, monkeypatch):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from svg_runtime import BatchForecaster
+from svg_runtime.backends.onnxruntime.session import BoundSession
 from svg_runtime.bundle.reader import EMBEDDED_FOLDER
 from svg_runtime.errors import BackendError, CamerasError, ContextNotReadyError, FrameError, UsageError
 from svg_runtime.forecast import batch as batch_module
@@ -188,6 +189,34 @@ def test_an_engine_that_fails_while_it_reads_frames_changes_no_camera_of_its_bat
         with pytest.raises(BackendError, match="broken"):
             pair[0].observe(dict.fromkeys(range(CAMERAS), GOOD))
     assert_goes_on_as(*pair)
+
+
+def test_a_window_that_an_engine_left_half_read_is_not_read_again_for_a_forecast(family_bundle, monkeypatch):
+    runs, works = [], BoundSession.run
+
+    def run(self):
+        runs.append(self.graph_name)
+        if len(runs) == failing:
+            raise BackendError("broken")
+        works(self)
+
+    with open_batch(family_bundle("predrnn"), context="window") as batch:
+        frames = dict.fromkeys(range(CAMERAS), random_frame(batch, np.random.default_rng(0)))
+        for _ in range(batch.manifest.generation.n_past):
+            batch.observe(frames)
+        monkeypatch.setattr(BoundSession, "run", run)
+        failing = 0
+        batch.forecast(range(CAMERAS))
+        usual = list(runs)
+        runs.clear()
+        failing = 2
+        with pytest.raises(BackendError, match="broken"):
+            batch.observe(frames)
+        assert len(runs) == failing
+        runs.clear()
+        failing = 0
+        batch.forecast(range(CAMERAS))
+        assert runs == usual
 
 
 def test_futures_that_do_not_fit_into_memory_are_refused_and_change_nothing(pair, monkeypatch):

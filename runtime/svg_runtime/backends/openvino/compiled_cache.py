@@ -17,6 +17,8 @@ from svg_runtime.backends.cache_lock import locked
 
 _LOG = logging.getLogger(__name__)
 _RECORD = ".sha256"  # as sha256sum writes it
+_Stamps = dict[str, tuple[int, int]]  # size and time of each file
+_as_recorded: dict[Path, tuple[_Stamps, bytes]] = {}  # files and record that this process has compared, or written
 
 
 class CompiledCache:
@@ -77,8 +79,11 @@ class CompiledCache:
     def _record(self, folder: Path) -> None:
         """Without a record, as after a kill, the graph is compiled again at the next start."""
         try:
+            stamps = _stamps(folder)
+            hashes = _hashes(folder)
             with atomic_file(folder / _RECORD) as partial:
-                partial.write_bytes(_hashes(folder))
+                partial.write_bytes(hashes)
+            _as_recorded[folder] = stamps, hashes
         except OSError as error:
             self._give_up(error)
 
@@ -88,11 +93,14 @@ class CompiledCache:
 
 
 def _remove_changed(folder: Path) -> None:
-    """Remove the files if they are not those of the record."""
-    files = _files(folder)
+    """Remove the files if they are not those of the record. They are read once per process, not for each lane."""
+    files, stamps = _files(folder), _stamps(folder)
     record = folder / _RECORD
     recorded = record.read_bytes() if record.is_file() else None
-    if not files or _hashes(folder) == recorded:
+    if not files or (stamps, recorded) == _as_recorded.get(folder):
+        return
+    if _hashes(folder) == recorded:
+        _as_recorded[folder] = stamps, recorded
         return
     if recorded is not None:
         _LOG.warning("'%s' changed since it was written; compiling the graph again", folder)
@@ -109,7 +117,7 @@ def _hashes(folder: Path) -> bytes:
     return "".join(f"{file_sha256(file)}  {file.name}\n" for file in _files(folder)).encode()
 
 
-def _stamps(folder: Path) -> dict[str, tuple[int, int]]:
+def _stamps(folder: Path) -> _Stamps:
     """Sizes and times, which change when OpenVINO writes; empty if the folder was removed meanwhile."""
     try:
         return {file.name: (file.stat().st_size, file.stat().st_mtime_ns) for file in _files(folder)}
