@@ -23,8 +23,10 @@ import svg_runtime.offline.cli
 import svg_runtime.offline.forecast_run  # noqa: F401
 import svg_train.train  # noqa: F401
 from svg_export.to_onnx import _load_exporter
+from tests.conftest import use_one_thread
 from tests.exported_once import read_operators_once
 
 torch.set_num_threads(1)
+use_one_thread(pytest.MonkeyPatch())
 read_operators_once(pytest.MonkeyPatch())
 _load_exporter()

@@ -141,6 +141,19 @@ def _main(
     main()
 
 
+def flush_slowly() -> None:
+    """For `before` of `start`: a file waits for 0.1 s before it is published, so that a kill meets what is not complete."""
+    from svg_common import files
+
+    flush = files.flush
+
+    def slow(path: Path) -> None:
+        time.sleep(0.1)
+        flush(path)
+
+    files.flush = slow
+
+
 def wait_until(condition: Callable[[], object], timeout_s: float = HANG_S) -> None:
     """Wait until `condition` holds."""
     end = time.monotonic() + timeout_s

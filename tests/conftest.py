@@ -44,10 +44,10 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int | None:
-    """For `-n auto`, one process more than there are cores: a sixth of the time, tests wait for cameras and other programs."""
+    """For `-n auto`, two processes more than there are cores: tests wait for cameras and other programs."""
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
         return None  # pytest-xdist reads it
-    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else None
+    return len(os.sched_getaffinity(0)) + 2 if hasattr(os, "sched_getaffinity") else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -206,6 +206,19 @@ def shared_folder(factory: pytest.TempPathFactory, name: str) -> Path:
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
     folder.mkdir(exist_ok=True)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """For each engine of ONNX Runtime: in tiny layers, a second thread only spins while it waits for the first."""
+    with pytest.MonkeyPatch.context() as patch:
+        use_one_thread(patch)
+        yield
+
+
+def use_one_thread(patch: pytest.MonkeyPatch) -> None:
+    """Let the backend `cpu` have one thread where no number is given."""
+    patch.setattr("svg_runtime.backends.onnxruntime.cpu.usable_cores", lambda: 1)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from importlib import metadata
@@ -55,7 +56,8 @@ LIBRARIES = {
 TORCH_SIDE = {"torch", "torchvision", "torchmetrics", "lightning_fabric", "lightning", "onnx", "onnxscript", "tensorboard"}
 
 
-def imported_modules(source: str) -> set[str]:
+@functools.cache
+def imported_modules(source: str) -> frozenset[str]:
     """Dotted names that a source file imports, wherever in the file; of `from a import b`, both a and a.b."""
     found = set()
     for node in ast.walk(ast.parse(source)):
@@ -65,7 +67,7 @@ def imported_modules(source: str) -> set[str]:
             found |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) == "import_module":
             found |= {str(arg.value) for arg in node.args if isinstance(arg, ast.Constant)}
-    return found
+    return frozenset(found)
 
 
 def imported(source: str) -> set[str]:

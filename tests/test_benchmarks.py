@@ -59,7 +59,7 @@ def one_core():
 def result(tiny_bundle, tmp_path_factory) -> tuple[dict, str]:
     """JSON and terminal output of a short, timed run of everything but the training step and the peers."""
     folder = tmp_path_factory.mktemp("benchmarks")
-    quick = ("--rounds=2", "--live-frames=12", "--forecasts=300", "--benchmark-max-time=0.01", "--benchmark-min-rounds=1")
+    quick = ("--rounds=2", "--live-frames=12", "--forecasts=100", "--benchmark-max-time=0.01", "--benchmark-min-rounds=1")
     run = run_pytest(
         folder, "--bundle", str(tiny_bundle), "--backend", "cpu", "--precision", "fp32", *quick, "--benchmark-warmup=off",
         *(f"--ignore={FOLDER / name}.py" for name in ("test_training", "test_peers", "test_growth")),
@@ -94,7 +94,7 @@ def test_metrics_are_in_json_and_table(result):
     for beginning in (
         "forecast(8 samples, 10 steps) /",
         "forecast(8 samples, 10 steps) outside of its",
-        "resident memory, growth over 300 forecasts",
+        "resident memory, growth over 100 forecasts",
         "svg-live, peak",
         "live loop",
         "import svg_runtime",
@@ -110,9 +110,9 @@ def test_metrics_are_in_json_and_table(result):
 
 
 def test_memory_does_not_grow(result):
-    """A leak of one frame per forecast would be 30 MB."""
+    """A leak of the frames of each forecast would be 10 MB."""
     memory = next(item["extra_info"] for item in result[0]["benchmarks"] if item["name"] == "test_memory_growth[tiny]")
-    assert memory["forecasts"] == 300
+    assert memory["forecasts"] == 100
     assert memory["resident_bytes"]["end"] - memory["resident_bytes"]["after_warm_up"] < 4e6
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,6 +64,7 @@ def attribute_tuples(tree: ast.AST) -> list[int]:
     ]
 
 
+@functools.cache
 def parsed(folder: str) -> dict[str, ast.AST]:
     files = sorted((ROOT / folder).rglob("*.py"))
     assert files

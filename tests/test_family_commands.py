@@ -35,9 +35,9 @@ WIDE = {"image_size": 16, "image_width": 24, "channels": 3}  # of the determinis
 
 
 @pytest.fixture(scope="module")
-def stochastic(tmp_path_factory) -> Path:
+def stochastic(family_bundle) -> Path:
     """Bundle of a SRVP with skips; its checkpoint is beside it. Read only."""
-    return made_once(tmp_path_factory, "srvp-skips.svgb", lambda path: export_tiny("srvp-skips", path))
+    return family_bundle("srvp-skips")
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +47,9 @@ def wide(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ensemble(tmp_path_factory) -> Path:
+def ensemble(family_bundle) -> Path:
     """Bundle of an ensemble in gray, which has neither encoder nor posterior; its checkpoint is beside it. Read only."""
-    return made_once(tmp_path_factory, "ensemble.svgb", lambda path: export_tiny("ensemble", path, image_size=40))
+    return family_bundle("ensemble")
 
 
 @pytest.fixture(scope="module")
@@ -238,10 +238,11 @@ def test_a_bundle_without_posterior_is_evaluated_without_it(stochastic, tmp_path
     assert heights[0] < heights[1]  # one row fewer
 
 
-def test_a_family_without_posterior_has_none_in_its_checkpoint_either(ensemble, tmp_path):
-    heights = []
+def test_a_family_without_posterior_has_none_in_its_checkpoint_either(ensemble, clip, tmp_path):
+    heights, data = [], ("--data", "video", "--data-root", clip)
     for model in (ensemble, ensemble.with_suffix(".pt")):
-        table = run(svg_eval, model, *EVALUATED, "--strips", tmp_path / model.name, "--page", tmp_path / "page.html")
+        outputs = ("--strips", tmp_path / model.name, "--page", tmp_path / "page.html")
+        table = run(svg_eval, model, *data, *EVALUATED, *outputs)
         assert "approximate posterior: not available" in table
         assert (tmp_path / "page.html").stat().st_size > 0
         heights.append(cv2.imread(str(tmp_path / model.name / "sequence-000.png")).shape[0])

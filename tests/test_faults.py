@@ -20,14 +20,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from svg_common.video.clips import find_clips
 from svg_common.video.reader import VideoReader
 from svg_runtime.backends.onnxruntime.session import BoundSession
 from svg_runtime.bundle.reader import Bundle, find_model
 from svg_runtime.errors import BackendError
 from svg_runtime.forecast.forecaster import Forecaster
-from svg_runtime.live.sources.files import find_clips
 from svg_train.checkpoint import load_checkpoint
-from tests.command_runner import start, wait_until
+from tests.command_runner import flush_slowly, start, wait_until
 from tests.file_size import file_size_limit
 from tests.svg_runtime.live.live_helpers import write_video
 
@@ -186,16 +186,13 @@ class TestSudden:
             write_video(tmp_path / "clips" / f"{number}.mp4", frames=60)
         data = ["--data", "video", "--data-root", "clips", "--cache", "cache"]
         command = ["svg-train", *data, *TINY_RUN, *["--steps", "20", "--save-every", "1", "--eval-every", "2", "--out", "run"]]
-        start(command, tmp_path).kill_after(random.Random(seed).uniform(0, 4))
+        run = start(command, tmp_path, before=flush_slowly)
+        wait_until(lambda: (tmp_path / "run" / "last.pt").exists() or run.process.exitcode is not None)
+        assert run.kill_after(random.Random(seed).uniform(0, 1)), run.output
         assert_whole(tmp_path)
-        if (tmp_path / "run" / "last.pt").exists():
-            assert load_checkpoint(tmp_path / "run" / "last.pt").training is not None
-            again = ["svg-train", "--out", "run", "--resume", "--device", "cpu", "--precision", "32-true"]
-        else:
-            again = [*command[:-1], "another run"]
-        done = start(again, tmp_path)
-        code = done.wait()
-        assert code == 0 or "is complete" in done.output, done.output
+        assert load_checkpoint(tmp_path / "run" / "last.pt").training is not None
+        done = start(["svg-train", "--out", "run", "--resume", "--device", "cpu", "--precision", "32-true"], tmp_path)
+        assert done.wait() == 0, done.output
         assert_whole(tmp_path)
 
     @pytest.mark.parametrize("seed", range(KILLS))
@@ -203,10 +200,12 @@ class TestSudden:
         self, tiny_checkpoint, tiny_bundle, tmp_path, seed, monkeypatch
     ):
         shutil.copytree(tiny_bundle, tmp_path / "b.svgb")
-        run = start(export(tiny_checkpoint, "--json", "e.json", "--save-checkpoint", "c.pt"), tmp_path)
-        if seed % 2:  # while files are written, which takes only a moment
+        command = export(tiny_checkpoint, "--json", "e.json", "--save-checkpoint", "c.pt")
+        run = start(command, tmp_path, before=flush_slowly)
+        if seed % 2 == 0:  # while files are written
             wait_until(lambda: any(tmp_path.glob(".b.svgb.*/*/*.onnx")) or run.process.exitcode is not None, 120)
-            run.kill_after(random.Random(seed).uniform(0, 0.2))
+            assert run.kill_after(random.Random(seed).uniform(0, 0.5)), run.output
+            assert any(tmp_path.glob(".b.svgb.*"))
         else:
             run.kill_after(random.Random(seed).uniform(0, 8))
         assert_whole(tmp_path)
@@ -216,11 +215,12 @@ class TestSudden:
 
     @pytest.mark.parametrize("seed", range(KILLS))
     def test_death_of_a_live_run_leaves_no_half_video(self, tiny_bundle, tmp_path, seed):
-        command = live(tiny_bundle, "--output", "o.mp4", "--json", "s.json", "--max-frames", "60")
-        start(command, tmp_path).kill_after(random.Random(seed).uniform(0, 3))
-        assert_whole(tmp_path)
-        if (tmp_path / "o.mp4").exists():
-            assert [clip.paths for clip in find_clips(tmp_path)] == [(tmp_path / "o.mp4",)]
+        run = start(live(tiny_bundle, "--output", "o.mp4", "--json", "s.json", "--max-frames", "10000"), tmp_path)
+        wait_until(lambda: any(tmp_path.glob(".o*.mp4")) or run.process.exitcode is not None)
+        assert run.kill_after(random.Random(seed).uniform(0, 1)), run.output
+        assert visible(tmp_path) == []
+        assert any(tmp_path.glob(".o*.mp4"))
+        assert find_clips(tmp_path) == []
 
 
 def turn_clock_back() -> None:

@@ -22,6 +22,7 @@ from svg_eval.measure import Settings
 from svg_runtime import Forecaster
 from svg_runtime.bundle.reader import EMBEDDED_MODEL, Bundle, find_model
 from svg_train.shipped_models import find_checkpoint
+from tests.command_runner import start
 
 RECIPE = """
 [model]
@@ -48,12 +49,13 @@ def run(module: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[
 
 def test_train_export_and_forecast_live(tmp_path):
     (tmp_path / "recipe.toml").write_text(RECIPE)
-    trained = run("svg_adapt.cli", "--config", "recipe.toml", "--json", "quality.json", cwd=tmp_path)
-    assert trained.returncode == 0, trained.stderr
-    assert re.fullmatch(r"best model: run/ckpt.pt \(step \d+\)\nexport it with: svg-export run/ckpt.pt\n", trained.stdout)
+    trained = start(["svg-train", "--config", "recipe.toml", "--json", "quality.json"], tmp_path)
+    assert trained.wait() == 0, trained.output
+    said = r"^best model: run/ckpt.pt \(step \d+\)\nexport it with: svg-export run/ckpt.pt$"
+    assert re.search(said, trained.output, re.MULTILINE)
     assert set(json.loads((tmp_path / "quality.json").read_text())) >= {"psnr_best", "psnr_repeat", "gain"}
-    exported = run("svg_export.cli", "run/ckpt.pt", "--no-fused", cwd=tmp_path)
-    assert exported.returncode == 0, exported.stderr
+    exported = start(["svg-export", "run/ckpt.pt", "--no-fused"], tmp_path)
+    assert exported.wait() == 0, exported.output
     graphs = {file.stem for file in (tmp_path / "ckpt.svgb" / "fp32").iterdir()}
     assert graphs == {"encoder", "skip", "posterior", "prior", "predictor", "decoder", "decoder_shuffled"}
     # No --model: the newest bundle of the folder is taken, not the embedded one.

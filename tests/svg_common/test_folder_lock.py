@@ -82,8 +82,13 @@ def test_a_file_system_without_locks_is_written_without(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError("no locks available")
 
-    monkeypatch.setattr("svg_common.folder_lock.fcntl.flock", refuse)
-    FolderLock(tmp_path).hold()
+    lock = FolderLock(tmp_path)
+    with monkeypatch.context() as without_locks:
+        without_locks.setattr("svg_common.folder_lock.fcntl.flock", refuse)
+        lock.hold()
+    assert not lock.held
+    lock.hold()
+    assert lock.held
 
 
 def test_two_processes_do_not_record_into_one_folder(tmp_path):

@@ -27,6 +27,7 @@ from svg_export.to_onnx import export_graph, read_interface
 from svg_runtime.bundle.reader import Bundle
 from svg_train.checkpoint import load_checkpoint, save_checkpoint
 from tests.conftest import export_model, random_model, save_model
+from tests.sample import sampled
 
 ROLES = {"encoder", "skip", "posterior", "prior", "predictor", "decoder"}
 
@@ -105,10 +106,18 @@ def test_fp16_variant_keeps_states_and_gaussians_in_float32(tiny_bundle):
     assert report.curves["forecast.decoder.frame"].psnr_db[0] > 40
 
 
-def test_same_checkpoint_gives_the_same_bytes(tiny_bundle, tiny_checkpoint, tmp_path, exported_anew):
-    again = export_model(tiny_checkpoint, tmp_path / "again.svgb", fp16=True)
-    first = {str(file.relative_to(tiny_bundle)): file.read_bytes() for file in tiny_bundle.rglob("*") if file.is_file()}
-    second = {str(file.relative_to(again)): file.read_bytes() for file in again.rglob("*") if file.is_file()}
+@pytest.mark.parametrize("fp16", sampled([False, True], [False]))
+def test_same_checkpoint_gives_the_same_bytes(tiny_bundle, tiny_checkpoint, tmp_path, exported_anew, fp16):
+    again = export_model(tiny_checkpoint, tmp_path / "again.svgb", fp16=fp16)
+    first, second = (
+        {str(file.relative_to(bundle)): file.read_bytes() for file in bundle.rglob("*") if file.is_file()}
+        for bundle in (tiny_bundle, again)
+    )
+    if not fp16:  # the manifest has both
+        manifest, fp32 = (json.loads(files.pop("manifest.json")) for files in (first, second))
+        del manifest["variants"]["fp16"]
+        assert fp32 == manifest
+        first = {name: content for name, content in first.items() if not name.startswith("fp16/")}
     assert first == second
 
 

@@ -27,7 +27,7 @@ from svg_runtime.machine.hardware import load_average, usable_cores
 from svg_runtime.machine.telemetry import telemetry
 
 _LOG = logging.getLogger(__name__)
-_OTHER_JOBS = 4  # besides the rows: three before the first, one after the last
+_OTHER_JOBS = 4  # besides the rows: two before the first, one after the first that succeeds, one after the last
 _FRAMES = 24  # of the synthetic camera, observed over and over
 _ON_HOST = ("cpu", "openvino")  # backends that may run on the processor that the probe measured
 
@@ -106,7 +106,8 @@ class Bench:
             self._prepare()
             for backend, cases in itertools.groupby(self._cases, lambda case: case.backend):
                 self._measure_backend(backend, list(cases))
-            self._probe()
+            if self._results:
+                self._probe()
         except KeyboardInterrupt:
             self.findings.interrupted = True
         self.findings.after = telemetry()
@@ -115,7 +116,6 @@ class Bench:
 
     def _prepare(self) -> None:
         findings = self.findings
-        self._probe()
         precision = "fp32" if "fp32" in self._manifest.variants else next(iter(self._manifest.variants))
         count = {"do": "count", "model": self._model, "precision": precision}
         findings.counts = self._attempt("counts", "operations of a forecast", count)
@@ -123,7 +123,10 @@ class Bench:
         findings.reference = self._attempt("reference", "fp32 frames on the cpu backend", reference) is not None
 
     def _probe(self) -> None:
-        """Measure the peak, before and after the rows: other load only lowers it, so the best one counts."""
+        """Measure the peak, after the first row with a result and after the last one: other load only lowers it.
+
+        Not before: where no backend runs, nobody waits for it.
+        """
         peak = self._attempt("peak", "the CPU's peak", {"do": "probe", "threads": usable_cores()})
         if peak is not None:
             self.findings.peak = {name: max(value, (self.findings.peak or peak)[name]) for name, value in peak.items()}
@@ -141,7 +144,6 @@ class Bench:
 
     def _measure_backend(self, backend: str, cases: list[Way]) -> None:
         """Add a row per case, or a single one if the backend or its device is not available."""
-        end = self._done + len(cases)
         for case in cases:
             try:
                 row = self._measure(case)
@@ -151,11 +153,17 @@ class Bench:
                 _LOG.info("%s: %s", backend if unavailable else case, first_line(error))
                 if unavailable:
                     self.findings.rows.append(Row(backend, reason=str(error)))
-                    break
+                    self._done += len(cases)
+                    return
                 row = Row(backend, case.precision, case.graphs, reason=str(error))
             self.findings.rows.append(row)
             self._done += 1
-        self._done = end
+            if row.result is not None and self._results == 1:
+                self._probe()
+
+    @property
+    def _results(self) -> int:
+        return sum(row.result is not None for row in self.findings.rows)
 
     def _measure(self, case: Way) -> Row:
         result = self._run(str(case), self._job(case, self._options.device, self._options.seconds, "futures.npy"))

@@ -119,14 +119,15 @@ class AccessControl:
         if scope["type"] != "http":
             return
         scope = _with_host_of_target(scope)
-        answer = _Answer(send, self._headers, _Rest(scope, receive))
+        rest = _Rest(scope, receive)
+        answer = _Answer(send, self._headers, rest)
         refusal = self._refusal(scope)
         if refusal is not None:
             refusal.headers["connection"] = "close"  # what is left of the request is not for the application
             await refusal(scope, receive, answer.send)
             return
         answer.headers.update(self._renewed_login(scope))
-        body = _Body(receive, self._limits.body_bytes)
+        body = _Body(rest.receive, self._limits.body_bytes)
         try:
             await self._app(scope, body.receive, answer.send)
         except ClientDisconnect:
@@ -237,7 +238,7 @@ class _Body:
 
 
 class _Rest:
-    """What is left of a request whose answer closes the connection.
+    """What is left of a request whose answer closes the connection, after what the application has received.
 
     A client that reads only when it has sent all would lose an answer to which unread bytes are followed by a reset. The
     deadline of the whole request, see `protocol`, ends one that goes on and on.
@@ -248,16 +249,21 @@ class _Rest:
         names = {name for name, _ in scope["headers"]}
         self._comes = names & {b"content-length", b"transfer-encoding"} and b"expect" not in names  # that one asks before
 
+    async def receive(self) -> Message:
+        """See ASGI."""
+        message = await self._receive()
+        self._comes = message["type"] == "http.request" and message.get("more_body", False)
+        return message
+
     async def discard(self) -> None:
         """Read it and throw it away, as far as it comes soon."""
         count = 0
         while self._comes and count < _REST_BYTES:
             try:
-                message = await asyncio.wait_for(self._receive(), _REST_PAUSE_S)
+                message = await asyncio.wait_for(self.receive(), _REST_PAUSE_S)
             except asyncio.TimeoutError:
                 return
             count += len(message.get("body", b""))
-            self._comes = message["type"] == "http.request" and message.get("more_body", False)
 
 
 class _Answer:

@@ -56,7 +56,7 @@ def wait_for_line(process: subprocess.Popen[str], expected: str) -> None:
 def run(fused_bundle, tmp_path_factory) -> tuple[dict, str, str]:
     """JSON, table and progress of a run on all backends."""
     folder = tmp_path_factory.mktemp("bench")
-    process = start(folder, "--model", str(fused_bundle), *SIZES, "--seconds", "0.2", "--json", "out.json")
+    process = start(folder, "--model", str(fused_bundle), *SIZES, "--seconds", "0.1", "--json", "out.json")
     table, progress = process.communicate(timeout=300)
     assert process.returncode == 0, progress
     assert list((folder / "tmp").glob("svg-bench-*")) == []
@@ -91,7 +91,7 @@ def test_rates_follow_from_times(measured):
     for row in measured.values():
         assert row["forecast_ms"]["count"] == row["observe_ms"]["count"] == row["rounds"] >= 3
         assert 0 < row["forecast_ms"]["p50"] <= row["forecast_ms"]["p95"] <= row["forecast_ms"]["p99"]
-        assert row["seconds"] >= 0.2
+        assert row["seconds"] >= 0.1
         assert row["frames_per_s"] == pytest.approx(row["rounds"] / row["seconds"], rel=1e-3)
         assert row["forecasts_per_s"] == pytest.approx(1e3 / row["forecast_ms"]["mean"])
         assert row["forecasts_per_s"] > row["frames_per_s"]  # which observe too
@@ -160,18 +160,18 @@ def test_the_table_shows_the_rows_and_stderr_the_progress(run, measured):
     assert "Traceback" not in progress
 
 
-def test_a_backend_that_fails_is_a_row(fused_bundle, tmp_path):
+def test_graphs_that_fail_are_rows(fused_bundle, tmp_path):
     """Graphs that keep their interface, but that no engine knows how to run."""
     broken = graph_bytes(fused_bundle, "decoder", "fp16").replace(b"ConvTranspose", b"ConvTransform")
     bundle = replace_graph(copy_bundle(fused_bundle, tmp_path), "decoder", broken, "fp16")
-    process = start(tmp_path, "--model", str(bundle), "--backend", "cpu", *SIZES, "--seconds", "0.1", "--json", "out.json")
+    process = start(
+        tmp_path, "--model", str(bundle), "--backend", "cpu", "--fp16", *SIZES, "--seconds", "0.1", "--json", "out.json"
+    )
     table, stderr = process.communicate(timeout=300)
-    assert process.returncode == 0, stderr
-    failed = {
-        (row["precision"], row["graphs"]): row["failed"] for row in json.loads((tmp_path / "out.json").read_text())["rows"]
-    }
-    assert failed["fp32", "fused"] is failed["fp32", "separate"] is None
-    assert "cannot load fp16/decoder.onnx" in failed["fp16", "separate"]
+    assert process.returncode == 4, stderr
+    failed = {row["graphs"]: row["failed"] for row in json.loads((tmp_path / "out.json").read_text())["rows"]}
+    assert set(failed) == {"fused", "separate"}
+    assert all("cannot load fp16/decoder.onnx" in reason for reason in failed.values())
     assert "cannot load fp16/decoder.onnx" in table
     assert "Traceback" not in stderr
 
@@ -201,5 +201,6 @@ def test_without_any_backend_the_exit_code_is_4(fused_bundle, tmp_path):
     table, stderr = process.communicate(timeout=300)
     assert process.returncode == 4
     assert "the cuda backend " in table
+    assert "the CPU's peak" not in stderr  # nobody waits for it in vain
     assert "error: no backend could run this bundle" in stderr
     assert "Traceback" not in stderr

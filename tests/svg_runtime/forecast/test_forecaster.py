@@ -585,7 +585,8 @@ def test_closing_frees_the_sessions(tiny_bundle, frames, context):
 
 
 @pytest.mark.parametrize(("threads", "expected"), [(None, usable_cores()), (1, 1), (3, 3)])
-def test_sessions_use_the_requested_threads(tiny_bundle, threads, expected):
+def test_sessions_use_the_requested_threads(tiny_bundle, threads, expected, monkeypatch):
+    monkeypatch.setattr("svg_runtime.backends.onnxruntime.cpu.usable_cores", usable_cores)
     with open_tiny(tiny_bundle, threads=threads) as forecaster:
         options = [session.get_session_options() for session in forecaster._backend._sessions.values()]
     assert {option.intra_op_num_threads for option in options} == {expected}

@@ -26,9 +26,14 @@ from tests.svg_runtime.live.network_cameras import Rtsp, switched_on
 MAIN = "from svg_runtime.live.cli import main; main()"
 
 
-def start(folder: Path, *arguments: str, before: str = "", main: str = MAIN) -> subprocess.Popen[str]:
+SMALL = ("--threads", "1", "--samples", "2", "--horizon", "3")
+
+
+def start(
+    folder: Path, *arguments: str, before: str = "", main: str = MAIN, sizes: tuple[str, ...] = SMALL
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", before + main, *arguments], cwd=folder, text=True, stderr=subprocess.PIPE,
+        [sys.executable, "-c", before + main, *sizes, *arguments], cwd=folder, text=True, stderr=subprocess.PIPE,
         stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
 
@@ -75,7 +80,8 @@ def test_a_closed_terminal_ends_with_complete_results(tiny_bundle, tmp_path):
     """Also where the system and the shell each send a signal, and messages have no terminal to go to."""
     own, terminal = os.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", MAIN, "--model", str(tiny_bundle), "--headless", "--output", "out.mp4", "--json", "s.json"],
+        [sys.executable, "-c", MAIN, *SMALL, "--model", str(tiny_bundle), "--headless", "--output", "out.mp4",
+         "--json", "s.json"],
         cwd=tmp_path, stdin=terminal, stdout=terminal, stderr=terminal,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
@@ -329,8 +335,9 @@ def test_help_loads_neither_camera_nor_codec_nor_engine():
 
 def test_memory_stays_under_400_mb(tiny_bundle, tmp_path):
     process = start(
-        tmp_path, "--model", str(tiny_bundle), "--headless", "--output", "out.mp4", "--max-frames", "60", "--json", "s.json"
-    )
+        tmp_path, "--model", str(tiny_bundle), "--headless", "--output", "out.mp4", "--max-frames", "60", "--json", "s.json",
+        sizes=(),
+    )  # fmt: skip
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stderr
     assert json.loads((tmp_path / "s.json").read_text())["peak_rss_mib"] < 400

@@ -73,6 +73,7 @@ def test_a_pipe_is_not_held(tmp_path):
     options = writing_to(tmp_path)
     with ExitStack() as resources:
         hold_outputs(options, [options], resources)  # and nobody waits for its reader
+        assert not (tmp_path / HELD[PLACES[-1]]).exists()
 
 
 def test_what_the_shell_has_opened_is_not_held(tmp_path):

@@ -11,6 +11,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -291,12 +292,16 @@ def test_a_session_whose_closing_fails_is_closed_for_its_client(client, monkeypa
 
 def test_a_session_that_opens_slower_than_it_may_be_idle_is_not_closed_at_once(open_client, monkeypatch):
     """As where an engine is built: its time begins when it is open."""
-    with open_client(idle_s=2.0) as client:
-        open_session(client, samples=1, horizon=1)  # starts the search for idle ones
-        monkeypatch.setattr(Forecaster, "warm_up", lambda self: time.sleep(3))
+    clock = SimpleNamespace(now_s=0.0, monotonic=lambda: clock.now_s)
+    monkeypatch.setattr(session_module, "time", clock)
+    with open_client(idle_s=20.0) as client:
+        monkeypatch.setattr(Forecaster, "warm_up", lambda self: setattr(clock, "now_s", clock.now_s + 30))
         slow = open_session(client, samples=1, horizon=1)
         client.portal.call(client.server.sessions.close_idle)
         assert client.get(slow).status_code == 200
+        clock.now_s += 21
+        client.portal.call(client.server.sessions.close_idle)
+        assert client.get(slow).status_code == 404
 
 
 def resident_bytes() -> int:

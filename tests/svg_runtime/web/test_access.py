@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import codecs
 import re
@@ -127,6 +128,31 @@ def test_large_bodies_are_refused_with_and_without_a_length():
     assert known.post("/change", content=b"x" * 1001, headers=JSON).status_code == 413
     assert known.post("/change", content=iter([b"x" * 600] * 2), headers=JSON).status_code == 413
     assert known.post("/change", content=b"", headers={**JSON, "content-length": "-1"}).status_code == 413
+
+
+@pytest.mark.parametrize(("parts", "left"), [([b"x" * 9], 0), ([b"x" * 9, b"y", b"z"], 2), ([b"x" * 9, b""], 1)])
+def test_of_a_request_that_ends_its_connection_only_what_is_left_is_read(parts, left):
+    """Nothing more ever comes of one that has been read to its end: to wait for that would hold back the answer."""
+    ends = [*[True] * (len(parts) - 1), False]
+    coming = [{"type": "http.request", "body": part, "more_body": more} for part, more in zip(parts, ends, strict=True)]
+    asked, sent = [], []
+
+    async def receive():
+        asked.append(len(coming))
+        return coming.pop(0)
+
+    async def send(message):
+        sent.append(message)
+
+    async def refuse(scope, receive, send):
+        await receive()
+        await PlainTextResponse("no", 400, {"connection": "close"})(scope, receive, send)
+
+    headers = [(b"host", b"localhost"), (b"content-length", b"9"), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": headers}
+    asyncio.run(AccessControl(refuse, Access(LOCAL), WebLimits())(scope, receive, send))
+    assert (len(asked), coming) == (1 + left, [])
+    assert sent[-1] == {"type": "http.response.body"}
 
 
 @pytest.mark.parametrize(

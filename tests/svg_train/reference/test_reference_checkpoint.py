@@ -17,7 +17,8 @@ from svg_runtime.forecast.forecaster import Forecaster
 from svg_train.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from svg_train.config import build_config
 from svg_train.reference.checkpoint import ReferenceCheckpointError, load_any_checkpoint
-from tests.conftest import SHARED_DATA, random_model
+from tests.conftest import random_model
+from tests.sample import sampled
 from tests.svg_train.reference.reference_files import OldTorch, options, write_checkpoint, write_parts
 
 
@@ -278,14 +279,13 @@ def test_missing_file_says_how_to_make_one(tmp_path):
         load_any_checkpoint(tmp_path / "none.pth")
 
 
-@pytest.fixture
-def rollout(tmp_path):
-    """A checkpoint, and arrays of what the reference makes of it: the golden one where it is, else one of random networks."""
-    golden = SHARED_DATA / "golden" / "reference_dcgan64_lp.pth"
-    names = ("frames", "noise", "context_noise", "expected")
-    if golden.is_file():
+@pytest.fixture(params=sampled(["random", "golden"], ["random"]))
+def rollout(request, tmp_path):
+    """A checkpoint, and arrays of what the reference makes of it: of random networks, or the golden one, which are large."""
+    if request.param == "golden":
+        golden = request.getfixturevalue("shared_data") / "golden" / "reference_dcgan64_lp.pth"
         stored = np.load(golden.with_suffix(".npz"))
-        return golden, *(stored[name] for name in names)
+        return golden, *(stored[name] for name in ("frames", "noise", "context_noise", "expected"))
     parts = build(nf=4)
     x, noise, context_noise = probe_inputs(1, 64, 3)
     expected = generate(parts, x[:, :1].repeat(1, 2, 1, 1, 1), noise, context_noise, False).transpose(0, 1)

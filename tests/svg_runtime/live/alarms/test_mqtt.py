@@ -301,12 +301,24 @@ def test_a_wrong_password_is_reported_without_it(broker):
     assert not any("wrong" in message for message in events.messages)
 
 
+def counted_calls(monkeypatch, name: str) -> list[str]:
+    """The calls of a method of the publisher that have returned."""
+    plain, calls = getattr(MqttPublisher, name), []
+
+    def count(self, *arguments):
+        plain(self, *arguments)
+        calls.append(name)
+
+    monkeypatch.setattr(MqttPublisher, name, count)
+    return calls
+
+
 @needs_broker
 def test_a_refusal_is_said_once(broker, monkeypatch):
     monkeypatch.setattr(mqtt_module, "_RECONNECT_S", (0.05, 0.05))
-    events = EventLog()
+    events, attempts = EventLog(), counted_calls(monkeypatch, "_on_connect")
     publisher = MqttPublisher(broker.url.replace("pass%2Fword", "wrong"), "gate", events)
-    time.sleep(1)  # several attempts
+    wait_until(lambda: len(attempts) >= 3)
     publisher.close()
     assert events.counts == {"mqtt_refused": 1}
 
@@ -314,10 +326,10 @@ def test_a_refusal_is_said_once(broker, monkeypatch):
 @needs_broker
 def test_a_broker_that_is_away_is_said_once_and_so_is_its_return(broker, monkeypatch):
     monkeypatch.setattr(mqtt_module, "_RECONNECT_S", (0.05, 0.05))
-    events = EventLog()
+    events, attempts = EventLog(), counted_calls(monkeypatch, "_on_connect_fail")
     broker.stop()
     publisher = MqttPublisher(broker.url, "gate", events)
-    time.sleep(1)  # several attempts
+    wait_until(lambda: len(attempts) >= 3)
     broker.start()
     wait_until(lambda: events.counts["mqtt_connected"])
     publisher.close()

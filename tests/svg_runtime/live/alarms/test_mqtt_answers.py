@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import time
 from contextlib import suppress
 
 import pytest
@@ -203,7 +202,9 @@ def test_what_of_the_greeting_is_refused_for_now_is_said_again_and_reported_once
     publisher.send(record(1, phase="started"))
     wait_until(lambda: broker.topics.count(b"gate/availability") == 3)
     assert broker.payloads[-2:] == [b"ON", b"online"]  # what is so now
-    time.sleep(0.5)
+    publisher.send(record(2))  # acknowledged after it
+    wait_until(lambda: not publisher._again.is_alive())
+    publisher.send(record(3))
     assert broker.topics.count(b"gate/availability") == 3  # it was accepted
     assert events.counts["mqtt_refused"] == 1
     broker.connection.shutdown(socket.SHUT_RDWR)
@@ -248,8 +249,10 @@ def test_what_a_lost_connection_left_unacknowledged_is_not_sent_after_the_next_g
     broker.topics.clear()
     broker.connection.shutdown(socket.SHUT_RDWR)
     wait_until(lambda: b"gate/availability" in broker.topics)
-    time.sleep(0.3)
-    assert [topic.rpartition(b"/")[2] for topic in broker.topics] == [b"config", b"event", b"alarm", b"availability"]
-    assert json.loads(broker.payloads[-3])["sequence"] == 9
+    monkeypatch.undo()
+    publisher.send(record(10))  # after all that would be sent again
+    names = [topic.rpartition(b"/")[2] for topic in broker.topics]
+    assert names == [b"config", b"event", b"alarm", b"availability", b"event", b"alarm"]
+    assert [json.loads(broker.payloads[place])["sequence"] for place in (-5, -2)] == [9, 10]
     publisher.close()
     broker.close()
