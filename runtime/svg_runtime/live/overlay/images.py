@@ -30,9 +30,8 @@ def put_picture(canvas: Canvas, rect: Rect, picture: NDArray[np.uint8]) -> None:
     """Draw a camera picture, (H, W, 3) RGB or (H, W) gray uint8, over `rect`, cropped exactly as the model sees it."""
     height, width = picture.shape[:2]
     scale = max(rect.height / height, rect.width / width)
-    seen_height, seen_width = (
-        max(1, min(side, round(shown / scale))) for side, shown in ((height, rect.height), (width, rect.width))
-    )
+    seen_height = max(1, min(height, round(rect.height / scale)))
+    seen_width = max(1, min(width, round(rect.width / scale)))
     top, left = (height - seen_height) // 2, (width - seen_width) // 2
     draw_resized(canvas, rect, picture[top : top + seen_height, left : left + seen_width])
 

@@ -17,6 +17,7 @@ export class Chart {
     this.signal = "combined";
     this.threshold = null;
     this.interval_s = 0; // between pictures of the model; a slow machine forecasts less often
+    this.gap_s = GAP_S; // a longer one breaks the line
     new ResizeObserver(() => this.draw()).observe(canvas);
     matchMedia("(prefers-color-scheme: light)").addEventListener("change", () => this.draw());
   }
@@ -30,7 +31,7 @@ export class Chart {
   }
 
   // As long as a few points are usually apart, as they come.
-  gap() {
+  findGap() {
     const times = this.points.map((point) => point[1]);
     const apart = times.slice(1).map((time, place) => time - times[place]).sort((one, other) => one - other);
     const usual = times.length < FEW_POINTS ? 0 : apart[apart.length >> 1];
@@ -40,7 +41,8 @@ export class Chart {
   // Without new points, what was seen moves on to the left.
   moveOn(now) {
     this.now = Math.max(now, this.points.length ? this.points.at(-1)[1] : 0);
-    const oldest = this.now - SPAN_S - this.gap();
+    this.gap_s = this.findGap();
+    const oldest = this.now - SPAN_S - this.gap_s;
     this.points = this.points.filter((point) => point[1] >= oldest);
     this.draw();
   }
@@ -134,12 +136,11 @@ export class Chart {
     g.lineWidth = 2;
     g.lineJoin = "round";
     g.beginPath();
-    const gap = this.gap();
     let before = null;
     for (const point of this.points) {
       const value = point[column];
       if (value === null) { before = null; continue; }
-      if (before === null || point[1] - before > gap) g.moveTo(x(point[1]), y(value));
+      if (before === null || point[1] - before > this.gap_s) g.moveTo(x(point[1]), y(value));
       else g.lineTo(x(point[1]), y(value));
       before = point[1];
     }
@@ -148,11 +149,11 @@ export class Chart {
   }
 
   bands() {
-    const found = [], gap = this.gap();
+    const found = [];
     for (const point of this.points) {
       if (!point[NAMES.alarm]) continue;
       const last = found.at(-1);
-      if (last && point[1] - last[1] <= gap) last[1] = point[1];
+      if (last && point[1] - last[1] <= this.gap_s) last[1] = point[1];
       else found.push([point[1], point[1]]);
     }
     return found;
