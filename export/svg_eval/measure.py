@@ -168,7 +168,7 @@ def _with_history(data: SequenceDataset, number: int, steps: int) -> Frames:
 
 def _refuse_not_finite(model: EvaluatedModel, futures: Tensor, horizon_option: str | None) -> None:
     """Refuse futures (B, S, T, C, H, W) that cannot be measured. A bundle refuses its own; a checkpoint in PyTorch does not."""
-    finite = futures.isfinite().all(-1).all(-1).all(-1).all(0).all(0)  # (T,)
+    finite = futures.isfinite().movedim(2, 0).flatten(1).all(1)  # (T,)
     if not finite.all():
         step = 1 + int(finite.int().argmin())
         shorter = f"a smaller {horizon_option}, or " if horizon_option is not None and step > 1 else ""
