@@ -10,16 +10,14 @@ from pathlib import Path
 from torch import Tensor
 
 from svg_common.path_advice import shell_argument
-from svg_common.printable import one_line
-from svg_common.quantities import count_text
 from svg_common.video.sampling import SAME_RATE
 from svg_train.checkpoint import CheckpointError
 from svg_train.config import DataConfig
 from svg_train.config_options import arguments
-from svg_train.data import FileDataset, SequenceDataset
+from svg_train.data import SequenceDataset
 from svg_train.data.notes import log_once
 from svg_train.data.statistics import FilesFingerprint
-from svg_train.data.trained_clips import held_out_in_vain
+from svg_train.data.trained_clips import clips_in_words, held_out_in_vain
 from svg_train.families.base import FamilyConfig
 from svg_train.reference.checkpoint import load_any_checkpoint
 
@@ -31,9 +29,7 @@ class InitialWeights:
     init: Path
     weights: dict[str, Tensor]
     frame_interval_s: float | None  # None: not known
-    trained_clips: Mapping[str, int] = field(
-        default_factory=dict
-    )  # see svg_train.data.trained_clips; empty: not known, or none
+    trained_clips: Mapping[str, int] = field(default_factory=dict)  # see svg_train.data; empty: not known, or none
 
     def note_other_interval(self, interval_s: float | None, data: DataConfig) -> None:
         """Log if steps last longer or shorter in the new run, which may be meant, and the option that avoids it.
@@ -60,11 +56,11 @@ class InitialWeights:
             test_files: fingerprint of its files. None: it is not read from clips.
         """
         seen = held_out_in_vain(test, test_files, self.trained_clips)
-        if seen and isinstance(test, FileDataset):
-            clips = f"{len(seen)} of {count_text(len(test.parts), 'held-out clip')}, such as '{one_line(seen[0])}'"
+        if seen:
             log_once(
                 logging.WARNING,
-                f"the model in '{self.init}' was trained on frames of {clips}; held-out metrics will be too good\n"
+                f"the model in '{self.init}' was trained on frames of {clips_in_words(seen, test)}; "
+                "held-out metrics will be too good\n"
                 "  hold out what it was not trained on, with --split-by and --test-fraction as in its training or with other "
                 "clips, and start again with another --out",
             )

@@ -9,16 +9,15 @@ from typing import Any
 
 from svg_common.errors import SvgError, UsageError
 from svg_common.printable import one_line
-from svg_common.quantities import count_text
 from svg_common.video.clips import find_clips
 from svg_eval.models import ModelInfo
 from svg_eval.protocols import Protocol
 from svg_train.config import build_config
 from svg_train.config_options import check_data_channels, check_data_options, flag
-from svg_train.data import FileDataset, SequenceDataset, open_data
+from svg_train.data import SequenceDataset, open_data
 from svg_train.data.as_trained import settings_as_trained
 from svg_train.data.statistics import files_fingerprint
-from svg_train.data.trained_clips import held_out_in_vain
+from svg_train.data.trained_clips import clips_in_words, held_out_in_vain
 
 _LOG = logging.getLogger(__name__)
 _USER_SETTINGS = ("root", "cache")  # where the files are; a protocol fixes all others
@@ -93,9 +92,8 @@ def check_unseen(models: Sequence[ModelInfo], data: SequenceDataset, refuse: boo
 
 
 def _trained_on(info: ModelInfo, seen: Sequence[Path], data: SequenceDataset) -> str:
-    assert isinstance(data, FileDataset)  # else it has no clips
-    clips = f"{len(seen)} of {count_text(len(data.parts), 'held-out clip')}, such as '{one_line(seen[0])}'"
-    return f"{one_line(info.label) or 'the model'} was trained on frames of {clips}: its results would be too good"
+    label = one_line(info.label) or "the model"
+    return f"{label} was trained on frames of {clips_in_words(seen, data)}: its results would be too good"
 
 
 def _is_empty(root: Path, name: str) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from svg_common.errors import SvgError
 from svg_common.printable import one_line
+from svg_common.quantities import count_text
 from svg_train.data import ClipPart, FileDataset, SequenceDataset
 from svg_train.data.statistics import FilesFingerprint
 
@@ -63,6 +64,12 @@ def held_out_in_vain(test: SequenceDataset, test_files: FilesFingerprint | None,
     if test_files is None or not isinstance(test, FileDataset):
         return []
     return [part.source for part in _overlapping(test, trained, test_files)]
+
+
+def clips_in_words(seen: Sequence[Path], test: SequenceDataset) -> str:
+    """What `held_out_in_vain` has found in `test`, for a message."""
+    assert isinstance(test, FileDataset)  # else it has no clips
+    return f"{len(seen)} of {count_text(len(test.parts), 'held-out clip')}, such as '{one_line(seen[0])}'"
 
 
 def _overlapping(test: FileDataset, trained: Mapping[str, int], traces: FilesFingerprint) -> list[ClipPart]:
