@@ -561,7 +561,7 @@ def test_the_page_is_told_which_cameras_there_are():
             pieces = answer.iter_text()
             found: list[list[str]] = []
             while len(found) < 2 or not found[-1]:
-                if len(found) == 1:
+                if found and not page.cameras:
                     add_camera(page, "gate")
                 found += [json.loads(data)["cameras"] for data in re.findall(r"event: cameras\ndata: (.*)", next(pieces))]
         assert (found[0], found[-1]) == ([], ["gate"])
